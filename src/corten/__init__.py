@@ -1,0 +1,46 @@
+"""Corten: from a trained model to a running, scalable, observable, secure service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# The public names and where they live; imported when first used, so that the server inside an image, which shares this
+# package, never loads the builder (PEP 562).
+_PUBLIC = {
+    "build": "corten.ops.build",
+    "package": "corten.ops.package",
+    "up": "corten.ops.up",
+    "deploy": "corten.ops.deploy",
+    "status": "corten.ops.status",
+    "predict": "corten.ops.predict",
+    "rollback": "corten.ops.rollback",
+    "stop": "corten.ops.stop",
+    "CortenError": "corten.errors",
+}
+
+__all__ = ["CortenError", "__version__", "build", "deploy", "package", "predict", "rollback", "status", "stop", "up"]
+
+if TYPE_CHECKING:
+    from corten.errors import CortenError
+    from corten.ops.build import build
+    from corten.ops.deploy import deploy
+    from corten.ops.package import package
+    from corten.ops.predict import predict
+    from corten.ops.rollback import rollback
+    from corten.ops.status import status
+    from corten.ops.stop import stop
+    from corten.ops.up import up
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        import importlib
+
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'corten' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,99 @@
+"""What an adapter is: `detect` and `inspect` on the builder's side, `load` inside the image.
+
+The builder's side never executes anything of the model and imports no framework; `load` may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from corten.core.model import ModelSpec
+from corten.core.schema import Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user gave: a model file, a folder, or `file.py:Class`, with what their settings add.
+
+    `path` is a file or folder that exists. `entry` is the class name for a Python source.
+    `requirements` are PEP 508 lines the user declared; they win over inferred ones.
+    `extra_files` are further model files or folders (relative to the source's folder) to put under /models.
+    """
+
+    path: Path
+    entry: str = ""
+    requirements: tuple[str, ...] = ()
+    extra_files: tuple[Path, ...] = ()
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to go into the image: where it is here, and its name below /models or /app (posix, relative)."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What an adapter found out about a source without running it.
+
+    `notes` say what was seen and what was inferred from it, for people; `warnings` what may go wrong.
+    `python` is the minor version the model was made with ("3.11"), empty when the file does not tell.
+    """
+
+    adapter: str
+    requirements: tuple[str, ...]
+    weights: tuple[SourceFile, ...] = ()
+    code: tuple[SourceFile, ...] = ()
+    entry: str = ""
+    method: str = "predict"
+    schema: Schema | None = None
+    python: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class RowsModel(Protocol):
+    """A loaded model that takes whole batches of arrays."""
+
+    schema: Schema
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Arrays by input name, equal first dimension n, give arrays by output name with first dimension n."""
+        ...
+
+
+class CallModel(Protocol):
+    """A loaded model that takes calls with named arguments."""
+
+    schema: Schema
+
+    def call(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """One result a call, in order; an exception object stands for the call that raised it."""
+        ...
+
+
+class Adapter(Protocol):
+    """A framework's part. Stateless; made without arguments."""
+
+    name: ClassVar[str]
+
+    def detect(self, source: Source) -> bool:
+        """Whether this adapter can take the source, told by content and not by the file's name. Cheap."""
+        ...
+
+    def inspect(self, source: Source) -> Inspection:
+        """All that can be told without running it. Raises UsageError for what looks right but is broken."""
+        ...
+
+    def load(self, spec: ModelSpec, models: Path, app: Path) -> RowsModel | CallModel:
+        """Load the model from its folder, inside the image; raises what the framework raises."""
+        ...

@@ -1,0 +1,1 @@
+"""Source to image: lock, base, wheels, layers, manifest. No daemon, no root, no Dockerfile."""

@@ -1,0 +1,1 @@
+"""Parse, call one op, print. The only place that touches the terminal."""

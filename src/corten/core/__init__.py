@@ -1,0 +1,1 @@
+"""Frozen values everything else speaks in. Standard library only."""

@@ -1,0 +1,75 @@
+"""Deployment, revision, replica: what is wanted and what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from corten.core.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a revision's image is to be run. Times in seconds.
+
+    `env` reaches the model's process; `egress` lets it open connections to the outside.
+    """
+
+    replicas: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    egress: bool = False
+    ready_timeout_s: float = 120.0
+    drain_s: float = 30.0
+    max_body_bytes: int = 16 << 20
+    request_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One immutable image digest with the settings it runs under; `number` counts from 1 in its deployment."""
+
+    deployment: str
+    number: int
+    image: Digest
+    settings: Settings
+    created_s: float
+
+    @property
+    def label(self) -> str:
+        """The name people and headers use: `r7`."""
+        return f"r{self.number}"
+
+
+class ReplicaState(Enum):
+    """Where a replica is in its life. Only READY ones get new requests."""
+
+    STARTING = "starting"  # its process runs; its model is loading
+    READY = "ready"  # answers; routed to
+    DRAINING = "draining"  # finishes what it has; gets nothing new
+    STOPPING = "stopping"  # told to end (SIGTERM sent)
+    EXITED = "exited"  # gone; what is left is its log
+
+
+class RolloutState(Enum):
+    """Where the change from one revision to the next is."""
+
+    PROGRESSING = "progressing"
+    DONE = "done"
+    FAILED = "failed"  # given up; the revision before it serves
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running container of a revision. `address` is a unix socket's path or `host:port`."""
+
+    id: str
+    deployment: str
+    revision: int
+    state: ReplicaState
+    address: str
+    pid: int
+    started_s: float
+    changed_s: float
+    reason: str = ""
+    restarts: int = 0

@@ -1,0 +1,96 @@
+"""The nouns of the OCI image spec: descriptor, layer, image (https://github.com/opencontainers/image-spec)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from corten.core.digest import Digest
+from corten.core.platform import Platform
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+# Annotation of a layer: which LayerKind it is, and a name for people.
+KIND_ANNOTATION = "dev.corten.layer.kind"
+TITLE_ANNOTATION = "org.opencontainers.image.title"
+# Labels of an image's config.
+SCHEMA_LABEL = "dev.corten.schema"
+SPEC_LABEL = "dev.corten.model"
+
+
+class Compression(Enum):
+    """How a layer's tar is stored; the value is the media type's suffix."""
+
+    NONE = ""
+    ZSTD = "+zstd"
+    GZIP = "+gzip"
+
+
+class LayerKind(Enum):
+    """What a layer holds, from the one that changes least to the one that changes most."""
+
+    BASE = "base"
+    WHEELS = "wheels"
+    RUNTIME = "runtime"
+    WEIGHTS = "weights"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Points at content: what it is, its digest, its size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size_bytes: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""
+    platform: Platform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of an image.
+
+    `digest` is of the stored bytes (compressed or not), `diff_id` of the plain tar; both as in the image spec.
+    """
+
+    kind: LayerKind
+    title: str
+    digest: Digest
+    diff_id: Digest
+    size_bytes: int
+    tar_bytes: int
+    compression: Compression
+
+    @property
+    def media_type(self) -> str:
+        """The layer's OCI media type."""
+        return LAYER + self.compression.value
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in the store: the manifest's digest and what it lists, lowest layer first."""
+
+    digest: Digest
+    platform: Platform
+    layers: tuple[Layer, ...]
+    env: Mapping[str, str]
+    entrypoint: tuple[str, ...]
+    working_dir: str
+    labels: Mapping[str, str]
+
+    @property
+    def size_bytes(self) -> int:
+        """What a registry would send: the sum of the stored layers."""
+        return sum(layer.size_bytes for layer in self.layers)
+
+    @property
+    def tar_bytes(self) -> int:
+        """What it takes unpacked, roughly."""
+        return sum(layer.tar_bytes for layer in self.layers)

@@ -1,0 +1,59 @@
+"""What the server inside an image must know of its model: the content of `/app/corten.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from corten.core.schema import Schema
+
+SPEC_FILE = "corten.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request body and the answer the training process gave to it, replayed before a replica is ready.
+
+    `inputs` is the JSON body of `POST /predict`, `outputs` the value of its answer's `outputs` key (None: not
+    recorded, so only that the model answers is checked). Numbers may differ by `tolerance` (relative and absolute).
+    """
+
+    inputs: Any
+    outputs: Any = None
+    tolerance: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Joining of concurrent requests: at most this many rows (or calls) in one call of the model; 1 switches it off."""
+
+    max_rows: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a replica takes on. Bodies in bytes; `queue` counts requests waiting for the model."""
+
+    max_body_bytes: int = 16 << 20
+    queue: int = 1024
+    predict_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model: which adapter loads which files, and what is known of its types.
+
+    `files` are names below the model folder, the main file first. `entry` is `module:Class` for the `pyclass` adapter.
+    `method` is the estimator's method to call (`predict`, `predict_proba` ...).
+    """
+
+    name: str
+    adapter: str
+    files: tuple[str, ...] = ()
+    entry: str = ""
+    method: str = "predict"
+    schema: Schema | None = None
+    example: Example | None = None
+    batching: Batching = field(default_factory=Batching)
+    limits: Limits = field(default_factory=Limits)
+    format: int = 1

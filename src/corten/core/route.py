@@ -1,0 +1,39 @@
+"""Routes: what the gateway is told. A pure value; the same table gives the same gateway configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """One upstream: a replica's address (unix socket path or `host:port`). A draining one gets no new request."""
+
+    address: str
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRoute:
+    """A revision's share of the traffic (weights are relative, 0 keeps it reachable by nobody) and its upstreams."""
+
+    revision: str
+    weight: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRoute:
+    """Host `NAME.localhost` and path prefix `/NAME/` lead to a deployment's revisions."""
+
+    deployment: str
+    revisions: tuple[RevisionRoute, ...]
+    max_body_bytes: int = 16 << 20
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """All that one gateway serves, sorted by deployment."""
+
+    deployments: tuple[DeploymentRoute, ...] = ()

@@ -1,0 +1,1 @@
+"""Engines run replicas. Each passes `corten.testing.EngineContract`."""

@@ -1,0 +1,76 @@
+"""What an engine is: seven verbs, all blocking, all safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from corten.core.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """One replica to start. `id` is `DEPLOYMENT-rN-XXXXXX`, unique for ever; `env` is added to the image's own."""
+
+    id: str
+    deployment: str
+    revision: int
+    image: Digest
+    env: Mapping[str, str] = field(default_factory=dict)
+    egress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A replica as the engine sees it now.
+
+    `address` is a unix socket's path or `host:port`; `pid` the model's process on this machine (0 when gone or
+    unknown); `exit_code` is None while it runs, 128 + signal when a signal ended it, -1 when nobody saw it end.
+    """
+
+    id: str
+    deployment: str
+    revision: int
+    running: bool
+    address: str
+    pid: int
+    exit_code: int | None = None
+
+
+class Engine(Protocol):
+    """Runs replicas of images that are in the store. Replicas outlive the process that started them."""
+
+    name: ClassVar[str]
+
+    def describe(self) -> Mapping[str, str]:
+        """What isolation replicas get here, for `status` and `doctor`: e.g. {"sandbox": "bubblewrap 0.8.0", ...}."""
+        ...
+
+    def prepare(self, image: Digest) -> None:
+        """Make an image ready to start (unpack its layers). Safe to repeat and to run twice at once."""
+        ...
+
+    def start(self, spec: ReplicaSpec) -> Observed:
+        """Start a replica and return at once, before its model has loaded. Raises EngineError."""
+        ...
+
+    def list(self) -> Sequence[Observed]:
+        """All replicas that were started and not removed, also by an earlier process: running or exited."""
+        ...
+
+    def terminate(self, replica_id: str) -> None:
+        """Ask it to end (SIGTERM); nothing if it has ended."""
+        ...
+
+    def kill(self, replica_id: str) -> None:
+        """End it and everything it started, now (SIGKILL); nothing if it has ended."""
+        ...
+
+    def remove(self, replica_id: str) -> None:
+        """Forget an ended replica and free what it held, its log too; ends it first if need be."""
+        ...
+
+    def logs(self, replica_id: str, *, tail: int = 100) -> Sequence[str]:
+        """The last lines it wrote, oldest first; empty when there is none."""
+        ...

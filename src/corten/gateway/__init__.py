@@ -1,0 +1,1 @@
+"""The front door: routes requests to replicas, balances, drains. Envoy, driven from here."""

@@ -1,0 +1,35 @@
+"""What a gateway is to the controller."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from corten.core.route import RouteTable
+
+
+class Gateway(Protocol):
+    """Routes requests by a table. Goes on serving when the process that drives it dies."""
+
+    async def start(self, table: RouteTable) -> None:
+        """Adopt the running gateway or start one, serving `table`. Raises EngineError (missing, port taken ...)."""
+        ...
+
+    async def apply(self, table: RouteTable) -> None:
+        """Make-before-break switch to another table; returns when it is in force. Raises EngineError if refused."""
+        ...
+
+    async def routable(self, address: str) -> bool:
+        """Whether requests may go to this upstream now: known to the gateway, healthy, not draining."""
+        ...
+
+    async def in_flight(self, address: str) -> int:
+        """Requests this upstream is answering now; 0 for an unknown one."""
+        ...
+
+    async def stop(self) -> None:
+        """Drain, then end the gateway process."""
+        ...
+
+    async def detach(self) -> None:
+        """Let go of the gateway process without ending it."""
+        ...

@@ -1,0 +1,1 @@
+"""Emitting metrics and logs. (Showing them is somebody else's part.)"""

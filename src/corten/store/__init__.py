@@ -1,0 +1,1 @@
+"""Local content: an OCI image layout on disk, and layers unpacked to run from."""
