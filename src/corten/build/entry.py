@@ -17,7 +17,7 @@ class EntryKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member of a layer. Owner and time are not part of it: they are always root and 0 (bytes depend on input only).
+    """One member of a layer. Owner and time are no part of it: always root and 0, since bytes depend on input only.
 
     `name` is relative, posix, without `.` or `..`. `data` is the content, or the file to stream it from (weights may be
     larger than memory). `target` is where a symlink points.

