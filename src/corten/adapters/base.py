@@ -61,6 +61,19 @@ class Inspection:
     warnings: tuple[str, ...] = ()
 
 
+class InputError(ValueError):
+    """A request that does not fit the model: raised (or returned in `CallModel.call`) by a loaded model.
+
+    `path` is the JSON path of the element that is wrong, as in `inputs[3][7]` or `options.top`; empty for the whole.
+    The server answers 422 with it; everything else a model raises is a 500.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+
+
 class RowsModel(Protocol):
     """A loaded model that takes whole batches of arrays."""
 
