@@ -1,0 +1,70 @@
+"""Build an image into the local store and print its reference (NAME@sha256:...) on stdout.
+
+The kind of model is told by its content. Dependencies are inferred, locked with hashes and laid into layers; the base
+is made of verified Debian packages. The same inputs give the same digest on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from corten.cli import parser as words
+from corten.cli.output import Output, megabytes, table
+
+EXAMPLES = """\
+  corten build model.joblib
+  corten build annotator.py:Annotator --name annotator
+  corten build . --platform linux/arm64 --locked
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
+    words.add_source(parser)
+    parser.add_argument(
+        "--platform", default="", metavar="OS/ARCH", help="linux/amd64 or linux/arm64 (default: this one)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Build, then print the reference; the report goes to stderr."""
+    from corten.core.home import Home
+    from corten.core.platform import Platform
+    from corten.ops.build import build
+
+    built = build(
+        options.source,
+        home=Home.from_env(os.environ, uid=os.getuid()),
+        name=options.name,
+        platform=Platform.parse(options.platform) if options.platform else None,
+        requirements=tuple(options.requirement),
+        method=options.method,
+        extra_files=tuple(options.file),
+        locked=options.locked,
+        offline=options.offline,
+        dry_run=options.dry_run,
+        now_s=time.time(),
+        listen=output.listen,
+    )
+    output.document(built.as_dict())
+    if options.dry_run:
+        output.result(built.plan.describe())
+        return 0
+    rows = [("layer", "kind", "stored", "unpacked", "")]
+    rows += [
+        (
+            layer.title,
+            layer.kind,
+            megabytes(layer.size_bytes),
+            megabytes(layer.tar_bytes),
+            "cached" if layer.cached else "new",
+        )
+        for layer in built.layers
+    ]
+    output.note(table(rows))
+    output.note(f"{megabytes(built.size_bytes)} in {len(built.layers)} layers, {built.seconds:.2f} s")
+    output.result(built.reference)
+    return 0

@@ -1,0 +1,46 @@
+"""Run an image that is in the local store, by its name or digest, as `corten build` printed it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from corten.cli import parser as words
+from corten.cli.output import Output
+
+EXAMPLES = """\
+  corten deploy fraud@sha256:4f0c...
+  corten deploy $(corten build model.joblib) --replicas 2
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
+    parser.add_argument("image", help="NAME, NAME@sha256:... or a digest (its first digits do)")
+    parser.add_argument("--name", default="", help="the deployment's name (default: the image's)")
+    parser.add_argument("--replicas", type=words.count, default=1, metavar="N", help="how many replicas (default: 1)")
+    parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
+    parser.add_argument(
+        "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
+    )
+    parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Deploy, then print the URL."""
+    from corten.core.deployment import Settings
+    from corten.core.home import Home
+    from corten.ops.deploy import deploy
+
+    result = deploy(
+        options.image,
+        name=options.name,
+        settings=Settings(replicas=options.replicas, env=dict(options.env), egress=options.egress),
+        home=Home.from_env(os.environ, uid=os.getuid()),
+        port=options.port,
+        listen=output.listen,
+    )
+    output.document(result.as_dict())
+    output.note(f"{result.name} {result.revision} answers, {result.seconds:.1f} s")
+    output.result(result.url)
+    return 0

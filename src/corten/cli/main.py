@@ -1,0 +1,120 @@
+"""The `corten` command: choose the verb, run it, turn what went wrong into words and an exit code.
+
+Verbs are imported when chosen and argparse only for a verb, so that `corten --help` stays below 80 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from corten.cli.output import Output
+
+# Verb, its module, what it does. The order is the order of the help.
+VERBS = (
+    ("up", "build a model, run it, print its URL"),
+    ("build", "build an image, print its digest"),
+    ("deploy", "run an image that is in the store"),
+    ("predict", "ask a running model"),
+    ("status", "what runs, where, how well"),
+    ("logs", "what a deployment's replicas wrote"),
+    ("rollback", "back to the revision before"),
+    ("stop", "end a deployment"),
+    ("serve", "serve a model in the foreground, on this Python, without an image"),
+    ("doctor", "what this machine can do and how to mend the rest"),
+)
+
+# Words from other tools, and the verb they mean here.
+SYNONYMS = {"ps": "status", "list": "status", "ls": "status", "run": "up", "start": "up", "down": "stop", "rm": "stop"}
+
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+HELP = """\
+Corten: from a trained model to a running, isolated service.
+
+  corten up model.joblib                     build, run, print the URL
+  corten predict model --example             ask it
+  corten build annotator.py:Annotator        print the image's digest
+  corten up . --replicas 4                   a project folder with corten.toml
+
+usage: corten VERB [options]        corten VERB --help tells more
+
+{verbs}
+
+Everywhere: --json  --quiet  -v        Environment: CORTEN_HOME  CORTEN_DEBIAN_MIRROR  NO_COLOR
+Exit codes: 0 done, 1 failed, 2 usage, 3 nothing matched, 4 network, 5 engine, 6 unhealthy, 7 refused by policy
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line and give its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[0] == "help":
+            return main([words[1], "--help"])
+        sys.stdout.write(HELP.format(verbs="\n".join(f"  {verb:10} {summary}" for verb, summary in VERBS)))
+        return 0 if words else 2
+    if words[0] in ("-V", "--version", "version"):
+        from corten import __version__
+
+        sys.stdout.write(f"corten {__version__}\n")
+        return 0
+    return _run(words[0], words[1:])
+
+
+def _run(verb: str, words: list[str]) -> int:
+    from corten.cli.output import Output
+    from corten.errors import CortenError
+
+    output = Output.for_words(words, env=os.environ)
+    try:
+        return _dispatch(verb, words, output)
+    except CortenError as error:
+        output.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        output.interrupted()
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`corten logs | head`); nothing is left to be said to it.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        return 0
+    except Exception as error:
+        output.bug(error)
+        return EXIT_BUG
+
+
+def _dispatch(verb: str, words: list[str], output: Output) -> int:
+    import importlib
+
+    known = {name for name, _ in VERBS}
+    if verb in SYNONYMS:
+        output.note(f"`corten {verb}` is `corten {SYNONYMS[verb]}` here")
+        verb = SYNONYMS[verb]
+    if verb not in known:
+        raise _unknown(verb, known)
+    from corten.cli.parser import parse
+
+    module = importlib.import_module(f"corten.cli.{verb}")
+    options = parse(verb, module, words)
+    if options is None:  # --help was printed
+        return 0
+    return int(module.run(options, output))
+
+
+def _unknown(verb: str, known: set[str]) -> Exception:
+    import difflib
+
+    from corten.errors import UsageError
+
+    near = difflib.get_close_matches(verb, known | set(SYNONYMS), n=1)
+    meant = SYNONYMS.get(near[0], near[0]) if near else ""
+    return UsageError(
+        "cli.unknown_verb",
+        f"no such verb: `{verb}`",
+        why="known: " + ", ".join(name for name, _ in VERBS),
+        hint=f"did you mean `corten {meant}`?" if meant else "see `corten --help`",
+    )

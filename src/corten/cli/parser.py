@@ -1,0 +1,97 @@
+"""Options of a verb: argparse with our shared flags and our errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+from corten.errors import UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of printing usage and leaving with its own words."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("cli.usage", message, hint=f"see `{self.prog} --help`")
+
+
+class _HelpShown(Exception):  # noqa: N818
+    """`--help` was asked for; the text is its argument."""
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        raise _HelpShown(parser.format_help())
+
+
+def parse(verb: str, module: ModuleType, words: Sequence[str]) -> argparse.Namespace | None:
+    """Read a verb's words; None when its help was asked for and printed."""
+    try:
+        return make(verb, module).parse_args(words)
+    except _HelpShown as shown:
+        sys.stdout.write(str(shown))
+        return None
+
+
+def make(verb: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of a verb's module, which has `configure(parser)`, a docstring and EXAMPLES."""
+    parser = _Parser(
+        prog=f"corten {verb}",
+        description=f"{module.EXAMPLES.rstrip()}\n\n{(module.__doc__ or '').strip()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    everywhere = parser.add_argument_group("everywhere")
+    everywhere.add_argument("--json", action="store_true", help="one JSON document on stdout, errors too")
+    everywhere.add_argument("-q", "--quiet", action="store_true", help="no progress, only the result")
+    everywhere.add_argument("-v", "--verbose", action="store_true", help="more: notes, and a traceback on a bug")
+    everywhere.add_argument("-h", "--help", action=_Help, nargs=0, help="show this")
+    return parser
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Read `KEY=VALUE`, for `--env`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.replace("_", "a").isalnum() or key[0].isdigit():
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got `{text}`")
+    return key, value
+
+
+def port(text: str) -> int:
+    """Read a TCP port, 1 to 65535."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got `{text}`")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Read a number of replicas, 1 to 64."""
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, got `{text}`")
+    return int(text)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The source and what can be said about it: shared by `build` and `up`."""
+    parser.add_argument("source", help="model file, `file.py:Class`, or a folder with corten.toml")
+    parser.add_argument("--name", default="", help="the deployment's and image's name (default: from the source)")
+    parser.add_argument(
+        "-r",
+        "--requirement",
+        action="append",
+        default=[],
+        metavar="REQ",
+        help="a Python requirement besides the inferred ones, e.g. `xgboost==3.2`; repeatable",
+    )
+    parser.add_argument("--method", default="", help="what to call: predict (default), predict_proba, transform ...")
+    parser.add_argument(
+        "--file", action="append", default=[], type=Path, metavar="PATH", help="one more file for /models; repeatable"
+    )
+    parser.add_argument("--locked", action="store_true", help="fail if corten.lock would have to change")
+    parser.add_argument("--offline", action="store_true", help="open no connection; use what is in the cache")

@@ -1,0 +1,65 @@
+"""Build a model into an image, run it behind the gateway, print its URL.
+
+Running it again with a changed model replaces the replicas one by one; no request fails meanwhile, and a revision that
+does not get ready never takes traffic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from corten.cli import parser as words
+from corten.cli.output import Output
+
+EXAMPLES = """\
+  corten up model.joblib
+  corten up annotator.py:Annotator --replicas 2
+  corten up . --port 9000
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
+    words.add_source(parser)
+    parser.add_argument(
+        "--replicas", type=words.count, default=None, metavar="N", help="how many replicas (default: 1)"
+    )
+    parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
+    parser.add_argument(
+        "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
+    )
+    parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+    parser.add_argument(
+        "--timeout", type=float, default=None, metavar="SECONDS", help="how long a replica may take to get ready"
+    )
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Build, deploy, then print where it answers and how to ask it."""
+    from corten.core.home import Home
+    from corten.ops.up import up
+
+    result = up(
+        options.source,
+        home=Home.from_env(os.environ, uid=os.getuid()),
+        name=options.name,
+        requirements=tuple(options.requirement),
+        method=options.method,
+        extra_files=tuple(options.file),
+        locked=options.locked,
+        offline=options.offline,
+        replicas=options.replicas,
+        port=options.port,
+        env=dict(options.env),
+        egress=options.egress,
+        ready_timeout_s=options.timeout,
+        now_s=time.time(),
+        listen=output.listen,
+    )
+    output.document(result.as_dict())
+    output.note(f"\n{result.name} {result.revision} answers, {result.seconds:.1f} s in all. Try:\n\n  {result.curl}\n")
+    output.note(f"next: corten status · corten logs {result.name} · corten stop {result.name}")
+    output.result(result.url)
+    return 0
