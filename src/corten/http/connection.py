@@ -1,0 +1,461 @@
+"""One client's connection: parses, keeps answers in order, bounds what a client can take up.
+
+Strictness is llhttp's (no leniency is switched on): Content-Length with Transfer-Encoding, duplicate or listed
+lengths, bare LF, folded headers, spaces before a colon are errors (RFC 9112, 6.3 and 11.2: request smuggling). Added
+here: exactly one Host (3.2), no transfer coding but `chunked`, only HTTP/1.0 and 1.1, no upgrades.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from corten.http.request import JSON, HeaderPairs, Request, error_body
+from corten.http.wire import BODILESS, CONTINUE, encode_headers
+
+if TYPE_CHECKING:
+    from corten.http.server import Server
+
+# Larger bodies are handed to the transport beside their head instead of being copied behind it.
+_COPY_BYTES = 64 << 10
+# After a refusal the rest of the request is read and dropped, or the client would see a reset instead of the answer
+# (RFC 9112, 9.6), but not for ever.
+LINGER_S = 2.0
+
+
+class Phase(Enum):
+    """What a connection is reading."""
+
+    IDLE = "idle"  # nothing of a next request yet
+    HEAD = "head"
+    BODY = "body"
+    CLOSING = "closing"  # nothing more is read; answers may still go out
+    LINGERING = "lingering"  # the last answer is sent; what still comes is dropped
+
+
+class _RefusedError(Exception):
+    """Ends parsing from inside a callback."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one connection."""
+
+    __slots__ = (
+        "_body",
+        "_congested",
+        "_expects",
+        "_half_closed",
+        "_headers",
+        "_keep_alive",
+        "_method",
+        "_parser",
+        "_queue",
+        "_refusal",
+        "_silent_bytes",
+        "_size_bytes",
+        "_target",
+        "_transport",
+        "_version",
+        "_waiters",
+        "lost",
+        "phase",
+        "server",
+        "since_s",
+        "stalled_s",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.lost = False
+        self.phase = Phase.IDLE
+        self.since_s = server.now_s  # when the phase began
+        self.stalled_s: float | None = None  # since when the client does not read
+        self._queue: deque[Request] = deque()  # requests without a complete answer, oldest first
+        self._half_closed = False
+        self._congested = False  # reading is paused
+        self._expects = False  # the client waits for `100 Continue`
+        self._waiters: list[asyncio.Future[None]] = []
+        self._refusal: tuple[int, str, str] | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._target = b""
+        self._body: bytes | bytearray = b""
+        self._size_bytes = 0  # of the head while it is read, then of the body
+        self._silent_bytes = 0  # received since the last byte of body
+        self._method = b""
+        self._version = "1.1"
+        self._keep_alive = True
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of asyncio.Protocol."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser = HttpRequestParser(self)
+        self.server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of asyncio.Protocol."""
+        if self.phase is Phase.LINGERING or self.phase is Phase.CLOSING:
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            # Whatever follows is not HTTP/1.1 any more for llhttp, so the connection cannot be used further.
+            self._refuse(400, "http.upgrade", "this server does not upgrade connections")
+        except HttpParserError as error:
+            self._parse_failed(error)
+        else:
+            if self.phase is not Phase.IDLE:
+                self._check_partial(len(data))
+            if len(self._queue) > self.server.limits.pipelined:
+                self._pause()
+
+    def eof_received(self) -> bool:
+        """Part of asyncio.Protocol; True keeps our side open for the answers that are owed."""
+        self._half_closed = True
+        if not self._queue or any(request.watched for request in self._queue):
+            return False
+        self._enter(Phase.CLOSING)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of asyncio.Protocol."""
+        del exc
+        self.lost = True
+        self.server.closed(self)
+        self._wake()
+        while self._queue:
+            request = self._queue.popleft()
+            self.server.in_flight -= 1
+            request.lost()
+
+    def pause_writing(self) -> None:
+        """Part of asyncio.Protocol: the client does not read, so nothing more is read from it."""
+        self.stalled_s = self.server.now_s
+        self._pause()
+
+    def resume_writing(self) -> None:
+        """Part of asyncio.Protocol."""
+        self.stalled_s = None
+        self._wake()
+        self._unpause()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """Part of httptools' protocol."""
+        if self.phase is not Phase.IDLE:  # a pipelined request behind one that closes
+            raise _RefusedError
+        self._enter(Phase.HEAD)
+        self._headers = []
+        self._target = b""
+        self._body = b""
+        self._size_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Part of httptools' protocol; comes in pieces."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Part of httptools' protocol. Trailers come here too, after the head; they are dropped."""
+        if self.phase is Phase.HEAD:
+            self._headers.append((name, value))
+            self._size_bytes += len(name) + len(value) + 4
+
+    def on_headers_complete(self) -> None:
+        """Part of httptools' protocol."""
+        limits = self.server.limits
+        parser = self._parser
+        self._keep_alive = parser.should_keep_alive()
+        self._method = parser.get_method()
+        self._version = parser.get_http_version()
+        if self._size_bytes + len(self._target) > limits.header_bytes or len(self._headers) > limits.headers:
+            self._stop(431, "http.headers_too_large", _too_large_head(limits.header_bytes, limits.headers))
+        self._check_head()
+        self._enter(Phase.BODY)
+        self._size_bytes = self._silent_bytes = 0
+
+    def on_body(self, piece: bytes) -> None:
+        """Part of httptools' protocol."""
+        self._size_bytes += len(piece)
+        self._silent_bytes = 0
+        if self._size_bytes > self.server.limits.body_bytes:
+            self._stop(413, "http.body_too_large", _too_large_body(self.server.limits.body_bytes))
+        if not self._body:
+            self._body = piece
+            return
+        if isinstance(self._body, bytes):
+            # A list of pieces would cost 40 bytes for each one-byte chunk.
+            self._body = bytearray(self._body)
+        self._body += piece
+
+    def on_message_complete(self) -> None:
+        """Part of httptools' protocol."""
+        if self._parser.should_upgrade():
+            return
+        server = self.server
+        request = Request(
+            self,
+            self._method,
+            self._target,
+            self._headers,
+            self._body,
+            keep_alive=self._keep_alive,
+            version=self._version,
+            received_s=server.now_s,
+        )
+        self._body = b""
+        self._enter(Phase.IDLE if self._keep_alive else Phase.CLOSING)
+        self._queue.append(request)
+        server.in_flight += 1
+        server.handle(request)
+
+    # Answers
+
+    def answer(
+        self, request: Request, status: int, body: bytes | bytearray, content_type: str, headers: HeaderPairs
+    ) -> None:
+        """Send a whole answer, or keep it until those before it are sent."""
+        if self.lost:
+            return
+        close = self._closes(request)
+        head = self.server.heads.start(status, content_type)
+        more = encode_headers(headers) if headers else b""
+        if close or request.version == "1.0":
+            more += _connection_header(close=close)
+        if status in BODILESS:
+            self._send(request, b"%b%b\r\n" % (head, more), b"")
+            return
+        sized = b"%b%bContent-Length: %d\r\n\r\n" % (head, more, len(body))
+        self._send(request, sized, body if request.wants_body else b"")
+
+    def begin_stream(
+        self, request: Request, status: int, content_type: str, headers: HeaderPairs, *, chunked: bool
+    ) -> None:
+        """Send the head of an answer whose length is not known."""
+        if self.lost:
+            return
+        request.keep_alive = request.keep_alive and chunked
+        close = self._closes(request)
+        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        more = encode_headers(headers) + framing + (_connection_header(close=True) if close else b"")
+        self.write_piece(request, b"%b%b\r\n" % (self.server.heads.start(status, content_type), more))
+        request.keep_alive = not close
+
+    def write_piece(self, request: Request, data: bytes) -> None:
+        """Send a part of an answer, or keep it until it is its turn."""
+        if self.lost:
+            return
+        if self._queue[0] is request:
+            self._transport.write(data)
+        elif request.out is None:
+            request.out = [data]
+        else:
+            request.out.append(data)
+
+    def end_stream(self, request: Request, last: bytes) -> None:
+        """Send the end of an answer."""
+        if not self.lost:
+            self._send(request, last, b"")
+
+    async def writable(self) -> None:
+        """Wait until the client has read enough; raises ConnectionResetError when it is gone."""
+        if self.stalled_s is not None and not self.lost:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if self.lost:
+            raise ConnectionResetError("the client is gone")
+
+    # For the server
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is owed to this client: an answer, or the rest of its request is on its way."""
+        return bool(self._queue) or self.phase is Phase.HEAD or self.phase is Phase.BODY or self._unsent()
+
+    def close(self) -> None:
+        """Close when what was written is sent."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def turn_away(self) -> None:
+        """Say that the server is full, without reading."""
+        self._refuse(503, "http.too_many_connections", "too many connections")
+
+    def sweep(self, now_s: float) -> None:
+        """End what takes too long. Called once a second."""
+        limits = self.server.limits
+        for_s = now_s - self.since_s
+        if self.stalled_s is not None and now_s - self.stalled_s > limits.write_s:
+            self.abort()
+        elif self.phase is Phase.IDLE:
+            if for_s > limits.idle_s and not self._queue:
+                self.close()
+        elif self.phase is Phase.HEAD:
+            if for_s > limits.header_s:
+                self._refuse(408, "http.slow_headers", f"headers took more than {limits.header_s:g} s")
+        elif self.phase is Phase.BODY:
+            allowed_s = limits.body_s + self._size_bytes / limits.body_rate_bytes_s
+            if for_s > allowed_s and not self._congested:
+                self._refuse(408, "http.slow_body", f"the body took more than {allowed_s:.0f} s")
+        elif self.phase is Phase.LINGERING and for_s > LINGER_S:
+            self.abort()
+
+    # Inside
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.since_s = self.server.now_s
+
+    def _stop(self, status: int, code: str, message: str) -> None:
+        self._refusal = (status, code, message)
+        raise _RefusedError
+
+    def _check_head(self) -> None:
+        hosts = 0
+        self._expects = False
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower == b"host":
+                hosts += 1
+            elif lower == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                self._stop(501, "http.transfer_coding", "the only transfer coding known here is `chunked`")
+            elif lower == b"content-length" and int(value) > self.server.limits.body_bytes:
+                self._stop(413, "http.body_too_large", _too_large_body(self.server.limits.body_bytes))
+            elif lower == b"expect" and value.lower() == b"100-continue":
+                self._expects = self._version == "1.1"
+        if hosts != 1 and (hosts or self._version == "1.1"):
+            self._stop(400, "http.host", "a request must have one Host header")
+        if self._version not in {"1.1", "1.0"}:
+            self._stop(505, "http.version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
+
+    def _parse_failed(self, error: HttpParserError) -> None:
+        if self.phase is Phase.CLOSING or self.phase is Phase.LINGERING:
+            return  # it came behind a request that closes the connection
+        refusal = self._refusal or (400, "http.malformed", f"not HTTP/1.1: {error}")
+        self._refuse(*refusal)
+
+    def _check_partial(self, received_bytes: int) -> None:
+        """Look after a request that is not complete: bound what is kept of it, and answer `Expect`."""
+        limits = self.server.limits
+        if self.phase is Phase.HEAD:
+            # Pieces of one unfinished header stay in the parser, so they are counted as received.
+            self._silent_bytes += received_bytes
+            if self._silent_bytes > limits.header_bytes:
+                message = _too_large_head(limits.header_bytes, limits.headers)
+                self._refuse(431, "http.headers_too_large", message)
+        elif self.phase is Phase.BODY:
+            if self._expects and not self._queue:
+                self._expects = False
+                if self._size_bytes == 0:
+                    self._transport.write(CONTINUE)
+            # Trailers and chunk extensions are bytes that bring no body.
+            self._silent_bytes += received_bytes
+            if self._silent_bytes > limits.header_bytes + received_bytes:
+                self._refuse(431, "http.trailers_too_large", "too much between the pieces of the body")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer what cannot become a request, after the answers that are owed; the connection ends with it."""
+        self._enter(Phase.CLOSING)
+        self.server.refused(status, code)
+        request = Request(self, b"", b"", [], b"", keep_alive=False, version="1.1", received_s=self.server.now_s)
+        self._queue.append(request)
+        self.server.in_flight += 1
+        request.respond(status, error_body(code, message), JSON)
+
+    def _closes(self, request: Request) -> bool:
+        if not request.keep_alive or self._half_closed:
+            return True
+        # The last answer owed is the one that says so: those pipelined behind it would be lost.
+        return self.server.draining and self._queue[-1] is request and self.phase is Phase.IDLE
+
+    def _send(self, request: Request, head: bytes, body: bytes | bytearray) -> None:
+        queue = self._queue
+        if queue[0] is not request:
+            request.out = [*(request.out or ()), head, bytes(body)]
+            return
+        self._write(head, body)
+        queue.popleft()
+        self.server.in_flight -= 1
+        last = request
+        while queue:
+            last_or_next = queue[0]
+            self._write_kept(last_or_next)
+            if not last_or_next.done:
+                break
+            last = queue.popleft()
+            self.server.in_flight -= 1
+        if not queue:
+            self._all_answered(last)
+        if self._congested:
+            self._unpause()
+
+    def _write(self, head: bytes, body: bytes | bytearray) -> None:
+        if len(body) <= _COPY_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines([head, body])
+
+    def _write_kept(self, request: Request) -> None:
+        if request.out:
+            self._transport.writelines(request.out)
+            request.out = None
+
+    def _all_answered(self, last: Request) -> None:
+        if self.lost:
+            return
+        draining = self.server.draining and self.phase is Phase.IDLE
+        if self._half_closed:
+            self.close()
+        elif not last.keep_alive or self.phase is Phase.CLOSING or draining:
+            self._linger()
+        elif self.phase is Phase.IDLE:
+            self.since_s = self.server.now_s
+
+    def _linger(self) -> None:
+        self._enter(Phase.LINGERING)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self.close()
+
+    def _pause(self) -> None:
+        if not self._congested and not self.lost:
+            self._congested = True
+            self._transport.pause_reading()
+
+    def _unpause(self) -> None:
+        if self.lost or self.stalled_s is not None or len(self._queue) > self.server.limits.pipelined:
+            return
+        if self._congested:
+            self._congested = False
+            self._transport.resume_reading()
+
+    def _unsent(self) -> bool:
+        return not self.lost and self._transport.get_write_buffer_size() > 0
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _connection_header(*, close: bool) -> bytes:
+    return b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"
+
+
+def _too_large_head(limit_bytes: int, limit_count: int) -> str:
+    return f"headers may have {limit_bytes} bytes and {limit_count} lines"
+
+
+def _too_large_body(limit_bytes: int) -> str:
+    return f"a body may have {limit_bytes} bytes"

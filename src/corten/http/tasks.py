@@ -1,0 +1,54 @@
+"""Handlers that are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from corten.http.request import Request
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Spawner:
+    """Runs a coroutine a request and owns its task: cancelled when the client goes away or `close` is called."""
+
+    answer: Callable[[Request], Awaitable[None]]
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __call__(self, request: Request) -> None:
+        """The handler to give to a Server."""
+        task = asyncio.get_running_loop().create_task(self._run(request))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        request.on_gone(task.cancel)
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for its end."""
+        for task in (running := list(self.tasks)):
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _run(self, request: Request) -> None:
+        try:
+            await self.answer(request)
+        except asyncio.CancelledError:
+            if not request.answered:
+                request.fail(503, "http.stopping", "the server is stopping")
+            raise
+        except Exception:
+            _log.exception("handler failed", extra={"method": request.method, "path": request.path})
+            if not request.answered:
+                request.fail(500, "http.handler_failed", "the request could not be answered")
+        else:
+            if not request.answered:
+                _log.error("handler gave no answer", extra={"method": request.method, "path": request.path})
+                request.fail(500, "http.no_answer", "the request was not answered")
+
+
+def spawn(answer: Callable[[Request], Awaitable[None]]) -> Spawner:
+    """Make a handler of a coroutine function; an exception in it becomes a 500, and its traceback a log line."""
+    return Spawner(answer)

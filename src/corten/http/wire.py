@@ -1,0 +1,54 @@
+"""Heads of answers as bytes (RFC 9112). The first part is made once a second for each status and content type."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from http import HTTPStatus
+
+from corten.http.request import HeaderPairs
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+# These have no body, so no content headers (RFC 9110, 15.3.5 and 15.4.5).
+BODILESS = frozenset({204, 304})
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Heads:
+    """Makes heads; `fixed` headers are part of each. `renew` once a second keeps `Date` right."""
+
+    __slots__ = ("_cache", "_date", "_fixed")
+
+    def __init__(self, fixed: HeaderPairs, unix_time_s: float) -> None:
+        self._fixed = encode_headers(fixed)
+        self._cache: dict[tuple[int, str], bytes] = {}
+        self._date = b""
+        self.renew(unix_time_s)
+
+    def renew(self, unix_time_s: float) -> None:
+        """Set the time answers carry."""
+        self._date = formatdate(unix_time_s, usegmt=True).encode()
+        self._cache.clear()
+
+    def start(self, status: int, content_type: str) -> bytes:
+        """Status line, Date, fixed headers and Content-Type, without the empty line that ends a head."""
+        key = (status, content_type)
+        head = self._cache.get(key)
+        if head is None:
+            head = self._cache[key] = self._make(status, content_type)
+        return head
+
+    def _make(self, status: int, content_type: str) -> bytes:
+        line = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n".encode()
+        content = b"" if status in BODILESS else encode_headers([("Content-Type", content_type)])
+        return b"%bDate: %b\r\n%b%b" % (line, self._date, self._fixed, content)
+
+
+def encode_headers(headers: HeaderPairs) -> bytes:
+    """Header lines; raises ValueError for a value that would start another line (response splitting)."""
+    lines = []
+    for name, value in headers:
+        line = f"{name}: {value}"
+        if not line.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in line):
+            raise ValueError(f"control character in header {name!r}")
+        lines.append(line.encode("latin-1", "replace") + b"\r\n")
+    return b"".join(lines)
