@@ -1,0 +1,130 @@
+"""What the stories of tests/e2e are told with: the console script in a home of its own, requests, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CORTEN = Path(sys.executable).with_name("corten")
+DEADLINE_S = 240
+
+
+@dataclass
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@dataclass
+class Corten:
+    """The `corten` command with a home of its own."""
+
+    home: Path
+    env: dict = field(default_factory=dict)
+
+    def run(self, *words, code=0, cwd=None, env=None, timeout_s=DEADLINE_S):
+        done = subprocess.run(
+            [str(CORTEN), *(str(word) for word in words)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **self.env, **(env or {}), "CORTEN_HOME": str(self.home), "NO_COLOR": "1"},
+            timeout=timeout_s,
+            check=False,
+        )
+        if code is not None:
+            assert done.returncode == code, f"corten {words} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def up(self, source, *words, **options):
+        return self.run("up", source, *words, "--json", **options).json
+
+    def deployment(self, name):
+        return next(one for one in self.run("status", "--json").json["deployments"] if one["name"] == name)
+
+    def daemon_pid(self):
+        return self.run("status", "--json").json["daemon"]["pid"]
+
+
+def ask(url, body, *, path="predict", timeout_s=30):
+    """POST a JSON body (or bytes as they are); gives (status, document)."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+def get(url, path="", timeout_s=10):
+    with urllib.request.urlopen(url + path, timeout=timeout_s) as answer:
+        return answer.status, answer.read().decode()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, what, deadline_s=60):
+    """Wait until the condition gives something true, and give that."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {deadline_s} s: {what}")
+
+
+def processes_of(home: Path):
+    """Pids of every process that has the home in its command line or environment, ours excepted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            text = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(home).encode() in text:
+            found.append((int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]))
+    return found
+
+
+def make_home():
+    # Not below pytest's own folder: that is closed (0700), and replicas run as another user.
+    folder = Path(tempfile.mkdtemp(prefix="corten-e2e-", dir="/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+def end(corten):
+    """Stop everything, then show that nothing is left."""
+    corten.run("stop", "--all", code=None)
+    try:
+        until(lambda: not processes_of(corten.home), "no process left", deadline_s=20)
+    finally:
+        for pid, _ in processes_of(corten.home):
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(corten.home, ignore_errors=True)
