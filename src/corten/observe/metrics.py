@@ -1,0 +1,194 @@
+"""Metrics in Prometheus' text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/).
+
+For one thread (the event loop's): counting is one attribute addition, no locks. A metric with labels hands out children
+(`counter.labels("200")`), to be kept by whoever counts often.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from corten.errors import UsageError
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Names as the exposition format defines them; a label's may not hold a colon.
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_VALUE_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+
+
+class CounterValue:
+    """One series that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add."""
+        self.value += amount
+
+    def samples(self, name: str, labels: str) -> Iterator[str]:
+        """Its lines."""
+        yield f"{name}{_braced(labels)} {_number(self.value)}\n"
+
+
+class GaugeValue:
+    """One series that goes up and down; `read`, when given, is asked for its value at each scrape."""
+
+    __slots__ = ("read", "value")
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.read: Callable[[], float] | None = None
+
+    def set(self, value: float) -> None:
+        """Set."""
+        self.value = value
+
+    def samples(self, name: str, labels: str) -> Iterator[str]:
+        """Its lines."""
+        yield f"{name}{_braced(labels)} {_number(self.read() if self.read else self.value)}\n"
+
+
+class HistogramValue:
+    """One histogram: how many observations fell below each bound (inclusive), their sum and number."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+    def samples(self, name: str, labels: str) -> Iterator[str]:
+        """Its lines; buckets are cumulative."""
+        total = 0
+        for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):
+            total += count
+            with_bound = f'{labels},le="{_number(bound)}"' if labels else f'le="{_number(bound)}"'
+            yield f"{name}_bucket{{{with_bound}}} {total}\n"
+        yield f"{name}_sum{_braced(labels)} {_number(self.sum)}\n"
+        yield f"{name}_count{_braced(labels)} {total}\n"
+
+
+class Series(Protocol):
+    """What a family holds for each combination of label values."""
+
+    def samples(self, name: str, labels: str) -> Iterator[str]:
+        """Its lines; `labels` is `a="b",c="d"` or empty."""
+        ...
+
+
+Value = TypeVar("Value", bound=Series)
+
+
+class Family(Generic[Value]):
+    """A metric and its series, one for each combination of label values."""
+
+    def __init__(self, kind: str, name: str, text: str, label_names: Sequence[str], make: Callable[[], Value]) -> None:
+        self.kind = kind
+        self.name = name
+        self.text = text
+        self.label_names = tuple(label_names)
+        self._make = make
+        self._series: dict[tuple[str, ...], Value] = {}
+
+    def labels(self, *values: str) -> Value:
+        """The series with these label values, in the order of the label names; made when first asked for."""
+        series = self._series.get(values)
+        if series is None:
+            if len(values) != len(self.label_names):
+                raise ValueError(f"{self.name} has the labels {self.label_names}, got {values}")
+            series = self._series[values] = self._make()
+        return series
+
+    def lines(self) -> Iterator[str]:
+        """The metric as exposed."""
+        yield f"# HELP {self.name} {self.text.translate(_HELP_ESCAPES)}\n"
+        yield f"# TYPE {self.name} {self.kind}\n"
+        for values, series in self._series.items():
+            pairs = zip(self.label_names, values, strict=True)
+            labels = ",".join(f'{name}="{value.translate(_VALUE_ESCAPES)}"' for name, value in pairs)
+            yield from series.samples(self.name, labels)
+
+
+AnyFamily = Family[CounterValue] | Family[GaugeValue] | Family[HistogramValue]
+
+
+class Registry:
+    """The metrics of one process, exposed in the order they were made.
+
+    Names are checked: UsageError `metrics.name` for one that is malformed or taken.
+    """
+
+    def __init__(self) -> None:
+        self._families: dict[str, AnyFamily] = {}
+        self._collectors: list[Callable[[], Iterable[str]]] = []
+
+    def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Family[CounterValue]:
+        """A counter; its name must end in `_total`."""
+        if not name.endswith("_total"):
+            raise UsageError("metrics.name", f"a counter's name must end in `_total`: `{name}`")
+        return self._add(Family("counter", name, text, labels, CounterValue))
+
+    def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Family[GaugeValue]:
+        """A gauge."""
+        return self._add(Family("gauge", name, text, labels, GaugeValue))
+
+    def histogram(
+        self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()
+    ) -> Family[HistogramValue]:
+        """A histogram with these upper bounds, ascending; +Inf is added."""
+        if list(bounds) != sorted(set(bounds)) or "le" in labels:
+            raise UsageError("metrics.name", f"the bounds of `{name}` must ascend, and `le` is its own label")
+        return self._add(Family("histogram", name, text, labels, lambda: HistogramValue(bounds)))
+
+    def collect(self, collector: Callable[[], Iterable[str]]) -> None:
+        """Ask this for lines at each scrape, after the metrics of the registry."""
+        self._collectors.append(collector)
+
+    def render(self) -> bytes:
+        """Everything, as a scrape's answer."""
+        lines = [line for family in self._families.values() for line in family.lines()]
+        lines += [line for collector in self._collectors for line in collector()]
+        return "".join(lines).encode()
+
+    def _add(self, family: _F) -> _F:
+        taken = family.name in self._families
+        if taken or not _NAME.fullmatch(family.name) or not all(map(_LABEL.fullmatch, family.label_names)):
+            why = "it is taken" if taken else "see the exposition format"
+            raise UsageError("metrics.name", f"not a name for a metric or its labels: `{family.name}`", why=why)
+        self._families[family.name] = family
+        return family
+
+
+_F = TypeVar("_F", bound=AnyFamily)
+
+
+def _braced(labels: str) -> str:
+    return f"{{{labels}}}" if labels else ""
+
+
+def _number(value: float) -> str:
+    if value != value:  # noqa: PLR0124 - the definition of NaN
+        return "NaN"
+    if value in {float("inf"), float("-inf")}:
+        return "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value == int(value) and abs(value) < 1 << 53 else repr(float(value))
