@@ -1,0 +1,198 @@
+"""ONNX models, run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from corten.adapters.base import InputError, Inspection, Source, SourceFile
+from corten.adapters.onnx_file import OnnxFile, is_onnx, read_onnx
+from corten.core.model import ModelSpec
+from corten.core.schema import DType, Schema, Style, Tensor
+from corten.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Operator sets ONNX Runtime's CPU build has; others need a library the model file does not bring.
+_KNOWN_DOMAINS = frozenset(
+    {
+        "",
+        "ai.onnx",
+        "ai.onnx.ml",
+        "ai.onnx.preview",
+        "ai.onnx.preview.training",
+        "ai.onnx.training",
+        "com.microsoft",
+        "com.microsoft.experimental",
+        "com.microsoft.nchwc",
+    }
+)
+THREADS_VARIABLE = "CORTEN_THREADS"
+
+
+class Onnx:
+    """A file in ONNX format, with its external data files if it has any."""
+
+    name: ClassVar[str] = "onnx"
+
+    def detect(self, source: Source) -> bool:
+        """Whether the file starts as an ONNX model does."""
+        return source.path.is_file() and is_onnx(source.path)
+
+    def inspect(self, source: Source) -> Inspection:
+        """Inputs, outputs and weights from the file alone. Raises UsageError for broken or incomplete ones."""
+        path = source.path
+        model = read_onnx(path)
+        if not model.inputs or not model.outputs:
+            raise UsageError(
+                "adapter.corrupt_model",
+                f"`{path.name}` has {len(model.inputs)} inputs and {len(model.outputs)} outputs",
+                where=str(path),
+                why="a model to serve needs one of each at least",
+            )
+        if source.method not in ("", "predict"):
+            raise UsageError(
+                "adapter.unknown_method",
+                f"an ONNX model has no method `{source.method}`",
+                where=str(path),
+                hint="leave `method` out: all outputs are answered",
+            )
+        extra = tuple(
+            SourceFile(path.parent / name, name.as_posix())
+            for name in source.extra_files
+            if name.as_posix() not in model.external
+        )
+        return Inspection(
+            adapter=self.name,
+            requirements=source.requirements or ("onnxruntime", "numpy"),
+            weights=(SourceFile(path, path.name), *_external_files(path, model), *extra),
+            schema=Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs),
+            notes=tuple(_notes(path, model)),
+            warnings=tuple(_warnings(model)),
+        )
+
+    def load(self, spec: ModelSpec, models: Path, app: Path) -> OnnxModel:
+        """Open a session on the file."""
+        del app
+        return OnnxModel(models / spec.files[0], spec.schema)
+
+
+def _external_files(path: Path, model: OnnxFile) -> tuple[SourceFile, ...]:
+    """The files the model says its weights are in; they must be there, and below the model's folder."""
+    files = []
+    for location in model.external:
+        name = PurePosixPath(location)
+        if not location or name.is_absolute() or ".." in name.parts or "\\" in location or "\0" in location:
+            raise UsageError(
+                "adapter.unsafe_path",
+                f"the model wants its weights from `{location[:80]}`",
+                where=str(path),
+                why="weights must lie in the model's folder or below",
+                hint="save it again with `onnx.save_model(..., save_as_external_data=True, location=NAME)`",
+            )
+        beside = path.parent / name
+        if not beside.is_file():
+            raise UsageError(
+                "adapter.missing_weights",
+                f"`{location}`, which holds weights of `{path.name}`, is not there",
+                where=str(beside),
+                why="the model was exported with external data",
+                hint="copy that file beside the model",
+            )
+        files.append(SourceFile(beside, name.as_posix()))
+    return tuple(files)
+
+
+def _notes(path: Path, model: OnnxFile) -> list[str]:
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets)
+    notes = [f"ONNX, IR version {model.ir_version}, operator sets {opsets or 'none'}"]
+    if model.producer:
+        notes.append(f"made by {model.producer}")
+    if model.external:
+        notes.append(f"weights of `{path.name}` in {', '.join(model.external)}")
+    if fixed := [tensor.name for tensor in model.inputs if tensor.shape and tensor.shape[0] is not None]:
+        notes.append(f"the first dimension of {', '.join(fixed)} is fixed, so requests are not joined into batches")
+    return notes
+
+
+def _warnings(model: OnnxFile) -> list[str]:
+    unknown = sorted(domain for domain, _ in model.opsets if domain not in _KNOWN_DOMAINS)
+    return [f"operators of `{domain}` are not part of ONNX Runtime; the model may not load" for domain in unknown]
+
+
+def threads(environment: Mapping[str, str]) -> int:
+    """How many threads one call may take: `CORTEN_THREADS`, else the processors this process may run on."""
+    chosen = environment.get(THREADS_VARIABLE, "")
+    if chosen.isascii() and chosen.isdigit() and 0 < int(chosen) < 1024:
+        return int(chosen)
+    return len(os.sched_getaffinity(0))
+
+
+class OnnxModel:
+    """A session of ONNX Runtime."""
+
+    def __init__(self, path: Path, schema: Schema | None = None) -> None:
+        runtime = _import_runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads(os.environ)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Spinning workers would take the processor from the server's loop between requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if schema is None:
+            model = read_onnx(path)
+            schema = Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs)
+        self.schema = schema
+        self._names = [tensor.name for tensor in self.schema.outputs]
+        self._dtypes = {tensor.name: _numpy_name(tensor) for tensor in self.schema.inputs}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """One call of the session."""
+        import numpy as np
+
+        feeds = {name: np.asarray(inputs[name], dtype=dtype) for name, dtype in self._dtypes.items()}
+        try:
+            answers = self._session.run(self._names, feeds)
+        except Exception as error:
+            # The runtime's exceptions have no common base; the one for wrong shapes and types is told by its name.
+            if type(error).__name__ == "InvalidArgument":
+                raise InputError(str(error).partition("] : ")[2] or str(error), path="inputs") from error
+            raise
+        return {name: _array(answer) for name, answer in zip(self._names, answers, strict=True)}
+
+
+def _import_runtime() -> Any:
+    # At import the Linux wheels write a device id below the home folder and report to Microsoft. 1.32 obeys the first
+    # switch; the second is its name in other releases (microsoft/onnxruntime#27379, #29843).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("ORT_TELEMETRY_DISABLED", "1")
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime
+
+
+def _numpy_name(tensor: Tensor) -> str:
+    return "object" if tensor.dtype in (DType.STRING, DType.JSON) else tensor.dtype.value
+
+
+def _array(answer: Any) -> np.ndarray:
+    """A tensor as it is; sequences (of maps, from `ZipMap`, or of tensors) as an array of JSON values."""
+    import numpy as np
+
+    if isinstance(answer, np.ndarray):
+        return answer
+    items = answer if isinstance(answer, list) else [answer]
+    joined = np.empty(len(items), dtype=object)
+    joined[:] = [_json(item) for item in items]
+    return joined
+
+
+def _json(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {str(key): _json(value) for key, value in item.items()}
+    return item.tolist() if hasattr(item, "tolist") else item
