@@ -1,0 +1,221 @@
+"""HTTP to the Debian mirror: few connections, kept alive, with deadlines and retries.
+
+One connection a request cost a cold build five seconds where four kept ones need a fraction of one
+(docs/decisions: Debian without dpkg).
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # typeshed has it for macOS only
+
+from corten.errors import CortenError, RemoteError, UsageError
+
+_T = TypeVar("_T")
+_MOST_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait: `idle_s` for the next bytes, `total_s` for one file, `attempts` with growing pauses between."""
+
+    idle_s: float = 20.0
+    total_s: float = 600.0
+    attempts: int = 3
+    pause_s: float = 0.4
+
+
+class _TemporaryError(Exception):
+    """An answer that may be another one in a moment."""
+
+
+class Body:
+    """What a mirror answers, in pieces. Reading ends with an error rather than with part of the file."""
+
+    def __init__(self, response: http.client.HTTPResponse, deadline_s: float) -> None:
+        self._response = response
+        self._deadline_s = deadline_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        # Only what has arrived is asked for: read(n) would wait for all n bytes, however slowly they drip, and would
+        # take a connection that broke off for the end.
+        while there := self._response.peek():
+            yield self._response.read(len(there))
+            if time.monotonic() > self._deadline_s:
+                raise TimeoutError("the transfer took too long")
+        yield self._response.read()  # raises IncompleteRead when bytes are missing
+
+
+class Mirror:
+    """A client that keeps its connections; safe for several threads. Close it (or use it with `with`)."""
+
+    def __init__(self, *, proxies: Mapping[str, str] | None = None, patience: Patience | None = None) -> None:
+        """`proxies` as urllib.request.getproxies() returns them: {"https": "http://proxy:3128", "no": "..."}."""
+        self._proxies = dict(proxies or {})
+        self._patience = patience or Patience()
+        self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._lock = threading.Lock()
+        self._tls: ssl.SSLContext | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for connection in (one for many in idle.values() for one in many):
+            connection.close()
+
+    def get(self, url: str, receive: Callable[[Body], _T]) -> _T:
+        """GET a URL and return what `receive` makes of its body; `receive` is called anew for each attempt.
+
+        Raises RemoteError: `debian.gone` (404 and 410), `debian.refused` (other refusals), `debian.unreachable`.
+        """
+        failure: Exception | None = None
+        for attempt in range(self._patience.attempts):
+            if attempt:
+                # Jitter keeps the threads of a build from knocking all at once.
+                time.sleep(self._patience.pause_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                return self._follow(url, receive)
+            except CortenError:
+                raise
+            except ssl.SSLCertVerificationError as error:
+                raise _unreachable(url, error) from error
+            except (OSError, http.client.HTTPException, _TemporaryError) as error:
+                failure = error
+        raise _unreachable(url, failure) from failure
+
+    def _follow(self, url: str, receive: Callable[[Body], _T]) -> _T:
+        deadline_s = time.monotonic() + self._patience.total_s
+        here = url
+        for _ in range(_MOST_REDIRECTS + 1):
+            split = split_url(here)
+            connection, path, headers = self._connection(split)
+            try:
+                connection.request("GET", path, headers=headers)
+                response = connection.getresponse()
+                if response.status in _REDIRECTS:
+                    here = urljoin(here, response.headers.get("Location", ""))
+                    response.read()
+                else:
+                    _check_status(here, response)
+                    result = receive(Body(response, deadline_s))
+                    self._keep(split, connection, response)
+                    return result
+            except BaseException:
+                connection.close()
+                raise
+            self._keep(split, connection, response)
+        raise RemoteError("debian.refused", "the mirror redirects without end", where=url)
+
+    def _connection(self, url: SplitResult) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+        path = url.path + (f"?{url.query}" if url.query else "")
+        headers = {"User-Agent": "corten", "Accept-Encoding": "identity"}
+        proxy = self._proxy_of(url)
+        if proxy is not None and url.scheme == "http":
+            path = f"http://{url.netloc}{path}"
+            headers |= _proxy_authorization(proxy)
+        with self._lock:
+            idle = self._idle.get((url.scheme, url.netloc))
+            if idle:
+                return idle.pop(), path, headers
+        return self._open(url, proxy), path, headers
+
+    def _open(self, url: SplitResult, proxy: SplitResult | None) -> http.client.HTTPConnection:
+        through = proxy or url
+        host, port, timeout_s = through.hostname or "", through.port, self._patience.idle_s
+        if url.scheme == "http":
+            return http.client.HTTPConnection(host, port or 80, timeout=timeout_s)
+        connection = http.client.HTTPSConnection(
+            host, port or (443 if proxy is None else 80), timeout=timeout_s, context=self._tls_context()
+        )
+        if proxy is not None:
+            connection.set_tunnel(url.hostname or "", url.port or 443, headers=_proxy_authorization(proxy))
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()  # reads the CA file: 20 ms, once
+            return self._tls
+
+    def _proxy_of(self, url: SplitResult) -> SplitResult | None:
+        proxy = self._proxies.get(url.scheme)
+        if not proxy or proxy_bypass_environment(url.hostname or "", self._proxies):
+            return None
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+    def _keep(
+        self, url: SplitResult, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
+        if response.will_close or not response.isclosed():
+            connection.close()
+            return
+        with self._lock:
+            self._idle.setdefault((url.scheme, url.netloc), []).append(connection)
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of an http(s) URL without credentials; raises UsageError (`debian.mirror`) for others."""
+    split = urlsplit(url)
+    if split.scheme not in {"http", "https"} or not split.hostname or split.username is not None:
+        raise UsageError(
+            "debian.mirror",
+            "not a Debian mirror's address",
+            where=f"{split.scheme}://{split.hostname or ''}{split.path}",
+            why="expected http://host or https://host, without user name",
+            hint="set CORTEN_DEBIAN_MIRROR=https://deb.debian.org",
+        )
+    return split
+
+
+def _proxy_authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(pair).decode("ascii")}
+
+
+def _check_status(url: str, response: http.client.HTTPResponse) -> None:
+    status = response.status
+    if status == 200:
+        return
+    if status in {404, 410}:
+        raise RemoteError(
+            "debian.gone",
+            "the mirror does not have a file",
+            where=url,
+            why=f"HTTP {status}; mirrors drop old package versions when new ones are out",
+            hint="lock again to take the versions the mirror has now",
+        )
+    if status in {408, 425, 429} or status >= 500:
+        raise _TemporaryError(f"HTTP {status} {response.reason}")
+    raise RemoteError("debian.refused", "the mirror refused a file", where=url, why=f"HTTP {status} {response.reason}")
+
+
+def _unreachable(url: str, failure: Exception | None) -> RemoteError:
+    return RemoteError(
+        "debian.unreachable",
+        "the Debian mirror does not answer",
+        where=url,
+        why=str(failure) or type(failure).__name__,
+        hint="set CORTEN_DEBIAN_MIRROR to a mirror in reach, or build with a lock whose packages are in the cache",
+    )
