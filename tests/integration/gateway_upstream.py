@@ -1,0 +1,47 @@
+"""A replica to route to, for tests of the gateway: real HTTP on a unix socket or port, no model.
+
+argv: ADDRESS (`unix:/path` or `host:port`) NAME. `POST /...?ms=N` answers after N ms; GET /hang makes /readyz hang.
+"""
+
+import asyncio
+import signal
+import sys
+
+from corten.http import Limits, Request, Server, parse_address, run
+
+ADDRESS, NAME = sys.argv[1:]
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+
+    def handle(request: Request) -> None:
+        if request.path == "/readyz":
+            request.respond(503 if ended.is_set() else 200, b"{}")
+            return
+        seen = {
+            "name": NAME,
+            "path": request.path,
+            "query": request.query,
+            "body_bytes": len(request.body),
+            "headers": dict(request.headers),
+        }
+        delay_s = float(request.params.get("ms", "0")) / 1e3
+        status = int(request.params.get("status", "200"))
+        answer = (status, seen, (("x-corten-revision", "spoofed"),))
+        if delay_s:
+            loop.call_later(delay_s, lambda: None if request.gone else request.respond_json(*answer))
+        else:
+            request.respond_json(*answer)
+
+    server = Server(handle, Limits(body_bytes=64 << 20))
+    await server.listen(parse_address(ADDRESS), mode=0o666)
+    print("ready", flush=True)
+    await ended.wait()
+    await server.drain(10.0)
+    await server.close()
+
+
+run(main())
