@@ -17,6 +17,10 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 # Annotation of a layer: which LayerKind it is, and a name for people.
 KIND_ANNOTATION = "dev.corten.layer.kind"
 TITLE_ANNOTATION = "org.opencontainers.image.title"
+# The plain tar's size: a manifest tells only the stored one.
+TAR_BYTES_ANNOTATION = "dev.corten.layer.tar-bytes"
+# Annotation of a descriptor in a layout's index: the name people use.
+NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 # Labels of an image's config.
 SCHEMA_LABEL = "dev.corten.schema"
 SPEC_LABEL = "dev.corten.model"

@@ -1,0 +1,161 @@
+"""Come by a lock: the one beside the project, the one in the cache, or a new one from index and mirror."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from corten.build import lock as locks
+from corten.build import pylock
+from corten.build.debian.release import Release
+from corten.build.download import Access, Downloader, without_credentials
+from corten.build.lock import Inputs, Lock
+from corten.build.pipeline import wheel_download
+from corten.build.pylock import Locked
+from corten.core.events import Event, Listener, Phase
+from corten.errors import UsageError
+
+_STEP = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a build may do about its lock: `frozen` forbids changing it, `offline` asking anybody, `anew` reusing it."""
+
+    frozen: bool = False
+    offline: bool = False
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where packages come from: the environment for uv, the Debian mirror."""
+
+    env: Mapping[str, str]
+    mirror: str
+    access: Access
+
+
+def obtain(
+    inputs: Inputs,
+    release: Release,
+    *,
+    beside: Path | None,
+    cache: Path,
+    rules: Rules,
+    sources: Sources,
+    now_s: float,
+    clock: Callable[[], float],
+    listen: Listener,
+) -> Lock:
+    """The lock for these inputs, kept in `beside` (a project's lock file) or in the cache.
+
+    Raises UsageError `build.lock_outdated`, `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
+    """
+    path = _place(inputs, beside, cache, sources)
+    known = _known(path, cache)
+    found = locks.fitting(known, inputs)
+    if found and not rules.anew:
+        listen(Event(_STEP, Phase.DONE, f"{len(found.wheels)} wheels as locked", {"cached": True, "path": str(path)}))
+        return found
+    _permitted(rules, path, beside, known)
+    started_s = clock()
+    listen(Event(_STEP, Phase.STARTED, f"resolving {len(inputs.requirements)} requirements"))
+    lock = _resolved(inputs, release, cache=cache, sources=sources, now_s=now_s, listen=listen)
+    # Of locks in the cache each has a file of its own; a project's file holds one a platform.
+    locks.write(path, locks.with_lock(known, lock))
+    figures = {"seconds": clock() - started_s, "wheels": len(lock.wheels), "debs": len(lock.debs), "path": str(path)}
+    listen(Event(_STEP, Phase.DONE, f"{len(lock.wheels)} wheels, {len(lock.debs)} Debian packages", figures))
+    return lock
+
+
+def _place(inputs: Inputs, beside: Path | None, cache: Path, sources: Sources) -> Path:
+    if beside and (beside.exists() or os.access(beside.parent, os.W_OK)):
+        return beside
+    # Another index may have other versions; its password is no part of the question.
+    described = {
+        name: " ".join(without_credentials(word) for word in text.split())
+        for name, text in pylock.source_variables(sources.env).items()
+        if not name.endswith(("_USERNAME", "_PASSWORD"))
+    }
+    asked = json.dumps([inputs.key, described, sources.mirror])
+    return cache / "locks" / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+
+
+def _known(path: Path, cache: Path) -> tuple[Lock, ...]:
+    try:
+        return locks.read(path)
+    except UsageError:
+        if path.is_relative_to(cache):
+            return ()  # the cache may be damaged; a project's own lock is for its owner to mend
+        raise
+
+
+def _permitted(rules: Rules, path: Path, beside: Path | None, known: tuple[Lock, ...]) -> None:
+    if rules.frozen:
+        raise UsageError(
+            "build.lock_outdated",
+            "the lock does not fit the requirements" if known else "there is no lock",
+            where=str(path if known or beside else "the cache"),
+            why="--locked forbids changing it",
+            hint="build without --locked once and keep corten.lock with the source",
+        )
+    if rules.offline:
+        raise UsageError(
+            "build.offline",
+            "there is no lock for these requirements yet",
+            where=str(path),
+            why="locking asks the package index, and --offline forbids it",
+            hint="build once without --offline",
+        )
+
+
+def _resolved(
+    inputs: Inputs, release: Release, *, cache: Path, sources: Sources, now_s: float, listen: Listener
+) -> Lock:
+    from corten.build import debian
+
+    with ThreadPoolExecutor(1, thread_name_prefix="corten-debian") as pool:
+        debs = pool.submit(
+            debian.resolve,
+            release,
+            inputs.platform,
+            packages=inputs.packages,
+            mirror=sources.mirror,
+            cache=cache,
+            now_s=now_s,
+            listen=listen,
+            proxies=sources.access.proxies,
+        )
+        wheels = pylock.resolve(
+            inputs.requirements,
+            python=inputs.python,
+            glibc=inputs.glibc,
+            platform=inputs.platform,
+            cache=cache,
+            env=sources.env,
+        )
+        return Lock(
+            inputs=inputs.key,
+            platform=inputs.platform,
+            release=inputs.release,
+            python=inputs.python,
+            debs=debs.result(),
+            wheels=_sized(wheels, cache, sources.access),
+        )
+
+
+def _sized(wheels: tuple[Locked, ...], cache: Path, access: Access) -> tuple[Locked, ...]:
+    # Simple indexes tell no sizes; the wheels are needed anyway, and sizes decide how layers are grouped.
+    unknown = [wheel for wheel in wheels if not wheel.size_bytes]
+    if not unknown:
+        return wheels
+    with Downloader(access) as downloader:
+        downloads = {wheel.digest: downloader.submit(wheel_download(wheel, cache)) for wheel in unknown}
+        sizes = {digest: download.result().stat().st_size for digest, download in downloads.items()}
+    return tuple(replace(wheel, size_bytes=wheel.size_bytes or sizes[wheel.digest]) for wheel in wheels)

@@ -1,0 +1,274 @@
+"""Build an image from a trained model: inspect, lock, make layers, put them together. No daemon, no root, no network
+once locked.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corten.build import image as documents
+from corten.build import plan as planning
+from corten.build.debian.release import DEFAULT_MIRROR
+from corten.build.download import Access
+from corten.build.inspecting import inspect
+from corten.build.lock import Inputs
+from corten.build.locking import Rules, Sources, obtain
+from corten.build.pipeline import Made, Workshop, make_layers
+from corten.build.plan import Plan
+from corten.build.source import Project, read_project
+from corten.core.digest import Digest
+from corten.core.events import Event, Listener, Phase, nobody
+from corten.core.home import Home
+from corten.core.image import CONFIG, MANIFEST, Compression, Image
+from corten.core.model import Example, ModelSpec
+from corten.core.platform import Platform
+from corten.errors import UsageError
+from corten.store.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What a layer is and what it cost; sizes in bytes, `seconds` 0 for a layer the cache had."""
+
+    title: str
+    kind: str
+    digest: str
+    size_bytes: int
+    tar_bytes: int
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An image in the store, or (`dry_run`) the plan of one. `steps` are seconds by name; steps run side by side."""
+
+    name: str
+    plan: Plan
+    project: Project
+    image: Image | None
+    layers: tuple[LayerReport, ...] = ()
+    seconds: float = 0.0
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> Digest:
+        """The manifest's digest. Raises UsageError for a dry run, which has none."""
+        if self.image is None:
+            raise UsageError("build.dry_run", f"`{self.name}` was planned, not built", hint="build without --dry-run")
+        return self.image.digest
+
+    @property
+    def reference(self) -> str:
+        """`NAME@sha256:...`, empty for a dry run."""
+        return f"{self.name}@{self.image.digest}" if self.image else ""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the server knows of the model."""
+        return self.plan.spec
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may go wrong with this model."""
+        return self.plan.warnings
+
+    @property
+    def size_bytes(self) -> int:
+        """What a registry would send."""
+        return sum(layer.size_bytes for layer in self.layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as it stands in `--json` output."""
+        return {
+            "name": self.name,
+            "reference": self.reference,
+            "digest": str(self.image.digest) if self.image else "",
+            "platform": str(self.plan.platform),
+            "adapter": self.spec.adapter,
+            "size_bytes": self.size_bytes,
+            "seconds": round(self.seconds, 3),
+            "steps": {step: round(seconds, 3) for step, seconds in self.steps.items()},
+            "layers": [
+                {
+                    "title": layer.title,
+                    "kind": layer.kind,
+                    "digest": layer.digest,
+                    "size_bytes": layer.size_bytes,
+                    "tar_bytes": layer.tar_bytes,
+                    "cached": layer.cached,
+                    "seconds": round(layer.seconds, 3),
+                }
+                for layer in self.layers
+            ],
+            "notes": list(self.plan.notes),
+            "warnings": list(self.plan.warnings),
+        }
+
+
+def build(
+    source: str | Path,
+    *,
+    home: Home | None = None,
+    name: str = "",
+    platform: Platform | None = None,
+    requirements: Iterable[str] = (),
+    method: str = "",
+    extra_files: Iterable[str | Path] = (),
+    example: Example | None = None,
+    locked: bool = False,
+    offline: bool = False,
+    upgrade: bool = False,
+    dry_run: bool = False,
+    compression: Compression = Compression.ZSTD,
+    now_s: float | None = None,
+    listen: Listener = nobody,
+    mirror: str = "",
+    env: Mapping[str, str] | None = None,
+) -> Built:
+    """Build an image and tag it with its name in the local store.
+
+    `source` is a model file, `file.py:Class` or a folder (with `corten.toml`, `[tool.corten]` or one model in it).
+    `locked` forbids changing the lock, `offline` asking the network, `upgrade` makes the lock anew, `dry_run` ends
+    with the plan. `mirror` is Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org).
+
+    Raises any CortenError; nothing half-built is visible then.
+    """
+    env = os.environ if env is None else env
+    home = home or Home.from_env(env, uid=os.getuid())
+    now_s = time.time() if now_s is None else now_s
+    steps = _Steps(listen)
+    project = read_project(source, name=name, requirements=requirements, method=method, extra_files=extra_files)
+    access = Access.from_env(env)
+    plan = _plan(
+        project,
+        platform or Platform.of_machine(),
+        home=home,
+        rules=Rules(frozen=locked, offline=offline, anew=upgrade),
+        sources=Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access),
+        example=example,
+        compression=compression,
+        now_s=now_s,
+        steps=steps,
+    )
+    if dry_run:
+        return Built(project.name, plan, project, None, seconds=steps.total_s, steps=dict(steps.seconds))
+    layout = Layout(home.store)
+    layout.sweep(now_s=now_s)
+    shop = Workshop(layout, home.cache, access, offline, time.perf_counter, steps.listen)
+    made = make_layers(plan, shop)
+    image = _assemble(plan, made, layout, steps)
+    return Built(
+        name=project.name,
+        plan=plan,
+        project=project,
+        image=image,
+        layers=tuple(_report(one) for one in made),
+        seconds=steps.total_s,
+        steps=dict(steps.seconds),
+    )
+
+
+def _plan(
+    project: Project,
+    platform: Platform,
+    *,
+    home: Home,
+    rules: Rules,
+    sources: Sources,
+    example: Example | None,
+    compression: Compression,
+    now_s: float,
+    steps: _Steps,
+) -> Plan:
+    steps.listen(Event("inspect", Phase.STARTED, str(project.source.path)))
+    began_s = time.perf_counter()
+    _, inspection = inspect(project.source, cache=home.cache)
+    for note in inspection.notes:
+        steps.listen(Event("inspect", Phase.NOTE, note))
+    for warning in inspection.warnings:
+        steps.listen(Event("inspect", Phase.WARNING, warning))
+    figures = {"seconds": time.perf_counter() - began_s, "adapter": inspection.adapter}
+    steps.listen(Event("inspect", Phase.DONE, inspection.adapter, figures))
+    release = planning.release_of(project, inspection)
+    inputs = Inputs(
+        requirements=planning.requirements_of(project, inspection),
+        packages=project.packages,
+        release=release.codename,
+        python=release.python,
+        glibc=release.glibc,
+        platform=platform,
+    )
+    lock = obtain(
+        inputs,
+        release,
+        beside=project.lock_file,
+        cache=home.cache,
+        rules=rules,
+        sources=sources,
+        now_s=now_s,
+        clock=time.perf_counter,
+        listen=steps.listen,
+    )
+    return planning.plan(
+        project,
+        inspection,
+        lock,
+        release=release,
+        platform=platform,
+        spec=planning.spec_of(project, inspection, example),
+        sizes={file.name: file.path.stat().st_size for file in inspection.weights},
+        compression=compression,
+    )
+
+
+def _assemble(plan: Plan, made: tuple[Made, ...], layout: Layout, steps: _Steps) -> Image:
+    steps.listen(Event("image", Phase.STARTED, plan.name))
+    began_s = time.perf_counter()
+    layers = [one.layer for one in made]
+    config = layout.put(documents.config_json(plan, layers), CONFIG)
+    manifest = layout.put(documents.manifest_json(config, layers), MANIFEST)
+    layout.tag(plan.name, manifest)
+    image = layout.image(manifest.digest)
+    figures = {"seconds": time.perf_counter() - began_s, "bytes": image.size_bytes, "digest": str(image.digest)}
+    steps.listen(Event("image", Phase.DONE, f"{plan.name}@{image.digest}", figures))
+    return image
+
+
+def _report(made: Made) -> LayerReport:
+    layer = made.layer
+    return LayerReport(
+        title=layer.title,
+        kind=layer.kind.value,
+        digest=str(layer.digest),
+        size_bytes=layer.size_bytes,
+        tar_bytes=layer.tar_bytes,
+        cached=made.cached,
+        seconds=made.seconds,
+    )
+
+
+class _Steps:
+    """Passes events on, one at a time though they come from several threads, and keeps the seconds they tell."""
+
+    def __init__(self, listen: Listener) -> None:
+        self.seconds: dict[str, float] = {}
+        self._listen = listen
+        self._lock = threading.Lock()
+        self._began_s = time.perf_counter()
+
+    @property
+    def total_s(self) -> float:
+        return time.perf_counter() - self._began_s
+
+    def listen(self, event: Event) -> None:
+        with self._lock:
+            if event.phase is Phase.DONE:
+                self.seconds[event.step] = self.seconds.get(event.step, 0.0) + event.data.get("seconds", 0.0)
+            self._listen(event)

@@ -1,0 +1,287 @@
+"""An OCI image layout on disk: `oci-layout`, `index.json`, `blobs/sha256/` (image-spec, image-layout.md).
+
+Every file appears by a rename of something complete and synced, so a process killed at any instruction leaves a
+valid store, and readers need no lock. Writers of `index.json` take turns by a lock on a file beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from corten.core.digest import Digest
+from corten.core.image import INDEX, MANIFEST, NAME_ANNOTATION, Descriptor, Image
+from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
+from corten.store.documents import descriptor_from, descriptor_to, image_from
+from corten.store.writing import BlobWriter, atomic_write, locked, sync_folder, translated
+
+_LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+# Manifests and configs are kilobytes; a "manifest" of more than this is somebody's weights, or an attack.
+_DOCUMENT_LIMIT_BYTES = 16 << 20
+_SHORTEST_PREFIX = 6
+
+
+class Layout:
+    """The content store of one Corten installation, readable by skopeo, podman, umoci and the like.
+
+    Made on first use. Safe for any number of processes at once.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs" / "sha256"
+        # Beside the blobs, so that a rename never crosses file systems.
+        self._incoming = root / ".incoming"
+
+    # -- blobs
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is, or would be."""
+        return self._blobs / digest.hex
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is here (not whether it is intact: see `verify`)."""
+        return self.path(digest).is_file()
+
+    def read(self, digest: Digest) -> bytes:
+        """The content of a small blob (manifest, config), checked against its digest.
+
+        Raises NotFoundError `store.blob_missing`, PolicyError `store.blob_corrupt`, UsageError for one above 16 MiB.
+        """
+        path = self.path(digest)
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(_DOCUMENT_LIMIT_BYTES + 1)
+        except FileNotFoundError as error:
+            raise _missing(digest, self.root) from error
+        if len(data) > _DOCUMENT_LIMIT_BYTES:
+            raise UsageError(
+                "store.not_a_document",
+                f"`{digest}` is too large for a manifest or config",
+                where=str(path),
+                why=f"larger than {_DOCUMENT_LIMIT_BYTES} bytes",
+            )
+        if (seen := Digest.of(data)) != digest:
+            raise self._quarantine(digest, seen)
+        return data
+
+    def put(self, data: bytes, media_type: str) -> Descriptor:
+        """Store bytes held in memory. Storing what is there already costs one read."""
+        digest = Digest.of(data)
+        with suppress(OSError):
+            if self.path(digest).read_bytes() == data:
+                return Descriptor(media_type, digest, len(data))
+        with self.writer() as blob:
+            blob.write(data)
+        return Descriptor(media_type, digest, len(data))
+
+    @contextmanager
+    def writer(self) -> Iterator[BlobWriter]:
+        """A blob to stream into; its `digest` is known, and the blob visible, once the block is left without error.
+
+        Raises CortenError `store.disk_full` or `store.write_failed`; nothing is left behind then.
+        """
+        self._make()
+        temporary = self._incoming / secrets.token_hex(8)
+        with translated(temporary, "write a blob"):
+            blob = BlobWriter(temporary)
+        try:
+            yield blob
+            with translated(temporary, "write a blob"):
+                blob.finish()
+                temporary.rename(self.path(blob.digest))
+                sync_folder(self._blobs)
+        except BaseException:
+            blob.abandon()
+            raise
+
+    # -- names
+
+    def tag(self, name: str, descriptor: Descriptor) -> None:
+        """Let a name point at a manifest. What it pointed at before stays in the store, without a name."""
+        self._make()
+        with self._index_lock():
+            others = [_without_name(entry) if _name(entry) == name else entry for entry in self._entries()]
+            named = replace(descriptor, annotations={**descriptor.annotations, NAME_ANNOTATION: name})
+            kept = [entry for entry in others if _name(entry) or entry.digest != descriptor.digest]
+            self._write_index([*kept, named])
+
+    def untag(self, name: str) -> None:
+        """Forget a name; the manifest stays, without one. Raises NotFoundError `store.image_unknown`."""
+        with self._index_lock():
+            entries = self._entries()
+            if all(_name(entry) != name for entry in entries):
+                raise self._unknown(name)
+            self._write_index([_without_name(entry) if _name(entry) == name else entry for entry in entries])
+
+    def images(self) -> tuple[tuple[str, Descriptor], ...]:
+        """All manifests in the index with their names (empty for those that lost theirs), in order of tagging."""
+        return tuple((_name(entry), entry) for entry in self._entries())
+
+    def resolve(self, name_or_digest_prefix: str) -> Descriptor:
+        """The manifest behind a name, a full digest or at least 6 first digits of one (with or without `sha256:`).
+
+        A name wins over a prefix. Raises NotFoundError, or UsageError when a prefix fits more than one image.
+        """
+        wanted = name_or_digest_prefix
+        entries = self._entries()
+        for entry in entries:
+            if _name(entry) == wanted:
+                return entry
+        prefix = wanted.partition("@")[2] or wanted
+        prefix = prefix.removeprefix("sha256:")
+        fitting = {entry.digest: entry for entry in entries if entry.digest.hex.startswith(prefix)}
+        if len(prefix) < _SHORTEST_PREFIX or not fitting:
+            raise self._unknown(wanted)
+        if len(fitting) > 1:
+            raise UsageError(
+                "store.ambiguous_digest",
+                f"`{wanted}` fits {len(fitting)} images",
+                why=", ".join(sorted(digest.short for digest in fitting)),
+                hint="give more digits",
+            )
+        return next(iter(fitting.values()))
+
+    # -- whole images
+
+    def image(self, digest: Digest) -> Image:
+        """A manifest and its config as a value. Raises NotFoundError, PolicyError (corrupt), UsageError (no image)."""
+        manifest = self._document(digest)
+        where = f"{self.root} ({digest})"
+        if manifest.get("mediaType", MANIFEST) != MANIFEST or "config" not in manifest:
+            raise UsageError(
+                "store.not_an_image",
+                f"`{digest}` is no image manifest",
+                where=where,
+                why=f"its media type is `{manifest.get('mediaType', 'unknown')}`",
+            )
+        config = self._document(descriptor_from(manifest["config"], where).digest)
+        return image_from(digest, manifest, config, where)
+
+    def verify(self, digest: Digest) -> Image:
+        """Hash every blob of an image again. A corrupt one is put aside and PolicyError `store.blob_corrupt` raised."""
+        image = self.image(digest)
+        for layer in image.layers:
+            try:
+                seen = Digest.of_file(self.path(layer.digest))
+            except FileNotFoundError as error:
+                raise _missing(layer.digest, self.root) from error
+            if seen != layer.digest:
+                raise self._quarantine(layer.digest, seen)
+        return image
+
+    def sweep(self, *, now_s: float, older_than_s: float = 86_400.0) -> int:
+        """Remove what killed writers left behind, once it is old. Returns how many files; never touches blobs."""
+        removed = 0
+        with suppress(FileNotFoundError):
+            for path in self._incoming.iterdir():
+                with suppress(OSError):
+                    if path.stat().st_mtime < now_s - older_than_s:
+                        path.unlink()
+                        removed += 1
+        return removed
+
+    # -- inside
+
+    def _make(self) -> None:
+        if self._incoming.is_dir() and (self.root / "index.json").exists():
+            return
+        with translated(self.root, "make the store"):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._incoming.mkdir(exist_ok=True)
+            if not (self.root / "oci-layout").exists():
+                atomic_write(self.root / "oci-layout", _LAYOUT_VERSION, self._incoming)
+        with self._index_lock():
+            if not (self.root / "index.json").exists():
+                self._write_index([])
+
+    @contextmanager
+    def _index_lock(self) -> Iterator[None]:
+        # The lock is on a file of its own: index.json itself is replaced by every writer.
+        with translated(self.root, "lock the store's index"), locked(self.root / ".index.lock"):
+            yield
+
+    def _entries(self) -> list[Descriptor]:
+        path = self.root / "index.json"
+        try:
+            index = json.loads(path.read_bytes())
+            return [descriptor_from(entry, str(path)) for entry in index["manifests"]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as error:
+            raise CortenError(
+                "store.index_broken",
+                "the store's index cannot be read",
+                where=str(path),
+                why=f"{type(error).__name__}: {error}",
+                hint=f"move it away (`mv {path} {path}.broken`); blobs stay and images are tagged again by building",
+            ) from error
+
+    def _write_index(self, entries: list[Descriptor]) -> None:
+        document = {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [descriptor_to(entry) for entry in entries],
+        }
+        data = json.dumps(document, sort_keys=True, indent=1).encode()
+        with translated(self.root, "write the store's index"):
+            atomic_write(self.root / "index.json", data, self._incoming)
+
+    def _document(self, digest: Digest) -> dict[str, Any]:
+        data = self.read(digest)
+        try:
+            document = json.loads(data)
+        except ValueError as error:
+            raise _not_json(digest, self.root, str(error)) from error
+        if not isinstance(document, dict):
+            raise _not_json(digest, self.root, f"it is a {type(document).__name__}")
+        return document
+
+    def _unknown(self, wanted: str) -> NotFoundError:
+        names = sorted(name for name, _ in self.images() if name)
+        return NotFoundError(
+            "store.image_unknown",
+            f"no image called `{wanted}`",
+            where=str(self.root),
+            why="known: " + (", ".join(names) or "none"),
+            hint="corten build SOURCE",
+        )
+
+    def _quarantine(self, digest: Digest, seen: Digest) -> PolicyError:
+        aside = self.root / "quarantine" / digest.hex
+        with suppress(OSError):
+            aside.parent.mkdir(exist_ok=True)
+            self.path(digest).rename(aside)
+        return PolicyError(
+            "store.blob_corrupt",
+            f"blob `{digest}` is corrupt and was put aside",
+            where=str(aside),
+            why=f"its content has the digest {seen}",
+            hint="build the image again; the missing blob is made anew",
+        )
+
+
+def _name(entry: Descriptor) -> str:
+    return entry.annotations.get(NAME_ANNOTATION, "")
+
+
+def _without_name(entry: Descriptor) -> Descriptor:
+    return replace(entry, annotations={key: text for key, text in entry.annotations.items() if key != NAME_ANNOTATION})
+
+
+def _missing(digest: Digest, root: Path) -> NotFoundError:
+    return NotFoundError(
+        "store.blob_missing",
+        f"blob `{digest}` is not in the store",
+        where=str(root),
+        hint="build the image again",
+    )
+
+
+def _not_json(digest: Digest, root: Path, why: str) -> UsageError:
+    return UsageError("store.not_a_document", f"`{digest}` is no manifest or config", where=str(root), why=why)

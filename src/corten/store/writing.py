@@ -1,0 +1,136 @@
+"""Writing files so that they are whole or not there: beside, synced, renamed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from corten.core.digest import Digest
+from corten.errors import CortenError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class BlobWriter:
+    """A blob on its way into the store. Use it through `Layout.writer`."""
+
+    def __init__(self, temporary: Path) -> None:
+        self.size_bytes = 0
+        self._temporary = temporary
+        self._hash = hashlib.sha256()
+        self._file = temporary.open("xb", buffering=0)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append and hash. Raises CortenError `store.disk_full` and the like."""
+        with translated(self._temporary, "write a blob"):
+            _write_all(self._file.fileno(), data)
+        self._hash.update(data)
+        self.size_bytes += len(data)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return Digest(self._hash.hexdigest())
+
+    def finish(self) -> None:
+        """Make it durable, readable whatever the umask, and close."""
+        os.fchmod(self._file.fileno(), 0o644)
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close and remove; nothing if it is gone."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._temporary.unlink()
+
+
+def atomic_write(path: Path, data: bytes, beside: Path | None = None) -> None:
+    """Replace a file's content in one step. `beside` is a folder on the same file system for the unfinished file.
+
+    Raises OSError; wrap in `translated` where it reaches a user.
+    """
+    temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(6)}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchmod(descriptor, 0o644)
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut (fsync(2): the folder is a file of its own)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the kernel lets go of it when the process dies, however it dies.
+
+    Waits without a deadline of its own: holders do a few milliseconds of work and cannot leave it behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def translated(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError into what the reader needs: `store.disk_full` when that is it, else `store.write_failed`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise CortenError(
+                "store.disk_full",
+                f"no space left to {doing}",
+                where=str(path),
+                why=f"{_free_megabytes(path.parent)} MB free: {error.strerror}",
+                hint="free some space or set CORTEN_HOME to a larger disk, then run the same command again",
+            ) from error
+        raise CortenError(
+            "store.write_failed",
+            f"could not {doing}",
+            where=str(error.filename or path),
+            why=str(error.strerror or error),
+            hint="check that the folder belongs to you and is writable (CORTEN_HOME)",
+        ) from error
+
+
+def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    # write(2) may take less than it is given: at most 2 GiB at a time, and less when the disk runs full.
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _free_megabytes(folder: Path) -> str:
+    try:
+        return str(shutil.disk_usage(folder).free // 1_000_000)
+    except OSError:
+        return "unknown"
