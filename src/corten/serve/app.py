@@ -1,0 +1,175 @@
+"""The life of a server: listen, load, be ready, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+from corten.core.model import ModelSpec
+from corten.errors import CortenError
+from corten.http import Limits, Server, UnixAddress, run
+from corten.observe import logs
+from corten.serve.loading import Loaded, load, read_spec
+from corten.serve.meters import Meters
+from corten.serve.settings import Settings
+from corten.serve.site import Site
+from corten.serve.state import State
+from corten.serve.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+_EXPIRE_EVERY_S = 0.1
+_THREAD_END_S = 0.2
+# How long one thread may keep the others waiting: the interpreter's 5 ms would be the loop's latency beside a model
+# written in Python.
+_SWITCH_S = 0.001
+# Behind a unix socket is a gateway that pools connections; it must be the one to close them, or requests would meet
+# connections that are just being closed. Envoy does so after an hour.
+_POOL_IDLE_S = 2 * 3600.0
+
+
+class Exit(IntEnum):
+    """What the process says when it ends (docs/runtime-contract.md, clause 8)."""
+
+    DONE = 0  # drained
+    MODEL_FAILED = 1  # it did not load, or does not answer as recorded
+    WRONG_CONFIG = 2  # environment, corten.json or address
+    CUT_SHORT = 3  # requests were still unanswered at the end of CORTEN_DRAIN_S
+    SECOND_SIGNAL = 128 + signal.SIGTERM
+
+
+def main(env: Mapping[str, str]) -> int:
+    """Serve the model of this image until told to stop; returns the exit code."""
+    logs.configure()
+    try:
+        settings = Settings.from_env(env)
+        logs.configure(level=settings.log_level, fields=settings.identity)
+        spec = read_spec(settings.app_dir)
+    except CortenError as error:
+        _log.critical(error.what, extra=error.as_dict())
+        return Exit.WRONG_CONFIG
+    sys.setswitchinterval(_SWITCH_S)
+    return run(_App(settings, spec).run())
+
+
+class _App:
+    """Wires the parts together and owns the two things that wait: the model's thread and the expiry of requests."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._stop = asyncio.Event()
+
+    async def run(self) -> Exit:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        meters = Meters()
+        site = Site(self._spec, self._settings, meters)
+        server = self._server(site)
+        meters.in_flight.read = lambda: server.in_flight
+        try:
+            # Anyone who can reach the folder may connect: the gateway runs as another user than the replica.
+            address = await server.listen(self._settings.listen, mode=0o666)
+        except CortenError as error:
+            _log.critical(error.what, extra=error.as_dict())
+            await server.close()
+            return Exit.WRONG_CONFIG
+        _log.info("listening", extra={"address": str(address), "pid": os.getpid()})
+        worker = Worker()
+        expiry = asyncio.create_task(self._expire(site))
+        try:
+            return await self._serve(site, server, worker)
+        finally:
+            expiry.cancel()
+            await server.close()
+            if not worker.stop(_THREAD_END_S):
+                _log.warning("the model's thread does not end; leaving without it")
+
+    async def _serve(self, site: Site, server: Server, worker: Worker) -> Exit:
+        loaded = await self._load(worker)
+        if isinstance(loaded, BaseException):
+            _log_failure(loaded)
+            return Exit.MODEL_FAILED
+        if loaded is not None:
+            self._ready(site, loaded, worker)
+            await self._stop.wait()
+        site.state = State.DRAINING
+        _log.info("draining", extra={"in_flight": server.in_flight, "connections": server.connections})
+        if not await server.drain(self._settings.drain_s):
+            _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
+            return Exit.CUT_SHORT
+        _log.info("stopped")
+        return Exit.DONE
+
+    def _server(self, site: Site) -> Server:
+        pooled = isinstance(self._settings.listen, UnixAddress)
+        limits = Limits(body_bytes=self._spec.limits.max_body_bytes, idle_s=_POOL_IDLE_S if pooled else Limits().idle_s)
+        revision = self._settings.revision
+        headers = [("X-Corten-Revision", revision)] if revision else []
+        return Server(site.handle, limits, headers=headers, on_refused=site.refused)
+
+    async def _load(self, worker: Worker) -> Loaded | BaseException | None:
+        """The model, what it raised, or None when told to stop meanwhile."""
+        settings, spec = self._settings, self._spec
+        done: asyncio.Future[Loaded | BaseException] = asyncio.get_running_loop().create_future()
+
+        def attempt() -> Loaded | BaseException:
+            try:
+                return load(spec, settings.models_dir, settings.app_dir)
+            except BaseException as error:
+                return error
+
+        worker.submit(attempt, done.set_result)
+        stopped = asyncio.create_task(self._stop.wait())
+        either: set[asyncio.Future[Any]] = {done, stopped}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        return done.result() if done.done() else None
+
+    def _ready(self, site: Site, loaded: Loaded, worker: Worker) -> None:
+        # What is there now stays: without it in their way, the collector's rounds cost next to nothing.
+        gc.collect()
+        gc.freeze()
+        site.install(loaded, worker)
+        site.state = State.READY
+        _log.info("ready", extra={"model": self._spec.name, "load_s": round(loaded.load_s, 3)})
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            _log.warning("told to stop again: leaving at once")
+            _flush()
+            os._exit(Exit.SECOND_SIGNAL)
+        _log.info("told to stop", extra={"signal": number.name})
+        self._stop.set()
+
+    async def _expire(self, site: Site) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRE_EVERY_S)
+            site.expire()
+
+
+def _log_failure(error: BaseException) -> None:
+    extra = error.as_dict() if isinstance(error, CortenError) else {}
+    _log.critical("the model could not be loaded", exc_info=error, extra=extra)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+
+
+def leave(code: int) -> None:
+    """End the process without waiting for threads or for what models do at exit."""
+    _flush()
+    os._exit(code)

@@ -1,0 +1,181 @@
+"""Micro-batching that never waits: what arrives while the model runs goes into the next call.
+
+A fast model is called on the event loop, once a turn of the loop: handing a 20 us call to a thread costs twice as much
+as the call. A slow one is called in the worker thread, so that the loop stays free. Which it is, is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corten.serve.job import Inputs, Outcome, Result, Runner
+from corten.serve.worker import Worker
+
+_FAST_S = 0.001
+_SLOW_S = 0.002  # twice the other, so that a model between them does not go to and fro
+_CALLS_TO_TRUST = 32  # in the thread before it may come back to the loop
+_WEIGHT = 0.2  # of the newest call in the running mean
+_LONGEST_RETRY_S = 60
+
+
+class QueueFullError(Exception):
+    """No room for another request; `retry_after_s` is when there may be."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("the queue is full")
+        self.retry_after_s = retry_after_s
+
+
+class Job:
+    """A request on its way through the model; `context` is whatever the caller needs to answer it."""
+
+    __slots__ = ("answered", "context", "deadline_s", "inputs", "size_bytes")
+
+    def __init__(self, inputs: Inputs, context: Any, deadline_s: float, size_bytes: int) -> None:
+        self.inputs = inputs
+        self.context = context
+        self.deadline_s = deadline_s
+        self.size_bytes = size_bytes
+        self.answered = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the batcher tells its owner, on the loop's thread."""
+
+    answer: Callable[[Job, Result], None]
+    called: Callable[[int, float], None]  # rows of a call and its time in the model
+    wanted: Callable[[Job], bool]  # whether someone still waits for the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`max_rows` in one call, `queue` requests and `queue_bytes` of bodies waiting."""
+
+    max_rows: int
+    queue: int
+    queue_bytes: int
+
+
+class Batcher:
+    """Owns the queue of one model. All methods are for the loop's thread."""
+
+    def __init__(self, runner: Runner, worker: Worker, bounds: Bounds, hooks: Hooks, *, call_s: float) -> None:
+        self._runner = runner
+        self._worker = worker
+        self._bounds = bounds
+        self._hooks = hooks
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Job] = deque()
+        self._queued_bytes = 0
+        self._running: Sequence[Job] = ()
+        self._running_since_s: float | None = None
+        self._scheduled = False
+        self._call_s = call_s  # running mean of a call, first as measured while warming up
+        self._jobs_a_call = 1.0
+        self._recent_s: deque[float] = deque(maxlen=_CALLS_TO_TRUST)
+        self.inline = not runner.pinned and call_s < _FAST_S
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not in the model yet."""
+        return len(self._queue)
+
+    def running_s(self, now_s: float) -> float:
+        """How long the call in hand has taken so far, 0 when there is none."""
+        return 0.0 if self._running_since_s is None else now_s - self._running_since_s
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; raises QueueFullError."""
+        full = len(self._queue) >= self._bounds.queue
+        if full or (self._queue and self._queued_bytes + job.size_bytes > self._bounds.queue_bytes):
+            raise QueueFullError(self._retry_after_s())
+        self._queue.append(job)
+        self._queued_bytes += job.size_bytes
+        if not self._scheduled and not self._running:
+            self._scheduled = True
+            # Not now: what else arrived in this turn of the loop is to go along.
+            self._loop.call_soon(self._turn)
+
+    def expire(self, now_s: float) -> list[Job]:
+        """Take out the jobs whose deadline has passed, in the model or not; to be called a few times a second."""
+        late = [job for job in (*self._queue, *self._running) if job.deadline_s < now_s and not job.answered]
+        for job in late:
+            job.answered = True
+        if late and self._queue:
+            self._queue = deque(job for job in self._queue if not job.answered)
+            self._queued_bytes = sum(job.size_bytes for job in self._queue)
+        return late
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._running:
+            return
+        jobs = self._take()
+        if not jobs:
+            return
+        batch = [job.inputs for job in jobs]
+        if self.inline:
+            self._finish(jobs, self._runner.run(batch))
+        else:
+            self._running = jobs
+            self._running_since_s = self._loop.time()
+            self._worker.submit(lambda: self._runner.run(batch), lambda outcome: self._back(jobs, outcome))
+
+    def _back(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+        self._running = ()
+        self._running_since_s = None
+        self._finish(jobs, outcome)
+
+    def _finish(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+        self._learn(len(jobs), outcome.model_s)
+        self._hooks.called(sum(job.inputs.rows for job in jobs), outcome.model_s)
+        for job, result in zip(jobs, outcome.results, strict=True):
+            if not job.answered:
+                job.answered = True
+                self._hooks.answer(job, result)
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _take(self) -> list[Job]:
+        """The next batch: the oldest job and those behind it that fit, in order."""
+        jobs: list[Job] = []
+        rows = 0
+        queue, most = self._queue, self._bounds.max_rows
+        while queue:
+            job = queue[0]
+            inputs = job.inputs
+            if jobs and (rows + inputs.rows > most or inputs.shape_key != jobs[0].inputs.shape_key):
+                break
+            queue.popleft()
+            self._queued_bytes -= job.size_bytes
+            if job.answered or not self._hooks.wanted(job):
+                continue
+            jobs.append(job)
+            rows += inputs.rows
+            if not self._runner.joinable:
+                break
+        return jobs
+
+    def _learn(self, jobs: int, model_s: float) -> None:
+        self._call_s += _WEIGHT * (model_s - self._call_s)
+        self._jobs_a_call += _WEIGHT * (jobs - self._jobs_a_call)
+        if self.inline:
+            if self._call_s > _SLOW_S:
+                self.inline = False
+                self._recent_s.clear()
+        elif not self._runner.pinned:
+            self._recent_s.append(model_s)
+            # The least of many: waiting for the loop's thread is part of what is measured in the worker.
+            if len(self._recent_s) == _CALLS_TO_TRUST and min(self._recent_s) < _FAST_S and self._call_s < _SLOW_S:
+                self.inline = True
+
+    def _retry_after_s(self) -> int:
+        seconds = math.ceil(len(self._queue) * self._call_s / max(self._jobs_a_call, 1.0))
+        return min(max(seconds, 1), _LONGEST_RETRY_S)

@@ -1,0 +1,72 @@
+"""One request to the model on its way: what must be known to answer, count and log it."""
+
+from __future__ import annotations
+
+import os
+
+from corten.http import Request
+from corten.observe.trace import trace_fields
+
+_LONGEST_ID = 128
+# What people's clients send JSON as: curl's `-d` declares a form, `fetch` with a string declares plain text.
+_JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded", b"text/plain", b"text/json", b""})
+
+
+class Call:
+    """A request to `/predict`; `started_s` is loop time, `request_id` the caller's (empty without one)."""
+
+    __slots__ = ("content_type", "request", "request_id", "started_s")
+
+    def __init__(self, request: Request, started_s: float) -> None:
+        self.request = request
+        self.started_s = started_s
+        self.request_id = ""
+        self.content_type = b""
+        # All headers once, and only the two that matter: a dict of them would cost more than the parse.
+        for name, value in request.raw_headers:
+            if len(name) == 12:
+                lower = name.lower()
+                if lower == b"x-request-id":
+                    self.request_id = _clean_id(value)
+                elif lower == b"content-type":
+                    self.content_type = value
+
+    @property
+    def declares_json(self) -> bool:
+        """Whether the body is declared to be JSON, or as something clients say when they mean it."""
+        kind = self.content_type
+        if kind in _JSON_TYPES:
+            return True
+        kind = kind.partition(b";")[0].strip().lower()
+        return kind in _JSON_TYPES or kind.endswith(b"+json")
+
+    @property
+    def reply_headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers of the answer: the caller's request id, given back."""
+        return (("X-Request-Id", self.request_id),) if self.request_id else ()
+
+    def need_id(self) -> None:
+        """Make up a request id where the caller gave none, so that an answer leads to its log line."""
+        self.request_id = self.request_id or os.urandom(12).hex()
+
+    def log_fields(self, now_s: float) -> dict[str, object]:
+        """What a log line says of this request; never its content."""
+        request = self.request
+        fields: dict[str, object] = {
+            "method": request.method,
+            "path": request.path,
+            "duration_ms": round((now_s - self.started_s) * 1e3, 3),
+            "body_bytes": len(request.body),
+        }
+        if self.request_id:
+            fields["request_id"] = self.request_id
+        if traceparent := request.headers.get("traceparent"):
+            fields |= trace_fields(traceparent)
+        return fields
+
+
+def _clean_id(value: bytes) -> str:
+    """An id fit for a header and a log line, or none: visible ASCII and not too long."""
+    text = value.strip().decode("ascii", "replace")
+    fits = 0 < len(text) <= _LONGEST_ID and text.isascii() and text.isprintable() and " " not in text
+    return text if fits else ""

@@ -1,0 +1,54 @@
+"""msgspec's errors in the words of an API: which element, what was expected, what was seen."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from corten.serve.job import RequestError, invalid, malformed
+
+Body = TypeVar("Body")
+
+_WORDS = {
+    "float": "a number",
+    "int": "an integer",
+    "bool": "true or false",
+    "str": "a string",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
+_TYPES = re.compile(r"^Expected `(?P<expected>[^`]*)`(?:, got `(?P<seen>[^`]*)`)?$")
+_LONGEST_MESSAGE = 500
+
+
+def decode(decoder: msgspec.json.Decoder[Body], body: bytes | bytearray) -> Body:
+    """Decode, or raise RequestError: 400 for what is not JSON, 422 for another type than expected."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise type_error(error) from error
+    except msgspec.DecodeError as error:
+        raise malformed(str(error)[:_LONGEST_MESSAGE]) from error
+    except UnicodeDecodeError as error:
+        raise malformed(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except RecursionError as error:
+        raise malformed("nested too deeply") from error
+
+
+def type_error(error: msgspec.ValidationError) -> RequestError:
+    """Translate ``Expected `float`, got `str` - at `$.inputs[0][1]` ``."""
+    found = _PLACE.match(str(error))
+    what, path = (found["what"], found["path"] or "$") if found else (str(error), "$")
+    types = _TYPES.match(what)
+    if types:
+        expected = _words(types["expected"])
+        what = f"expected {expected}, got {_words(types['seen'])}" if types["seen"] else f"expected {expected}"
+    return invalid(what[:_LONGEST_MESSAGE], path.removeprefix("$").removeprefix("."))
+
+
+def _words(types: str) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))

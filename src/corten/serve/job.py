@@ -1,0 +1,76 @@
+"""What travels through the batcher: a request's inputs on the way in, JSON bytes or an exception on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from corten.core.schema import Schema
+
+Result = bytes | BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One request, decoded: arrays by input name (ROWS) or arguments by parameter (CALL).
+
+    Only inputs with equal `shape_key` may be joined; `rows` is how much of a batch they fill.
+    """
+
+    values: Mapping[str, Any]
+    rows: int = 1
+    shape_key: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one turn gave: a result for each of its inputs, in order, and the time spent in the model."""
+
+    results: Sequence[Result]
+    model_s: float
+
+
+class Runner(Protocol):
+    """A loaded model seen from its server: text in, text out. The same for both styles."""
+
+    schema: Schema
+    joinable: bool  # whether several requests may go into one call
+    pinned: bool  # whether the model must always be called in the thread that loaded it
+
+    def decode(self, body: bytes | bytearray) -> Inputs:
+        """Parse a request's body. Raises RequestError for what is not as the schema says."""
+        ...
+
+    def run(self, batch: Sequence[Inputs]) -> Outcome:
+        """Call the model; never raises: what fails, fails in its own result."""
+        ...
+
+    def blank(self) -> Inputs | None:
+        """Made-up inputs to warm the model up with, None when the schema does not tell enough."""
+        ...
+
+
+class RequestError(Exception):
+    """A request the model's schema does not allow: status 400 (not JSON) or 422, a code, and a JSON path."""
+
+    def __init__(self, status: int, code: str, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.path = path
+
+
+class ModelOutputError(Exception):
+    """The model gave back something else than its contract says."""
+
+
+def malformed(message: str) -> RequestError:
+    """The body is not JSON."""
+    return RequestError(400, "request.malformed", message)
+
+
+def invalid(message: str, path: str) -> RequestError:
+    """The body is JSON, but not what the schema says."""
+    return RequestError(422, "request.invalid", message, path=path)

@@ -1,0 +1,46 @@
+"""The server's own metrics (docs/reference/metrics.md)."""
+
+from __future__ import annotations
+
+from corten.observe.metrics import CounterValue, GaugeValue, HistogramValue, Registry
+from corten.observe.process import ProcessStats, process_start_s
+
+# From a cheap model's 50 us to the longest anyone waits; about two buckets a doubling in between would cost more
+# than they tell.
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_MODEL_SECONDS = (0.00005, 0.0001, 0.00025, *_SECONDS)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Meters:
+    """All metrics of one server, ready to be counted."""
+
+    def __init__(self) -> None:
+        registry = self.registry = Registry()
+        self._by_status: dict[int, CounterValue] = {}
+        self._requests = registry.counter(
+            "corten_requests_total", "Answers to POST /predict and to what was refused before it, by status.", ["code"]
+        )
+        self.seconds: HistogramValue = registry.histogram(
+            "corten_request_seconds", "Time from a whole request to its answer.", _SECONDS
+        ).labels()
+        self.rows: HistogramValue = registry.histogram(
+            "corten_batch_rows", "Rows (calls, for CALL models) in one call of the model.", _ROWS
+        ).labels()
+        self.model_seconds: HistogramValue = registry.histogram(
+            "corten_model_seconds", "Time of one call of the model, encoding of its answers included.", _MODEL_SECONDS
+        ).labels()
+        self.queue: GaugeValue = registry.gauge("corten_queue_length", "Requests waiting for the model.").labels()
+        self.in_flight: GaugeValue = registry.gauge("corten_in_flight", "Requests without an answer.").labels()
+        self.load_seconds: GaugeValue = registry.gauge(
+            "corten_model_load_seconds", "Time the model took to load."
+        ).labels()
+        self.ready: GaugeValue = registry.gauge("corten_ready", "1 when /readyz says yes.").labels()
+        registry.collect(ProcessStats(process_start_s()))
+
+    def count(self, status: int) -> None:
+        """Count one answer."""
+        counter = self._by_status.get(status)
+        if counter is None:
+            counter = self._by_status[status] = self._requests.labels(str(status))
+        counter.value += 1.0

@@ -1,0 +1,187 @@
+"""ROWS models: JSON to arrays, one call of the model for many requests, arrays to JSON.
+
+Three forms of the same request are understood: rows (`[[1, 2], ...]`), rows by input (`{"x": [[1, 2], ...]}`) and
+records (`[{"age": 1, "height": 2}, ...]`) for models with named columns, or with one value a row for each input.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from corten.adapters.base import RowsModel
+from corten.core.schema import Schema, Tensor
+from corten.serve.decoding import decode
+from corten.serve.job import Inputs, ModelOutputError, Outcome, RequestError, Result, invalid
+from corten.serve.tensors import FLOATS, blank_array, json_type, to_array
+from corten.serve.values import to_json
+
+
+class RowsRunner:
+    """A RowsModel as a Runner."""
+
+    pinned = False
+
+    def __init__(self, model: RowsModel) -> None:
+        self.schema: Schema = model.schema
+        self._model = model
+        self._tensors = model.schema.inputs
+        # A fixed first dimension is a model exported for one batch size: nothing may be joined for it.
+        self.joinable = all(tensor.shape[0] is None for tensor in self._tensors)
+        self._record_keys = _record_keys(self._tensors)
+        self._decoder = _decoder(self._tensors, self._record_keys)
+        self._free = any(None in tensor.shape[1:] for tensor in self._tensors)
+
+    def decode(self, body: bytes | bytearray) -> Inputs:
+        """See Runner."""
+        given = decode(self._decoder, body).inputs
+        if isinstance(given, list):
+            arrays = self._of_list(given)
+        else:
+            fields = zip(self._tensors, msgspec.structs.astuple(given), strict=True)
+            arrays = {tensor.name: to_array(values, tensor, _below(tensor.name)) for tensor, values in fields}
+        counts = {array.shape[0] for array in arrays.values()}
+        if len(counts) != 1:
+            raise invalid(f"the inputs must have equally many rows, got {sorted(counts)}", "inputs")
+        shape_key = tuple(array.shape[1:] for array in arrays.values()) if self._free else None
+        return Inputs(arrays, counts.pop(), shape_key)
+
+    def run(self, batch: Sequence[Inputs]) -> Outcome:
+        """See Runner. A batch that fails is done again one by one, so that one bad request fails alone."""
+        start_s = time.perf_counter()
+        results: Sequence[Result]
+        if len(batch) == 1:
+            results = [self._alone(batch[0])]
+        else:
+            try:
+                results = self._together(batch)
+            except Exception:
+                results = [self._alone(inputs) for inputs in batch]
+        return Outcome(results, time.perf_counter() - start_s)
+
+    def blank(self) -> Inputs | None:
+        """See Runner."""
+        if not self._tensors:
+            return None
+        arrays = {tensor.name: blank_array(tensor) for tensor in self._tensors}
+        return Inputs(arrays, next(iter(arrays.values())).shape[0])
+
+    def _of_list(self, given: list[Any]) -> dict[str, np.ndarray]:
+        record_keys = self._record_keys
+        if record_keys and given and not isinstance(given[0], list):
+            for i, record in enumerate(given):
+                if isinstance(record, list):
+                    raise invalid("expected an object like the ones before it, got a list", f"inputs[{i}]")
+            return self._of_records([msgspec.structs.astuple(record) for record in given])
+        if len(self._tensors) != 1:
+            names = ", ".join(tensor.name for tensor in self._tensors)
+            raise invalid(f"expected an object with the inputs {names}", "inputs")
+        for i, row in enumerate(given):
+            if isinstance(row, msgspec.Struct):
+                raise invalid("expected a list like the ones before it, got an object", f"inputs[{i}]")
+        tensor = self._tensors[0]
+        return {tensor.name: to_array(given, tensor, "inputs")}
+
+    def _of_records(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
+        if len(self._tensors) == 1:
+            tensor = self._tensors[0]
+            return {tensor.name: to_array(rows, tensor, "inputs")}
+        arrays = {}
+        for i, tensor in enumerate(self._tensors):
+            column = [row[i] for row in rows] if len(tensor.shape) == 1 else [[row[i]] for row in rows]
+            arrays[tensor.name] = to_array(column, tensor, f"inputs[...].{tensor.name}")
+        return arrays
+
+    def _together(self, batch: Sequence[Inputs]) -> list[Result]:
+        joined = {
+            tensor.name: np.concatenate([inputs.values[tensor.name] for inputs in batch]) for tensor in self._tensors
+        }
+        outputs = self._call(joined, sum(inputs.rows for inputs in batch))
+        results: list[Result] = []
+        start = 0
+        for inputs in batch:
+            end = start + inputs.rows
+            results.append(_answer({name: rows[start:end] for name, rows in outputs.items()}))
+            start = end
+        return results
+
+    def _alone(self, inputs: Inputs) -> Result:
+        try:
+            return _answer(self._call(inputs.values, inputs.rows))
+        except ValueError as error:
+            if type(error) is ValueError and self._misses_values(inputs):
+                # Many models take no missing values and say so by ValueError; that is the request's fault.
+                return _refused(error)
+            return error
+        except BaseException as error:
+            return error
+
+    def _call(self, values: Mapping[str, np.ndarray], rows: int) -> dict[str, list[Any]]:
+        outputs = self._model.run(values)
+        lists = {}
+        for name, output in outputs.items():
+            array = np.asarray(output)
+            if array.ndim == 0 or array.shape[0] != rows:
+                raise ModelOutputError(f"output {name!r} has shape {array.shape} for {rows} rows")
+            if array.dtype.kind == "S":
+                array = np.char.decode(array, "utf-8", "replace")
+            lists[name] = array.tolist()
+        if not lists:
+            raise ModelOutputError("the model gave no outputs")
+        return lists
+
+    def _misses_values(self, inputs: Inputs) -> bool:
+        return any(
+            tensor.dtype in FLOATS and bool(np.isnan(inputs.values[tensor.name]).any()) for tensor in self._tensors
+        )
+
+
+def _answer(outputs: Mapping[str, list[Any]]) -> bytes:
+    value = next(iter(outputs.values())) if len(outputs) == 1 else outputs
+    return b'{"outputs":%b}' % to_json(value)
+
+
+def _refused(error: ValueError) -> RequestError:
+    return invalid(f"the model does not take missing values: {str(error)[:500]}", "inputs")
+
+
+def _below(name: str) -> str:
+    return f"inputs.{name}"
+
+
+def _record_keys(tensors: Sequence[Tensor]) -> tuple[str, ...]:
+    """The keys of a record, empty when the model cannot be asked that way."""
+    if len(tensors) == 1 and tensors[0].columns and len(tensors[0].shape) == 2:
+        return tensors[0].columns
+    one_a_row = all(tensor.shape[1:] in {(), (1,)} for tensor in tensors)
+    return tuple(tensor.name for tensor in tensors) if len(tensors) > 1 and one_a_row else ()
+
+
+def _decoder(tensors: Sequence[Tensor], record_keys: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """A decoder for `{"inputs": ...}` in every form these tensors allow; msgspec checks the element types."""
+    by_input = _struct("Inputs", [(tensor.name, list[_nested(tensor)]) for tensor in tensors])  # type: ignore[misc]
+    row: Any = _nested(tensors[0]) if len(tensors) == 1 else Any
+    if record_keys:
+        types = [tensors[0]] * len(record_keys) if len(tensors) == 1 else tensors
+        record = _struct("Record", [(key, json_type(t.dtype)) for key, t in zip(record_keys, types, strict=True)])
+        row = record if len(tensors) > 1 else row | record
+    body = msgspec.defstruct("Body", [("inputs", list[row] | by_input)], forbid_unknown_fields=True)
+    return msgspec.json.Decoder(body)
+
+
+def _struct(name: str, fields: Sequence[tuple[str, Any]]) -> Any:
+    # Names of inputs and columns need not be Python identifiers, so fields are numbered and renamed.
+    numbered = [(f"field_{i}", kind) for i, (_, kind) in enumerate(fields)]
+    rename = {f"field_{i}": key for i, (key, _) in enumerate(fields)}
+    return msgspec.defstruct(name, numbered, rename=rename, forbid_unknown_fields=True)
+
+
+def _nested(tensor: Tensor) -> Any:
+    kind: Any = json_type(tensor.dtype)
+    for _ in tensor.shape[1:]:
+        kind = list.__class_getitem__(kind)
+    return kind

@@ -1,0 +1,72 @@
+"""The environment a replica is started with (docs/runtime-contract.md, clauses 1 and 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from corten.errors import UsageError
+from corten.http import Address, parse_address
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server is told from outside. `access_log` is the share of successful answers that are logged."""
+
+    listen: Address
+    app_dir: Path = Path("/app")
+    models_dir: Path = Path("/models")
+    deployment: str = ""
+    revision: str = ""
+    replica: str = ""
+    drain_s: float = 30.0
+    access_log: float = 0.0
+    log_level: str = "info"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read CORTEN_*; raises UsageError naming the variable that is wrong."""
+        level = env.get("CORTEN_LOG_LEVEL", "info").lower()
+        if level not in _LOG_LEVELS:
+            raise _wrong("CORTEN_LOG_LEVEL", level, "expected one of " + ", ".join(_LOG_LEVELS))
+        # PORT is what hosting platforms set; 8080 is what the image exposes.
+        listen = env.get("CORTEN_LISTEN") or f"0.0.0.0:{env.get('PORT') or 8080}"
+        return cls(
+            listen=parse_address(listen),
+            app_dir=Path(env.get("CORTEN_APP_DIR") or "/app"),
+            models_dir=Path(env.get("CORTEN_MODELS_DIR") or "/models"),
+            deployment=env.get("CORTEN_DEPLOYMENT", ""),
+            revision=env.get("CORTEN_REVISION", ""),
+            replica=env.get("CORTEN_REPLICA", ""),
+            drain_s=_number(env, "CORTEN_DRAIN_S", 30.0, most=86_400.0),
+            access_log=_number(env, "CORTEN_ACCESS_LOG", 0.0, most=1.0),
+            log_level=level,
+        )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Who this replica is, as far as it was told."""
+        known = {"deployment": self.deployment, "revision": self.revision, "replica": self.replica}
+        return {key: text for key, text in known.items() if text}
+
+
+def _number(env: Mapping[str, str], name: str, default: float, *, most: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0.0 <= number <= most:
+        raise _wrong(name, text, f"expected a number from 0 to {most:g}")
+    return number
+
+
+def _wrong(name: str, text: str, why: str) -> UsageError:
+    return UsageError("serve.environment", f"cannot use `{name}={text[:100]}`", why=why)

@@ -1,0 +1,234 @@
+"""The routes of a model's server, and what each outcome of the model becomes for the client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from corten import __version__
+from corten.adapters.base import InputError
+from corten.core.model import ModelSpec
+from corten.http import Request
+from corten.observe.access import AccessLog
+from corten.observe.metrics import CONTENT_TYPE
+from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
+from corten.serve.call import Call
+from corten.serve.job import RequestError, Result
+from corten.serve.loading import Loaded
+from corten.serve.meters import Meters
+from corten.serve.openapi import openapi
+from corten.serve.settings import Settings
+from corten.serve.state import State
+from corten.serve.worker import Worker
+
+_log = logging.getLogger(__name__)
+_Route = Callable[[Request], None]
+
+_LONGEST_MESSAGE = 1000
+# A call that takes this many times the predict timeout is not coming back, and the one thread waits for it.
+_STUCK_TIMES = 2.0
+_LEAST_QUEUE_BYTES = 64 << 20
+
+
+class Site:
+    """Answers requests. Made before the model is there; `install` brings it in."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings, meters: Meters) -> None:
+        self.state = State.LOADING
+        self._spec = spec
+        self._settings = settings
+        self._meters = meters
+        self._loop = asyncio.get_running_loop()
+        self._born_s = self._loop.time()
+        self._access = AccessLog(settings.access_log)
+        self._model: Loaded | None = None
+        self._batcher: Batcher | None = None
+        self._openapi = b""
+        self._routes: Mapping[str, Mapping[str, _Route]] = {
+            "/predict": {"POST": self._predict},
+            "/livez": {"GET": self._livez},
+            "/readyz": {"GET": self._readyz},
+            "/metrics": {"GET": self._metrics},
+            "/openapi.json": {"GET": self._describe},
+            "/": {"GET": self._info},
+        }
+
+    @property
+    def batcher(self) -> Batcher | None:
+        """The model's queue, None before the model is installed."""
+        return self._batcher
+
+    def install(self, model: Loaded, worker: Worker) -> None:
+        """Take requests for this model from now on."""
+        limits, batching = self._spec.limits, self._spec.batching
+        bounds = Bounds(
+            max_rows=batching.max_rows,
+            queue=limits.queue,
+            queue_bytes=max(_LEAST_QUEUE_BYTES, 4 * limits.max_body_bytes),
+        )
+        hooks = Hooks(self._answer, self._called, self._wanted)
+        self._batcher = Batcher(model.runner, worker, bounds, hooks, call_s=model.call_s)
+        self._model = model
+        described = openapi(self._spec.name, self._settings.revision, model.runner.schema)
+        self._openapi = msgspec.json.encode(described)
+        self._meters.load_seconds.set(model.load_s)
+        self._meters.queue.read = lambda: self._batcher.waiting if self._batcher else 0
+
+    def handle(self, request: Request) -> None:
+        """The server's handler."""
+        if request.target == b"/predict" and request.method == "POST":
+            self._predict(request)
+            return
+        methods = self._routes.get(request.path)
+        if methods is None:
+            request.fail(404, "request.no_route", f"no route `{request.path[:200]}`")
+            return
+        # HEAD is GET without the body, which the server leaves out (RFC 9110, 9.3.2).
+        route = methods.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+            message = f"`{request.path}` takes {allowed}, not {request.method}"
+            request.fail(405, "request.method", message, headers=(("Allow", allowed),))
+            return
+        route(request)
+
+    def refused(self, status: int, code: str) -> None:
+        """The server answered something that could not become a request."""
+        self._meters.count(status)
+        if self._access.wants(status, self._loop.time()):
+            self._access.write(status, {"code": code})
+
+    def expire(self) -> None:
+        """Answer the requests whose time is over. To be called a few times a second."""
+        if self._batcher is None:
+            return
+        for job in self._batcher.expire(self._loop.time()):
+            limit_s = self._spec.limits.predict_timeout_s
+            self._fail(job.context, 504, "model.timeout", f"the model took more than {limit_s:g} s")
+
+    # Predictions
+
+    def _predict(self, request: Request) -> None:
+        call = Call(request, self._loop.time())
+        if self._batcher is None or self._model is None:
+            self._fail(call, 503, "serve.loading", "the model is loading", retry_after_s=1)
+            return
+        if not call.declares_json or b"content-encoding" in {name.lower() for name, _ in request.raw_headers}:
+            self._fail(call, 415, "request.media_type", "send plain JSON as application/json")
+            return
+        try:
+            inputs = self._model.runner.decode(request.body)
+            deadline_s = call.started_s + self._spec.limits.predict_timeout_s
+            self._batcher.submit(Job(inputs, call, deadline_s, len(request.body)))
+        except RequestError as error:
+            self._fail(call, error.status, error.code, error.message, path=error.path)
+        except QueueFullError as error:
+            message = f"{self._batcher.waiting} requests are waiting already"
+            self._fail(call, 429, "serve.queue_full", message, retry_after_s=error.retry_after_s)
+
+    def _answer(self, job: Job, result: Result) -> None:
+        call: Call = job.context
+        match result:
+            case bytes():
+                call.request.respond(200, result, headers=call.reply_headers)
+                self._done(call, 200)
+            case InputError():
+                self._fail(call, 422, "request.invalid", result.message[:_LONGEST_MESSAGE], path=result.path)
+            case RequestError():
+                self._fail(call, result.status, result.code, result.message, path=result.path)
+            case _:
+                self._model_failed(call, result)
+
+    def _model_failed(self, call: Call, error: BaseException) -> None:
+        call.need_id()
+        now_s = self._loop.time()
+        if self._access.wants(500, now_s):
+            _log.error("the model raised an exception", exc_info=error, extra=call.log_fields(now_s))
+        message = _text(error)[:_LONGEST_MESSAGE] or type(error).__qualname__
+        call.request.fail(500, "model.failed", message, headers=call.reply_headers)
+        self._count(call, 500)
+
+    def _fail(
+        self, call: Call, status: int, code: str, message: str, *, path: str = "", retry_after_s: int = 0
+    ) -> None:
+        headers = call.reply_headers
+        if retry_after_s:
+            headers = (*headers, ("Retry-After", str(retry_after_s)))
+        call.request.fail(status, code, message, path=path, headers=headers)
+        self._done(call, status)
+
+    def _done(self, call: Call, status: int) -> None:
+        self._count(call, status)
+        now_s = self._loop.time()
+        if self._access.wants(status, now_s):
+            self._access.write(status, call.log_fields(now_s))
+
+    def _count(self, call: Call, status: int) -> None:
+        self._meters.count(status)
+        self._meters.seconds.observe(self._loop.time() - call.started_s)
+
+    def _called(self, rows: int, model_s: float) -> None:
+        self._meters.rows.observe(rows)
+        self._meters.model_seconds.observe(model_s)
+
+    def _wanted(self, job: Job) -> bool:
+        call: Call = job.context
+        if not call.request.gone:
+            return True
+        self._meters.count(499)  # nginx' word for a client that went away
+        return False
+
+    # Everything else
+
+    def _livez(self, request: Request) -> None:
+        stuck_s = _STUCK_TIMES * self._spec.limits.predict_timeout_s
+        running_s = self._batcher.running_s(self._loop.time()) if self._batcher else 0.0
+        if running_s > stuck_s:
+            request.fail(503, "serve.stuck", f"a call of the model has not returned for {running_s:.0f} s")
+        else:
+            request.respond(200, b'{"status":"live"}')
+
+    def _readyz(self, request: Request) -> None:
+        match self.state:
+            case State.READY:
+                request.respond(200, b'{"status":"ready"}')
+            case State.LOADING:
+                since_s = self._loop.time() - self._born_s
+                request.fail(503, "serve.loading", f"the model has been loading for {since_s:.1f} s")
+            case State.DRAINING:
+                request.fail(503, "serve.draining", "the server is stopping")
+
+    def _metrics(self, request: Request) -> None:
+        self._meters.ready.set(float(self.state is State.READY))
+        request.respond(200, self._meters.registry.render(), CONTENT_TYPE)
+
+    def _describe(self, request: Request) -> None:
+        if self._openapi:
+            request.respond(200, self._openapi)
+        else:
+            request.fail(503, "serve.loading", "the model is loading", headers=(("Retry-After", "1"),))
+
+    def _info(self, request: Request) -> None:
+        schema = self._model.runner.schema if self._model else self._spec.schema
+        request.respond_json(
+            200,
+            {
+                "name": self._spec.name,
+                **self._settings.identity,
+                "state": self.state.value,
+                "adapter": self._spec.adapter,
+                "schema": schema,
+                "routes": {path: sorted(methods) for path, methods in self._routes.items()},
+                "corten": __version__,
+            },
+        )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return type(error).__qualname__

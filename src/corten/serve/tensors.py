@@ -1,0 +1,148 @@
+"""JSON values to numpy arrays, checked against a tensor's dtype and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from corten.core.schema import DType, Tensor
+from corten.serve.job import RequestError, invalid
+
+# Finding the first wrong element in Python is for people's mistakes; hostile bodies get the plain message.
+_MOST_SEARCHED = 100_000
+
+_NUMPY: dict[DType, Any] = {
+    DType.STRING: np.dtype(object),
+    DType.JSON: np.dtype(object),
+    **{kind: np.dtype(kind.value) for kind in DType if kind not in {DType.STRING, DType.JSON}},
+}
+FLOATS = frozenset({DType.FLOAT16, DType.FLOAT32, DType.FLOAT64})
+
+
+def numpy_dtype(tensor: Tensor) -> Any:
+    """The dtype its arrays have; strings are objects, as pandas and scikit-learn expect."""
+    return _NUMPY[tensor.dtype]
+
+
+def json_type(dtype: DType) -> Any:
+    """The Python type msgspec is to check elements for. A missing number (null) is NaN."""
+    if dtype in FLOATS:
+        return float | None
+    if dtype is DType.BOOL:
+        return bool
+    if dtype is DType.STRING:
+        return str
+    return Any if dtype is DType.JSON else int
+
+
+def to_array(values: Sequence[Any], tensor: Tensor, path: str) -> np.ndarray:
+    """The array of a tensor's JSON value; raises RequestError naming the element that does not fit."""
+    if tensor.dtype is DType.JSON:
+        return _of_objects(values, tensor, path)
+    try:
+        with np.errstate(over="raise"):  # 1e300 does not fit float32, and infinity is not what was asked
+            array = np.asarray(values, dtype=_NUMPY[tensor.dtype])
+    except (ValueError, OverflowError, TypeError, FloatingPointError) as error:
+        raise _first_wrong(values, tensor, path) from error
+    shape = array.shape
+    if len(shape) != len(tensor.shape) or any(
+        wanted is not None and wanted != seen for wanted, seen in zip(tensor.shape, shape, strict=True)
+    ):
+        raise _first_wrong(values, tensor, path)
+    if shape[0] == 0:
+        raise invalid("expected at least one row", path)
+    return array
+
+
+def blank_array(tensor: Tensor) -> np.ndarray:
+    """Zeros (or empty strings) of the tensor's shape, 1 for free lengths."""
+    shape = tuple(1 if size is None else size for size in tensor.shape)
+    if tensor.dtype is DType.STRING:
+        return np.full(shape, "", dtype=object)
+    return np.zeros(shape, dtype=_NUMPY[tensor.dtype])
+
+
+def _of_objects(values: Sequence[Any], tensor: Tensor, path: str) -> np.ndarray:
+    # np.asarray would look into lists that are elements, so rows (and columns) are filled in one by one.
+    if not values:
+        raise invalid("expected at least one row", path)
+    if len(tensor.shape) == 1:
+        array = np.empty(len(values), dtype=object)
+        array[:] = list(values)
+        return array
+    columns = tensor.shape[1] if tensor.shape[1] is not None else _length(values[0])
+    array = np.empty((len(values), columns or 0), dtype=object)
+    for i, row in enumerate(values):
+        if not isinstance(row, list | tuple) or len(row) != columns:
+            raise invalid(f"expected a list of {columns} values", f"{path}[{i}]")
+        for j, cell in enumerate(row):
+            array[i, j] = cell
+    return array
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list | tuple) else -1
+
+
+def _first_wrong(values: Sequence[Any], tensor: Tensor, path: str) -> RequestError:
+    """Walk the value to say which element does not fit. The slow path: only for what was refused."""
+    for wrong in _wrong_elements(values, tensor, path):
+        return wrong
+    return invalid(f"expected {describe(tensor)}", path)
+
+
+def _wrong_elements(values: Sequence[Any], tensor: Tensor, path: str) -> Iterator[RequestError]:
+    free_lengths: dict[int, int] = {}
+    searched = 0
+    stack: list[tuple[Any, int, str]] = [(values, 0, path)]
+    while stack and searched < _MOST_SEARCHED:
+        value, depth, place = stack.pop()
+        searched += 1
+        if depth == len(tensor.shape):
+            if (reason := _misfit(value, tensor)) is not None:
+                yield invalid(reason, place)
+            continue
+        if not isinstance(value, list | tuple):
+            yield invalid(f"expected a list, got {_name(value)}", place)
+            continue
+        wanted = tensor.shape[depth]
+        if wanted is None:
+            # A free length is free for the request, but the same everywhere in it.
+            wanted = free_lengths.setdefault(depth, len(value))
+        if len(value) != wanted:
+            yield invalid(f"expected {wanted} {_things(depth, tensor)}, got {len(value)}", place)
+        stack.extend((item, depth + 1, f"{place}[{i}]") for i, item in reversed(list(enumerate(value))))
+
+
+def _misfit(value: Any, tensor: Tensor) -> str | None:
+    if isinstance(value, list | tuple | dict):
+        return f"expected a value, got {_name(value)}"
+    try:
+        with np.errstate(over="raise"):
+            np.asarray(value, dtype=_NUMPY[tensor.dtype])
+    except (OverflowError, FloatingPointError):
+        return f"{str(value)[:40]} does not fit {tensor.dtype.value}"
+    except (ValueError, TypeError):
+        return f"expected {tensor.dtype.value}, got {_name(value)}"
+    return None
+
+
+def _things(depth: int, tensor: Tensor) -> str:
+    if depth == 0:
+        return "rows"
+    return "values" if depth == len(tensor.shape) - 1 else "lists"
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    names = {list: "a list", tuple: "a list", dict: "an object", str: "a string", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def describe(tensor: Tensor) -> str:
+    """`float32 rows of 64 values` and the like, for messages."""
+    inner = " x ".join("any" if size is None else str(size) for size in tensor.shape[1:])
+    return f"{tensor.dtype.value} rows of {inner} values" if inner else f"a list of {tensor.dtype.value}"

@@ -1,0 +1,49 @@
+"""The one thread besides the loop's: loads the model, and runs it when it is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+_Task = tuple[Callable[[], Any], Callable[[Any], None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs tasks one after the other; their results come back on the loop's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        # A daemon: a model that never returns must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="corten-model", daemon=True)
+        self._thread.start()
+
+    def submit(self, task: Callable[[], Result], done: Callable[[Result], None]) -> None:
+        """Run `task` in the thread, then `done(result)` on the loop. The task must not raise."""
+        self._tasks.put((task, done))
+
+    def stop(self, timeout_s: float) -> bool:
+        """End after the task in hand; False when that takes longer than `timeout_s`."""
+        self._tasks.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (item := self._tasks.get()) is not None:
+            task, done = item
+            try:
+                result = task()
+            except BaseException:
+                _log.critical("a task of the model's thread raised", exc_info=True)
+                continue
+            # The loop may be closed while a slow model still runs.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(done, result)
