@@ -107,7 +107,7 @@ def _external_files(path: Path, model: OnnxFile) -> tuple[SourceFile, ...]:
 
 
 def _notes(path: Path, model: OnnxFile) -> list[str]:
-    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets)
+    opsets = ", ".join(dict.fromkeys(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets))
     notes = [f"ONNX, IR version {model.ir_version}, operator sets {opsets or 'none'}"]
     if model.producer:
         notes.append(f"made by {model.producer}")
@@ -160,9 +160,15 @@ class OnnxModel:
         except Exception as error:
             # The runtime's exceptions have no common base; the one for wrong shapes and types is told by its name.
             if type(error).__name__ == "InvalidArgument":
-                raise InputError(str(error).partition("] : ")[2] or str(error), path="inputs") from error
+                raise InputError(_reason(str(error)), path="inputs") from error
             raise
         return {name: _array(answer) for name, answer in zip(self._names, answers, strict=True)}
+
+
+def _reason(text: str) -> str:
+    """The runtime's message without its code in front and its advice to the modeller behind."""
+    told = text.partition("INVALID_ARGUMENT : ")[2] or text
+    return " ".join(told.partition("Please fix")[0].split())
 
 
 def _import_runtime() -> Any:

@@ -1,0 +1,142 @@
+"""A plain Python class with a typed `predict`: `file.py:Class`.
+
+The contract, all that a class needs to be served::
+
+    class Annotator:
+        def __init__(self, models: Path = Path(__file__).parent / "model") -> None: ...   # or setup(self)
+        def predict(self, text: str, top: int = 3) -> list[Label]: ...
+        def predict_batch(self, calls: list[Call]) -> list[list[Label]]: ...              # optional: joined calls
+
+Files in a folder `model/` beside the source go below /models, without the `model/`; the class finds that folder in
+`models`, or in the environment as CORTEN_MODELS_DIR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from corten.adapters.base import Inspection, Source, SourceFile
+from corten.adapters.py_files import Code, collect, declared_requirements, inferred_requirements
+from corten.adapters.py_source import check_contract, parse, served_class, static_schema
+from corten.core.model import ModelSpec
+from corten.errors import UsageError
+
+if TYPE_CHECKING:
+    from corten.adapters.py_call import PyModel
+
+MODEL_FOLDER = "model"
+
+
+class PyClass:
+    """A class of the user's own."""
+
+    name: ClassVar[str] = "pyclass"
+
+    def detect(self, source: Source) -> bool:
+        """Whether it is a Python file: that is what its name says, since only `.py` files can be imported."""
+        return source.path.suffix == ".py" and source.path.is_file()
+
+    def inspect(self, source: Source) -> Inspection:
+        """The class, its code, its model files and what it imports. Raises UsageError for what cannot be served."""
+        path = source.path.absolute()
+        tree = parse(path)
+        served = served_class(tree, path, source.entry)
+        check_contract(served, path)
+        if source.method not in ("", "predict"):
+            raise UsageError(
+                "adapter.unknown_method",
+                f"a class is served by its `predict`, not by `{source.method}`",
+                where=str(path),
+                hint="rename the method to `predict`",
+            )
+        code = collect(path)
+        weights = tuple(_weights(source, path.parent))
+        requirements, notes, warnings = _requirements(source, code)
+        named = {Path(file.name).name for file in code.files}
+        return Inspection(
+            adapter=self.name,
+            requirements=requirements,
+            weights=weights,
+            code=code.files,
+            entry=f"{code.module}:{served.name}",
+            schema=static_schema(tree, served),
+            notes=(
+                f"class {served.name} of {path.name}, line {served.line}",
+                f"code: {', '.join(sorted(named)[:5])}{' …' if len(named) > 5 else ''}",
+                *notes,
+            ),
+            warnings=warnings,
+        )
+
+    def load(self, spec: ModelSpec, models: Path, app: Path) -> PyModel:
+        """Import the class, make it, read its types."""
+        # msgspec is imported with it, which the builder's side of this adapter does not need.
+        from corten.adapters.py_call import PyModel, make_instance
+
+        return PyModel(make_instance(spec.entry, models, app))
+
+
+def _weights(source: Source, folder: Path) -> Iterator[SourceFile]:
+    """The files of `model/`, and those declared, each under one name only."""
+    seen: dict[str, Path] = {}
+    for file, name in [*_model_files(folder), *_declared_files(source, folder)]:
+        if seen.setdefault(name, file) == file:
+            continue
+        raise UsageError(
+            "adapter.duplicate_file",
+            f"two files would be /models/{name}",
+            where=str(file),
+            why=f"the other: {seen[name]}",
+        )
+    yield from (SourceFile(file, name) for name, file in sorted(seen.items()))
+
+
+def _model_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    base = folder / MODEL_FOLDER
+    # A package called `model` is code.
+    if base.is_dir() and not (base / "__init__.py").exists():
+        for file in _visible_files(base):
+            yield file, file.relative_to(base).as_posix()
+
+
+def _declared_files(source: Source, folder: Path) -> Iterator[tuple[Path, str]]:
+    for extra in source.extra_files:
+        place = folder / extra
+        if extra.is_absolute() or ".." in extra.parts:
+            raise UsageError(
+                "adapter.unsafe_path",
+                f"`{extra}` is not below the source's folder",
+                where=str(place),
+                hint="copy it there, or link to it",
+            )
+        if place.is_dir():
+            for file in _visible_files(place):
+                yield file, file.relative_to(folder).as_posix()
+        elif place.is_file():
+            yield place, extra.as_posix()
+        else:
+            raise UsageError("adapter.missing_weights", f"`{extra}` is not there", where=str(place))
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for item in sorted(folder.iterdir()):
+        if item.name.startswith(".") or item.name == "__pycache__":
+            continue
+        if item.is_dir():
+            yield from _visible_files(item)
+        elif item.is_file():
+            yield item
+
+
+def _requirements(source: Source, code: Code) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Requirements, notes and warnings: what was declared, else what the imports say."""
+    if source.requirements:
+        return source.requirements, ("requirements as declared",), ()
+    declared = declared_requirements(source.path.absolute().parent)
+    if declared is not None:
+        lines, where = declared
+        return lines, (f"requirements from {where}",), ()
+    lines, warnings = inferred_requirements(code.imports)
+    return lines, (f"requirements inferred from imports: {', '.join(lines) or 'none'}",), warnings
