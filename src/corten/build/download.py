@@ -6,20 +6,19 @@ Nothing appears under its name before its size and sha256 are checked.
 
 from __future__ import annotations
 
-import base64
 import http.client
 import os
 import secrets
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+from corten.build.remote import Access, Download, basic, host_of, without_credentials
 from corten.core.digest import Digest
 from corten.errors import CortenError, PolicyError, RemoteError, UsageError
 from corten.store.writing import BlobWriter, translated
@@ -29,40 +28,6 @@ _TIMEOUT_S = 30.0
 _REDIRECTS = 5
 _RETRY_AFTER_S = (0.2, 1.0, 3.0)
 _AGENT = "corten"
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """A file to fetch. `size_bytes` 0 means unknown; `path` is where it goes when it is what `digest` says."""
-
-    url: str
-    digest: Digest
-    size_bytes: int
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How to reach servers: `authorization` header values by host, proxy URLs by scheme (`no_proxy` under "no")."""
-
-    authorization: Mapping[str, str] = field(default_factory=dict)
-    proxies: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Access:
-        """Credentials from uv's index variables (uv leaves them out of locks) and the usual proxy variables."""
-        authorization = {}
-        for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX"):
-            for text in env.get(name, "").split():
-                url = urlsplit(text.partition("=")[2] if "=" in text.partition("://")[0] else text)
-                if url.hostname and url.username:
-                    authorization[_host(url)] = _basic(url)
-        proxies = {
-            scheme: text
-            for scheme in ("http", "https", "all", "no")
-            if (text := env.get(f"{scheme}_proxy") or env.get(f"{scheme}_proxy".upper(), ""))
-        }
-        return cls(authorization, proxies)
 
 
 class Downloader:
@@ -178,14 +143,14 @@ class Downloader:
 
     def _authorization(self, split: SplitResult) -> str:
         if split.username:
-            return _basic(split)
-        return self._access.authorization.get(_host(split), "")
+            return basic(split)
+        return self._access.authorization.get(host_of(split), "")
 
     def _connection(self, split: SplitResult) -> http.client.HTTPConnection:
         kept: dict[str, http.client.HTTPConnection] | None = getattr(self._local, "connections", None)
         if kept is None:
             kept = self._local.connections = {}
-        key = f"{split.scheme}://{_host(split)}"
+        key = f"{split.scheme}://{host_of(split)}"
         if key not in kept:
             kept[key] = self._connect(split)
             with self._lock:
@@ -202,7 +167,7 @@ class Downloader:
             return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
         connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=self._context())
         if proxy:
-            headers = {"Proxy-Authorization": _basic(via)} if via.username else {}
+            headers = {"Proxy-Authorization": basic(via)} if via.username else {}
             connection.set_tunnel(split.hostname, split.port or 443, headers=headers)
         return connection
 
@@ -260,21 +225,6 @@ def _check(download: Download, blob: BlobWriter) -> None:
             why=f"expected {download.digest}, got {blob.digest} ({blob.size_bytes} bytes)",
             hint="if the index may have changed on purpose, lock again: corten build --upgrade",
         )
-
-
-def without_credentials(url: str) -> str:
-    """A URL as it may be shown: user, password and query left out."""
-    split = urlsplit(url)
-    return split._replace(netloc=_host(split), query="", fragment="").geturl()
-
-
-def _host(split: SplitResult) -> str:
-    return (split.hostname or "") + (f":{split.port}" if split.port else "")
-
-
-def _basic(url: SplitResult) -> str:
-    pair = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def _refused(url: str, why: str) -> CortenError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -120,7 +119,11 @@ def _key(source: Source) -> str:
     for path in sorted([*(folder / "adapters").glob("*.py"), *(folder / "core").glob("*.py")]):
         code.update(path.read_bytes())
     # Installing or removing a distribution changes the time of the folder it is in.
-    installed = [f"{entry}\0{os.stat(entry).st_mtime_ns}" for entry in sys.path if os.path.isdir(entry)]  # noqa: PTH112, PTH116
+    installed = [
+        f"{entry}\0{Path(entry).stat().st_mtime_ns}"
+        for entry in sys.path
+        if entry.endswith("-packages") and Path(entry).is_dir()
+    ]
     return cache_key(
         "inspection", code.hexdigest(), file, source.entry, source.method, *source.requirements, *installed
     )

@@ -13,10 +13,10 @@ from pathlib import Path
 from corten.build import lock as locks
 from corten.build import pylock
 from corten.build.debian.release import Release
-from corten.build.download import Access, Downloader, without_credentials
 from corten.build.lock import Inputs, Lock
 from corten.build.pipeline import wheel_download
 from corten.build.pylock import Locked
+from corten.build.remote import Access, without_credentials
 from corten.core.events import Event, Listener, Phase
 from corten.errors import UsageError
 
@@ -155,6 +155,8 @@ def _sized(wheels: tuple[Locked, ...], cache: Path, access: Access) -> tuple[Loc
     unknown = [wheel for wheel in wheels if not wheel.size_bytes]
     if not unknown:
         return wheels
+    from corten.build.download import Downloader
+
     with Downloader(access) as downloader:
         downloads = {wheel.digest: downloader.submit(wheel_download(wheel, cache)) for wheel in unknown}
         sizes = {digest: download.result().stat().st_size for digest, download in downloads.items()}

@@ -17,11 +17,11 @@ import corten
 from corten.adapters.base import SourceFile
 from corten.build import runtime, wheel
 from corten.build.debian.release import Deb
-from corten.build.download import Access, Download, Downloader
 from corten.build.entry import Entry
 from corten.build.layer import LayerCache, cache_key, write_layer
 from corten.build.plan import Plan, WeightGroup, WheelGroup
 from corten.build.pylock import Locked
+from corten.build.remote import Access, Download
 from corten.build.tar import in_order, merged
 from corten.core.events import Event, Listener, Phase
 from corten.core.image import Compression, Layer, LayerKind
@@ -100,6 +100,8 @@ def fingerprint() -> str:
 
 
 def _make(jobs: Sequence[_Job], layers: LayerCache, shop: Workshop) -> dict[str, Made]:
+    from corten.build.download import Downloader
+
     with Downloader(shop.access, offline=shop.offline) as downloader, _cancelling(_AT_ONCE) as pool:
         futures: dict[str, Future[Made]] = {}
         # The largest first: what ends last decides, and large layers overlap with the downloads of the others.

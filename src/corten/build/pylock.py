@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from corten.build.download import without_credentials
+from corten.build.remote import without_credentials
 from corten.core.digest import Digest
 from corten.core.platform import Platform
 from corten.errors import CortenError, RemoteError, UsageError
@@ -76,6 +74,8 @@ def resolve(
 
 def parse(text: str, *, python: str, glibc: str, platform: Platform, folder: Path) -> tuple[Locked, ...]:
     """Read a pylock.toml; of several wheels of one release the one an installer would take. `folder`: of its paths."""
+    import tomllib
+
     try:
         packages = tomllib.loads(text).get("packages", [])
         locked = [_locked(package, python, glibc, platform, folder) for package in packages]
@@ -181,6 +181,8 @@ def _run_uv(
     requirements: Sequence[str], *, python: str, glibc: str, platform: Platform, cache: Path, env: Mapping[str, str]
 ) -> str:
     tag = f"{platform.machine}-manylinux_{glibc.replace('.', '_')}"
+    import subprocess
+
     command = [
         _find_uv(), "pip", "compile", "-", "--quiet", "--format", "pylock.toml", "--no-header", "--no-annotate",
         "--python-version", python, "--python-platform", tag, "--only-binary", ":all:", "--no-config",

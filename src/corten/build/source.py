@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -154,6 +152,8 @@ def _table(folder: Path) -> Table:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -161,6 +161,8 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _convert(document: Any, path: Path, called: str) -> Table:
+    import difflib
+
     known = [key.name for key in fields(Table)]
     for key in document if isinstance(document, dict) else ():
         if key not in known:
@@ -203,6 +205,8 @@ def _inside(folder: Path | None, text: str) -> tuple[Path, str]:
 
 
 def _missing(path: Path) -> CortenError:
+    import difflib
+
     neighbours: list[str] = []
     if path.absolute().parent.is_dir():
         neighbours = sorted(other.name for other in path.absolute().parent.iterdir() if not other.name.startswith("."))

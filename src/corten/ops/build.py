@@ -15,12 +15,12 @@ from typing import Any
 from corten.build import image as documents
 from corten.build import plan as planning
 from corten.build.debian.release import DEFAULT_MIRROR
-from corten.build.download import Access
 from corten.build.inspecting import inspect
 from corten.build.lock import Inputs
 from corten.build.locking import Rules, Sources, obtain
 from corten.build.pipeline import Made, Workshop, make_layers
 from corten.build.plan import Plan
+from corten.build.remote import Access
 from corten.build.source import Project, read_project
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody

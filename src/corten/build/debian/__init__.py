@@ -4,8 +4,10 @@
 of them.
 """
 
-from corten.build.debian.fetch import fetch
-from corten.build.debian.mirror import Patience
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from corten.build.debian.release import (
     DEFAULT_MIRROR,
     RELEASES,
@@ -14,7 +16,11 @@ from corten.build.debian.release import (
     Suite,
     release_for_python,
 )
-from corten.build.debian.resolve import resolve
+
+if TYPE_CHECKING:
+    from corten.build.debian.fetch import fetch
+    from corten.build.debian.mirror import Patience
+    from corten.build.debian.resolve import resolve
 
 __all__ = [
     "DEFAULT_MIRROR",
@@ -27,3 +33,15 @@ __all__ = [
     "release_for_python",
     "resolve",
 ]
+
+# Imported when first used (PEP 562): http.client and the resolver cost 45 ms, and a build that is locked and cached
+# needs neither.
+_LAZY = {"fetch": "fetch", "Patience": "mirror", "resolve": "resolve"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
