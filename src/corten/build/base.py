@@ -53,6 +53,7 @@ _DROPPED = re.compile(
     r"|usr/lib/(python3[^/]*/)(idlelib|lib2to3|tkinter|turtledemo|ensurepip|pydoc_data|test|config-[^/]*)(/.*)?"
     r"|usr/lib/python3[^/]*/((?!.*site-packages).*/)?tests?(/.*)?"
     r"|usr/lib/python3[^/]*/(EXTERNALLY-MANAGED|sitecustomize\.py|turtle\.py|distutils/command/wininst.*)"
+    r"|usr/lib/python3[^/]*/lib-dynload/_?(ctypes_test|test|xxtestfuzz|xxlimited).*"
     r"|usr/sbin/(update-ca-certificates|tzconfig|iconvconfig)"
     r"|usr/bin/(py3?clean|py3?compile|tzselect|ldd|catchsegv)"
     r"|etc/(issue|issue\.net|motd|ca-certificates\.conf|legal)"
@@ -63,7 +64,7 @@ _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 _FOLDERS = (
     "app", "dev", "etc", "home", "home/nonroot", "models", "proc", "root", "run", "sys", "usr/bin", "usr/lib",
-    "usr/local/bin", "usr/local/lib", "usr/sbin", "var", "var/lib",
+    "usr/local/bin", "usr/sbin", "var", "var/lib",
 )  # fmt: skip
 _SHARED_FOLDERS = ("tmp", "var/tmp")
 
@@ -167,6 +168,8 @@ def _write_system(tree: _Tree, release: Release, platform: Platform) -> None:
     _put(
         tree,
         *(Entry(name, EntryKind.DIRECTORY, 0o755) for name in _FOLDERS),
+        # `site` puts it on sys.path only if it is there when Python starts.
+        Entry(f"usr/local/lib/python{release.python}/dist-packages", EntryKind.DIRECTORY, 0o755),
         *(Entry(name, EntryKind.DIRECTORY, 0o1777) for name in _SHARED_FOLDERS),
         Entry("etc/passwd", data=_PASSWD),
         Entry("etc/group", data=_GROUP),

@@ -31,7 +31,9 @@ _MERGED = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32"}
 # Versions
 
 
-_VERSION = re.compile(r"(?:(?P<epoch>[0-9]+):)?(?P<upstream>[A-Za-z0-9.+~:-]+?)(?:-(?P<revision>[A-Za-z0-9.+~]+))?")
+_EPOCH = re.compile(r"[0-9]+")
+_UPSTREAM = re.compile(r"[A-Za-z0-9.+~:-]+")
+_REVISION = re.compile(r"[A-Za-z0-9.+~]+")
 _PIECE = re.compile(r"([^0-9]*)([0-9]*)")
 
 VersionKey = tuple[int, tuple[object, ...], tuple[object, ...]]
@@ -39,12 +41,17 @@ VersionKey = tuple[int, tuple[object, ...], tuple[object, ...]]
 
 def version_key(text: str) -> VersionKey:
     """A value that sorts as policy 5.6.12 orders versions. Raises PolicyError for what is not a version."""
-    match = _VERSION.fullmatch(text)
-    if match is None:
+    epoch, colon, rest = text.partition(":")
+    if not colon:
+        epoch, rest = "0", text
+    upstream, hyphen, revision = rest.rpartition("-")
+    if not hyphen:
+        upstream, revision = rest, "0"
+    if not (_EPOCH.fullmatch(epoch) and _UPSTREAM.fullmatch(upstream) and _REVISION.fullmatch(revision)):
         raise PolicyError(
             "deb.version", f"not a Debian version: `{text[:80]}`", why="expected [epoch:]upstream[-revision]"
         )
-    return int(match["epoch"] or 0), _part_key(match["upstream"]), _part_key(match["revision"] or "")
+    return int(epoch), _part_key(upstream), _part_key(revision)
 
 
 def compare_versions(left: str, right: str) -> int:

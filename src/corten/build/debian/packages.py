@@ -213,22 +213,22 @@ class _Closure:
         """Names newly chosen so that one of the alternatives is met."""
         if any(self._is_met(relation) for relation in group):
             return []
-        denied = ""
-        for relation in group:
-            for candidate in self._candidates(relation):
-                if not _is_denied(candidate):
-                    self._chosen[candidate.deb.name] = candidate
-                    return [candidate.deb.name]
-                denied = denied or candidate.deb.name
-        if not denied:
+        candidates = [candidate for relation in group for candidate in self._candidates(relation)]
+        denied = next((one.deb.name for one in candidates if _is_denied(one)), "")
+        if denied:
+            # Whatever else would do (cdebconf for debconf, gawk for mawk) is a system tool as well.
+            self._left_out.setdefault(denied, dependent)
+            return []
+        if not candidates:
             raise PolicyError(
                 "debian.unsatisfied",
                 f"`{dependent}` needs what no package gives",
                 why=" or ".join(str(relation) for relation in group),
                 hint="the mirror may be in the middle of an update: try again in a few minutes",
             )
-        self._left_out.setdefault(denied, dependent)
-        return []
+        name = candidates[0].deb.name
+        self._chosen[name] = candidates[0]
+        return [name]
 
     def _is_met(self, relation: Relation) -> bool:
         own = self._chosen.get(relation.name)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SYSTEM_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _STEP = "lock"
-_RULES = 1  # of choose(); part of the key under which its outcome is kept
+_RULES = 2  # of choose(); part of the key under which its outcome is kept
 _MOST_INRELEASE_BYTES = 8 << 20
 _MOST_INDEX_BYTES = 1 << 30
 _MOST_KEYRING_BYTES = 64 << 20
