@@ -137,10 +137,7 @@ def _filters() -> list[Resource]:
         },
         {
             "name": "envoy.filters.http.router",
-            "typed_config": {
-                "@type": TYPES + "extensions.filters.http.router.v3.Router",
-                "suppress_envoy_headers": True,
-            },
+            "typed_config": {"@type": TYPES + "extensions.filters.http.router.v3.Router"},
         },
     ]
 

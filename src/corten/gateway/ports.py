@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterator
@@ -50,13 +51,21 @@ def holder_of(port: int) -> str:
     if not inodes:
         return ""
     for process in sorted(path for path in Path("/proc").iterdir() if path.name.isdigit()):
-        try:
-            links = {str(fd.readlink()) for fd in (process / "fd").iterdir()}
-            if links & inodes:
+        if inodes.intersection(_open_files(process)):
+            with contextlib.suppress(OSError):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-        except OSError:
-            continue  # gone, or another user's
     return ""
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """What the file descriptors of a process point at; nothing for one that is gone or another user's."""
+    try:
+        descriptors = list((process / "fd").iterdir())
+    except OSError:
+        return
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield str(descriptor.readlink())
 
 
 def _listening_inodes(port: int) -> Iterator[str]:

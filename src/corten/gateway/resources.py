@@ -67,7 +67,14 @@ def route_configuration(table: RouteTable) -> Resource:
         "name": ROUTES_NAME,
         "ignore_port_in_host_matching": True,
         # Read before the route is chosen, never passed on: only replicas and the gateway say what a revision is.
-        "request_headers_to_remove": [REVISION_HEADER, "x-corten-deployment", "x-corten-target"],
+        # (Envoy sets the last one after this, when it rewrites a path: the access log has it from there.)
+        "request_headers_to_remove": [
+            REVISION_HEADER,
+            "x-corten-deployment",
+            "x-corten-target",
+            "x-envoy-original-path",
+        ],
+        "response_headers_to_remove": ["x-envoy-upstream-service-time"],
         "virtual_hosts": [*map(_by_host, deployments), _by_path(deployments)],
     }
 

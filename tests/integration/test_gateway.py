@@ -1,0 +1,699 @@
+"""The gateway with the real Envoy and real upstream processes. Every failed request counts."""
+
+# ruff: noqa: ASYNC110, ASYNC222, ASYNC240
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from corten.core.home import Home
+from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
+from corten.errors import EngineError
+from corten.gateway.envoy import Envoy
+from corten.testing.load import Load
+
+pytestmark = pytest.mark.envoy
+
+UPSTREAM = Path(__file__).with_name("gateway_upstream.py")
+
+
+class Upstream:
+    """A replica's process; `address` is where the gateway finds it."""
+
+    def __init__(self, folder: Path, name: str, *, address: str = "") -> None:
+        self.name = name
+        self.address = address or str(folder / f"{name}.sock")
+        listen = self.address if address else f"unix:{self.address}"
+        self.process = subprocess.Popen([sys.executable, str(UPSTREAM), listen, name], stdout=subprocess.PIPE)
+
+    def wait_until_ready(self) -> Upstream:
+        assert self.process.stdout.readline() == b"ready\n"
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def terminate(self) -> int:
+        self.process.terminate()
+        code = self.process.wait(20)
+        self.process.stdout.close()
+        return code
+
+
+class Site:
+    """A home, a port, upstreams and gateways of one test; all gone after it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = Home(folder / "home")
+        self.port = free_port()
+        self.upstreams: list[Upstream] = []
+        self.restarts = 0
+
+    def upstream(self, name: str, **options) -> Upstream:
+        made = Upstream(self.folder, name, **options)
+        self.upstreams.append(made)
+        return made.wait_until_ready()
+
+    def gateway(self, **options) -> Envoy:
+        def restarted() -> None:
+            self.restarts += 1
+
+        return Envoy(self.home, options.pop("port", self.port), on_restart=restarted, **options)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, table: RouteTable, **options):
+        gateway = self.gateway(**options)
+        await gateway.start(table)
+        try:
+            yield gateway
+        finally:
+            await gateway.stop()
+
+    def ask(self, path="/iris/predict", *, body=b"{}", host=None, headers=None):
+        """POST; gives (status, headers, document)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("POST", path, body, {**({"Host": host} if host else {}), **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    async def asked(self, *args, **options):
+        return await asyncio.to_thread(self.ask, *args, **options)
+
+    @property
+    def access_log(self) -> Path:
+        return self.home.state / "gateway/access.log"
+
+    @property
+    def recorded_pid(self) -> int:
+        return json.loads((self.home.state / "gateway/envoy.json").read_text())["pid"]
+
+
+@pytest.fixture
+def site():
+    folder = Path(tempfile.mkdtemp(prefix="corten-gw-", dir="/tmp"))
+    folder.chmod(0o755)
+    made = Site(folder)
+    yield made
+    for upstream in made.upstreams:
+        upstream.process.kill()
+        upstream.process.wait(10)
+        upstream.process.stdout.close()
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        os.kill(made.recorded_pid, signal.SIGKILL)
+    shutil.rmtree(folder)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def revision(number: int, *upstreams, weight: int = 100, draining=()) -> RevisionRoute:
+    endpoints = [Endpoint(upstream.address) for upstream in upstreams]
+    endpoints += [Endpoint(upstream.address, draining=True) for upstream in draining]
+    return RevisionRoute(f"r{number}", weight, tuple(endpoints))
+
+
+def table(*revisions: RevisionRoute, name: str = "iris", **options) -> RouteTable:
+    return RouteTable((DeploymentRoute(name, revisions, **options),))
+
+
+async def until(condition, *args, timeout_s: float = 10.0):
+    async with asyncio.timeout(timeout_s):
+        while not await condition(*args):
+            await asyncio.sleep(0.002)
+
+
+async def idle(gateway: Envoy, address: str):
+    async def nothing_in_flight() -> bool:
+        return await gateway.in_flight(address) == 0
+
+    await until(nothing_in_flight)
+
+
+# Routing
+
+
+def test_path_and_host_lead_to_the_deployment(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))):
+            for path, host, seen in (
+                ("/iris/predict?x=1", None, "/predict"),
+                ("/iris/", None, "/"),
+                ("/iris", None, "/"),
+                ("/predict", "iris.localhost", "/predict"),
+                ("/iris/predict", f"iris.localhost:{site.port}", "/iris/predict"),
+            ):
+                status, headers, document = await site.asked(path, host=host)
+                assert (status, document["name"], document["path"]) == (200, "a", seen), path
+                # What the replica says of its revision does not count.
+                assert headers["x-corten-revision"] == "r1"
+                assert headers["x-request-id"] == document["headers"]["x-request-id"]
+
+    asyncio.run(story())
+
+
+def test_an_upstream_on_a_port_is_routed_to(site):
+    async def story():
+        a = site.upstream("a", address=f"127.0.0.1:{free_port()}")
+        async with site.serving(table(revision(1, a))) as gateway:
+            assert await gateway.routable(a.address)
+            assert (await site.asked())[2]["name"] == "a"
+
+    asyncio.run(story())
+
+
+def test_an_unknown_deployment_is_404_in_json_and_lists_nothing(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))):
+            for path in ("/", "/nothing/predict", "/irises/predict"):
+                status, headers, document = await site.asked(path)
+                assert (status, headers["content-type"]) == (404, "application/json")
+                assert document["error"]["code"] == "gateway.not_found"
+                assert "iris" not in json.dumps(document)
+
+    asyncio.run(story())
+
+
+def test_a_body_over_the_limit_is_413_and_one_at_the_limit_passes(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a), max_body_bytes=100_000)):
+            assert (await site.asked(body=b"x" * 100_000))[2]["body_bytes"] == 100_000
+            status, _, document = await site.asked(body=b"x" * 100_001)
+            assert (status, document["error"]["code"]) == (413, "gateway.body_too_large")
+
+    asyncio.run(story())
+
+
+def test_a_deployment_without_a_ready_replica_is_503_and_says_when_to_come_back(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1))) as gateway:
+            for _ in range(2):
+                status, headers, document = await site.asked()
+                assert (status, headers["retry-after"]) == (503, "1")
+                assert document["error"]["code"] == "gateway.unavailable"
+                await gateway.apply(table(revision(1, draining=[a])))
+
+    asyncio.run(story())
+
+
+def test_a_dead_only_replica_is_503_in_json_without_its_address(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))):
+            a.kill()
+            status, headers, document = await site.asked()
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert a.address not in json.dumps(document)
+
+    asyncio.run(story())
+
+
+def test_a_prediction_over_its_time_is_504(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a), timeout_s=0.2)):
+            status, _, document = await site.asked("/iris/predict?ms=2000")
+            assert (status, document["error"]["code"]) == (504, "gateway.timeout")
+
+    asyncio.run(story())
+
+
+def test_clients_cannot_steer_the_gateway_by_headers(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a), revision(2, b, weight=0))):
+            steering = {
+                "x-envoy-upstream-rq-timeout-ms": "1",
+                "x-envoy-original-path": "/elsewhere",
+                "x-corten-revision": "r2",
+                "x-corten-target": "iris/r2",
+            }
+            status, headers, document = await site.asked("/iris/predict?ms=50", headers=steering)
+            assert (status, headers["x-corten-revision"], document["name"]) == (200, "r1", "a")
+            assert not {name for name in document["headers"] if name.startswith("x-corten")}
+
+            assert document["headers"]["x-envoy-original-path"] == "/iris/predict?ms=50"
+
+    asyncio.run(story())
+
+
+def test_a_pin_by_header_reaches_a_revision_of_weight_zero_only_when_enabled(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        revisions = revision(1, a), revision(2, b, weight=0)
+        async with site.serving(table(*revisions, pinnable=True)) as gateway:
+            pinned = await site.asked(headers={"x-corten-revision": "r2"})
+            assert (pinned[1]["x-corten-revision"], pinned[2]["name"]) == ("r2", "b")
+            assert (await site.asked())[2]["name"] == "a"
+            await gateway.apply(table(*revisions))
+            assert (await site.asked(headers={"x-corten-revision": "r2"}))[2]["name"] == "a"
+
+    asyncio.run(story())
+
+
+def test_weights_share_the_traffic(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a, weight=3), revision(2, b, weight=1))) as gateway:
+            report = await Load(site.port, "/iris/predict", connections=8).run(1.0)
+            assert report.failed == 0, report.as_dict()
+            share = report.revisions["r2"] / report.ok
+            assert 0.15 < share < 0.35, report.revisions
+            await gateway.apply(table(revision(1, a, weight=0), revision(2, b, weight=1)))
+            report = await Load(site.port, "/iris/predict", connections=4).run(0.3)
+            assert (set(report.revisions), report.failed) == ({"r2"}, 0)
+
+    asyncio.run(story())
+
+
+def test_the_access_log_is_json_and_says_who_answered(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))):
+            await site.asked("/iris/predict?x=1", headers={"x-request-id": 'mine"\r\n'.strip()})
+            async with asyncio.timeout(5):
+                while not site.access_log.read_text():
+                    await asyncio.sleep(0.05)
+        line = json.loads(site.access_log.read_text().splitlines()[0])
+        assert (line["path"], line["code"], line["cluster"]) == ("/iris/predict?x=1", 200, "iris/r1")
+        assert (line["upstream"], line["request_id"]) == (a.address, 'mine"')
+
+    asyncio.run(story())
+
+
+def test_the_admin_page_is_the_owners_only(site):
+    async def story():
+        async with site.serving(RouteTable()):
+            assert (site.home.run / "envoy.sock").stat().st_mode & 0o777 == 0o600
+            assert (site.home.run / "xds.sock").stat().st_mode & 0o777 == 0o600
+
+    asyncio.run(story())
+
+
+# Change under load
+
+
+def test_a_draining_upstream_finishes_what_it_has_and_gets_nothing_new(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            slow = asyncio.create_task(site.asked("/iris/predict?ms=500"))
+
+            async def taken() -> bool:
+                return await gateway.in_flight(a.address) == 1
+
+            await until(taken)
+            await gateway.apply(table(revision(1, b, draining=[a])))
+            assert not await gateway.routable(a.address)
+            await until(gateway.routable, b.address)
+            assert {(await site.asked())[2]["name"] for _ in range(20)} == {"b"}
+            assert await gateway.in_flight(a.address) == 1
+            assert (await slow)[2]["name"] == "a"
+            await idle(gateway, a.address)
+
+    asyncio.run(story())
+
+
+def test_kill_9_of_one_of_two_upstreams_fails_no_request(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a, b))) as gateway:
+            for address in (a.address, b.address):
+                await until(gateway.routable, address)
+            async with Load(site.port, "/iris/predict?ms=20", rate_per_s=100) as load:
+                await asyncio.sleep(1)
+                a.kill()
+                await asyncio.sleep(2)
+            assert load.report.failed == 0, load.report.as_dict()
+            assert load.report.ok > 250
+            assert not await gateway.routable(a.address)
+
+    asyncio.run(story())
+
+
+def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a, b))) as gateway:
+            for address in (a.address, b.address):
+                await until(gateway.routable, address)
+            body = b"x" * 2_000_000
+            async with Load(site.port, "/iris/predict?ms=100", body, connections=8) as load:
+                await asyncio.sleep(0.7)
+                a.kill()
+                await asyncio.sleep(0.7)
+            assert load.report.failed == 0, load.report.as_dict()
+            assert load.report.ok > 20
+
+    asyncio.run(story())
+
+
+def test_a_large_crowd_in_flight_on_a_killed_upstream_is_answered_by_the_other(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a, b))) as gateway:
+            for address in (a.address, b.address):
+                await until(gateway.routable, address)
+            async with Load(site.port, "/iris/predict?ms=300", connections=200) as load:
+                await asyncio.sleep(1)
+                assert await gateway.in_flight(a.address) > 50
+                a.kill()
+                await asyncio.sleep(1)
+            assert load.report.failed == 0, load.report.as_dict()
+
+    asyncio.run(story())
+
+
+@pytest.mark.slow
+def test_twenty_rolling_swaps_under_load_fail_no_request(site):
+    async def story():
+        current = [site.upstream("s0"), site.upstream("s1")]
+        async with site.serving(table(revision(1, *current))) as gateway:
+            for upstream in current:
+                await until(gateway.routable, upstream.address)
+            async with Load(site.port, "/iris/predict?ms=5", connections=16, think_s=0.01) as load:
+                for number in range(20):
+                    new = site.upstream(f"n{number}")
+                    await gateway.apply(table(revision(1, *current, new)))
+                    await until(gateway.routable, new.address)
+                    old = current.pop(0)
+                    current.append(new)
+                    await gateway.apply(table(revision(1, *current, draining=[old])))
+                    await idle(gateway, old.address)
+                    await gateway.apply(table(revision(1, *current)))
+                    assert await asyncio.to_thread(old.terminate) == 0
+            assert load.report.failed == 0, load.report.as_dict()
+            assert load.report.ok > 1000
+
+    asyncio.run(story())
+
+
+@pytest.mark.slow
+def test_twenty_redeploys_of_a_single_replica_under_load_fail_no_request(site):
+    """Each to a new revision, all in one table: routes follow, the old one goes last."""
+
+    async def story():
+        old = site.upstream("v0")
+        async with site.serving(table(revision(1, old))) as gateway:
+            await until(gateway.routable, old.address)
+            async with Load(site.port, "/iris/predict?ms=5", connections=16, think_s=0.01) as load:
+                for number in range(2, 22):
+                    new = site.upstream(f"v{number}")
+                    await gateway.apply(table(revision(number, new), revision(number - 1, weight=0, draining=[old])))
+                    answered = await site.asked()
+                    assert (answered[0], answered[1]["x-corten-revision"]) == (200, f"r{number}")
+                    await idle(gateway, old.address)
+                    await gateway.apply(table(revision(number, new)))
+                    assert await asyncio.to_thread(old.terminate) == 0
+                    old = new
+            assert load.report.failed == 0, load.report.as_dict()
+            assert load.report.revisions["r21"] > 0
+
+    asyncio.run(story())
+
+
+def test_the_whole_traffic_moved_in_one_table_fails_no_request(site):
+    """The old upstream vanishes in the same table in which the new one appears, 30 times."""
+
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            async with Load(site.port, "/iris/predict", connections=8, think_s=0.002) as load:
+                for _ in range(15):
+                    await gateway.apply(table(revision(2, b)))
+                    await gateway.apply(table(revision(1, a)))
+            assert load.report.failed == 0, load.report.as_dict()
+
+    asyncio.run(story())
+
+
+def test_a_revision_that_comes_back_is_served_again(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))) as gateway:
+            for _ in range(5):
+                await gateway.apply(RouteTable())
+                assert (await site.asked())[0] == 404
+                await gateway.apply(table(revision(1, a)))
+                assert (await site.asked())[0] == 200
+
+    asyncio.run(story())
+
+
+def test_an_upstream_is_routable_within_moments_of_apply(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        seconds = []
+        async with site.serving(table(revision(1, a))) as gateway:
+            for _ in range(5):
+                await asyncio.sleep(0.1)
+                started_s = time.perf_counter()
+                await gateway.apply(table(revision(1, a, b)))
+                await until(gateway.routable, b.address)
+                seconds.append(time.perf_counter() - started_s)
+                await gateway.apply(table(revision(1, a)))
+        assert sorted(seconds)[2] < 0.1, seconds
+
+    asyncio.run(story())
+
+
+# Life of the process
+
+
+def test_kill_9_of_the_gateway_starts_it_again_with_the_same_routes(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))) as gateway:
+            before = gateway.pid
+            os.kill(before, signal.SIGKILL)
+            started_s = time.perf_counter()
+            async with asyncio.timeout(5):
+                while not site.restarts:
+                    await asyncio.sleep(0.005)
+            assert time.perf_counter() - started_s < 2
+            assert gateway.pid not in (0, before)
+            assert gateway.pid == site.recorded_pid
+            assert (await site.asked())[0] == 200
+            # And it can be changed as before.
+            await gateway.apply(RouteTable())
+            assert (await site.asked())[0] == 404
+
+    asyncio.run(story())
+
+
+def test_the_gateway_serves_while_nobody_drives_it_and_is_adopted_without_a_failed_request(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        first = site.gateway()
+        await first.start(table(revision(1, a)))
+        pid = first.pid
+        async with Load(site.port, "/iris/predict", rate_per_s=100) as load:
+            await first.detach()
+            await asyncio.sleep(1)
+            second = site.gateway()
+            await second.start(table(revision(1, a)))
+            assert second.pid == pid
+            await second.apply(table(revision(2, b)))
+            await second.detach()
+            # A daemon that comes back may want another table than the one in force.
+            third = site.gateway()
+            await third.start(table(revision(3, a)))
+            assert third.pid == pid
+            assert await third.routable(a.address)
+        assert load.report.failed == 0, load.report.as_dict()
+        assert set(load.report.revisions) == {"r1", "r2", "r3"}
+        await third.stop()
+
+    asyncio.run(story())
+
+
+def test_an_adopted_gateway_that_dies_is_started_again(site):
+    async def story():
+        a = site.upstream("a")
+        first = site.gateway()
+        await first.start(table(revision(1, a)))
+        await first.detach()
+        async with site.serving(table(revision(1, a))) as second:
+            os.kill(second.pid, signal.SIGKILL)
+            async with asyncio.timeout(5):
+                while not site.restarts:
+                    await asyncio.sleep(0.005)
+            assert (await site.asked())[0] == 200
+
+    asyncio.run(story())
+
+
+def test_a_gateway_that_died_while_nobody_looked_is_started_anew(site):
+    async def story():
+        a = site.upstream("a")
+        first = site.gateway()
+        await first.start(table(revision(1, a)))
+        pid = first.pid
+        await first.detach()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        async with site.serving(table(revision(1, a))) as second:
+            assert second.pid != pid
+            assert (await site.asked())[0] == 200
+
+    asyncio.run(story())
+
+
+def test_a_gateway_nobody_wrote_down_gives_way(site):
+    async def story():
+        first = site.gateway()
+        await first.start(RouteTable())
+        pid = first.pid
+        await first.detach()
+        (site.home.state / "gateway/envoy.json").unlink()
+        async with site.serving(RouteTable()) as second:
+            assert second.pid != pid
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+    asyncio.run(story())
+
+
+def test_a_running_gateway_moves_to_another_port(site):
+    async def story():
+        a = site.upstream("a")
+        first = site.gateway()
+        await first.start(table(revision(1, a)))
+        pid = first.pid
+        await first.detach()
+        site.port = free_port()
+        async with site.serving(table(revision(1, a))) as second:
+            assert second.pid == pid
+            assert (await site.asked())[0] == 200
+
+    asyncio.run(story())
+
+
+def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(site):
+    async def story():
+        a = site.upstream("a")
+        gateway = site.gateway()
+        await gateway.start(table(revision(1, a)))
+        pid = gateway.pid
+        slow = asyncio.create_task(site.asked("/iris/predict?ms=700"))
+
+        async def taken() -> bool:
+            return await gateway.in_flight(a.address) == 1
+
+        await until(taken)
+        await gateway.stop()
+        assert (await slow)[0] == 200
+        assert not Path(f"/proc/{pid}").exists()
+        assert not (site.home.state / "gateway/envoy.json").exists()
+        await gateway.stop()
+
+    asyncio.run(story())
+
+
+# Refusals
+
+
+def test_a_configuration_envoy_refuses_is_an_error_with_its_reason_and_changes_nothing(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))) as gateway:
+            bad = RouteTable((DeploymentRoute("iris", (RevisionRoute("r1", 1, (Endpoint("no-such-host:80"),)),)),))
+            with pytest.raises(EngineError) as caught:
+                await gateway.apply(bad)
+            assert caught.value.code == "gateway.refused"
+            assert "no-such-host" in caught.value.why
+            assert (await site.asked())[0] == 200
+            await gateway.apply(table(revision(2, a)))
+            assert (await site.asked())[1]["x-corten-revision"] == "r2"
+
+    asyncio.run(story())
+
+
+def test_a_taken_port_is_named_with_its_holder(site):
+    async def story():
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", site.port))
+            holder.listen()
+            with pytest.raises(EngineError) as caught:
+                await site.gateway().start(RouteTable())
+        error = caught.value
+        assert error.code == "gateway.port_taken"
+        assert str(site.port) in error.what
+        assert f"pid {os.getpid()}" in error.why
+        assert "--port" in error.hint
+        assert not (site.home.state / "gateway/envoy.json").exists()
+        # And the port being free again, it starts.
+        async with site.serving(RouteTable()):
+            pass
+
+    asyncio.run(story())
+
+
+def test_a_port_lost_in_the_race_is_told_from_envoys_log(site, monkeypatch):
+    async def story():
+        monkeypatch.setattr("corten.gateway.ports.require_free", lambda host, port: None)
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", site.port))
+            holder.listen()
+            with pytest.raises(EngineError) as caught:
+                await site.gateway().start(RouteTable())
+        assert caught.value.code == "gateway.port_taken"
+
+    asyncio.run(story())
+
+
+def test_moving_to_a_taken_port_is_an_error_and_the_old_port_still_serves(site):
+    async def story():
+        a = site.upstream("a")
+        first = site.gateway()
+        await first.start(table(revision(1, a)))
+        await first.detach()
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))
+            holder.listen()
+            with pytest.raises(EngineError) as caught:
+                await site.gateway(port=holder.getsockname()[1]).start(table(revision(1, a)))
+        assert caught.value.code == "gateway.port_taken"
+        assert (await site.asked())[0] == 200
+        async with site.serving(table(revision(1, a))):
+            assert (await site.asked())[0] == 200
+
+    asyncio.run(story())
+
+
+def test_a_binary_that_does_not_run_is_told(site):
+    async def story():
+        with pytest.raises(EngineError) as caught:
+            await site.gateway(binary=site.folder / "nothing").start(RouteTable())
+        assert caught.value.code == "gateway.missing"
+        assert "CORTEN_ENVOY" in caught.value.hint
+        with pytest.raises(EngineError) as caught:
+            await site.gateway(binary=Path("/bin/false")).start(RouteTable())
+        assert caught.value.code == "gateway.broken"
+
+    asyncio.run(story())
