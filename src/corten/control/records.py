@@ -1,0 +1,83 @@
+"""What the state remembers, as frozen values: core's nouns and what the controller has to know besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from corten.core.deployment import Replica, Revision, RolloutState
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The change of a deployment from revision `origin` (None: there was none) to `target`."""
+
+    id: int
+    deployment: str
+    origin: int | None
+    target: int
+    state: RolloutState
+    reason: str
+    started_s: float
+    ended_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What the user named and wants.
+
+    `wanted` is the revision all replicas should become (None: none at all), `serving` the last one whose rollout was
+    done, to which a failed rollout falls back. `generation` counts the accepted changes: a change made in the
+    knowledge of an older one is refused. `rollout` is the newest, ended or not.
+    """
+
+    name: str
+    generation: int
+    replicas: int
+    wanted: Revision | None
+    serving: Revision | None
+    rollout: Rollout | None
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRecord:
+    """A replica and the controller's notes on it.
+
+    `ready_s`: when it got ready first (None: never). `routed`: the gateway was seen to send it requests.
+    `settled`: its end was wanted or has been made good, so that nothing more follows from it.
+    """
+
+    replica: Replica
+    ready_s: float | None = None
+    routed: bool = False
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A line of the journal: what is about to be done or was seen, written and synced first."""
+
+    seq: int
+    at_s: float
+    deployment: str
+    step: str
+    phase: str
+    message: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a change: which revision is wanted now, under which generation, and what it led to.
+
+    `changed` is False when that was wanted already. Events of the change have a `seq` greater than `after`.
+    """
+
+    deployment: str
+    revision: int
+    generation: int
+    changed: bool
+    rollout: int | None
+    after: int

@@ -1,0 +1,151 @@
+"""The gateway's driver: keeps it at the newest route table, and knows which one is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from corten.control.routes import steps
+from corten.control.tasks import settle
+from corten.core.route import RouteTable
+from corten.errors import CortenError
+from corten.gateway.base import Gateway
+
+_log = logging.getLogger(__name__)
+_APPLY_TIMEOUT_S = 15.0
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 20.0
+_RETRY_S = 0.5
+
+GatewayMaker = Callable[[int], Gateway]
+
+
+class Router:
+    """One gateway on one port. `on_change` is called when another table is in force."""
+
+    def __init__(self, make: GatewayMaker, port: int, on_change: Callable[[], None]) -> None:
+        self.port = port
+        self.trouble = ""
+        self.in_force = RouteTable()
+        self._make = make
+        self._gateway: Gateway | None = None
+        self._wanted = RouteTable()
+        self._on_change = on_change
+        self._dirty = asyncio.Event()
+        self._lock = asyncio.Lock()
+
+    @property
+    def running(self) -> bool:
+        """Whether a gateway is driven."""
+        return self._gateway is not None
+
+    async def start(self, table: RouteTable) -> None:
+        """Adopt or start the gateway with this table; nothing when it is driven already. Raises EngineError."""
+        async with self._lock:
+            if self._gateway is not None:
+                return
+            gateway = self._make(self.port)
+            await settle(gateway.start(table), _START_TIMEOUT_S)
+            self._gateway = gateway
+            self._in_force(table)
+
+    async def move(self, port: int) -> None:
+        """Serve on another port from now on; back to the old one if that fails. Raises EngineError."""
+        async with self._lock:
+            if port == self.port:
+                return
+            if self._gateway is None:
+                self.port = port
+                return
+            await settle(self._gateway.stop(), _STOP_TIMEOUT_S)
+            try:
+                await self._begin(port)
+            except CortenError:
+                await self._begin(self.port)
+                raise
+            self.port = port
+
+    async def _begin(self, port: int) -> None:
+        gateway = self._make(port)
+        await settle(gateway.start(self._wanted), _START_TIMEOUT_S)
+        self._gateway = gateway
+        self._in_force(self._wanted)
+
+    def want(self, table: RouteTable) -> None:
+        """This table should be in force."""
+        self._wanted = table
+        if table != self.in_force:
+            self._dirty.set()
+
+    async def run(self) -> None:
+        """Apply what is wanted, until cancelled; what the gateway refuses is tried again."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            async with self._lock:
+                failed = not await self._apply()
+            if failed:
+                await asyncio.sleep(_RETRY_S)
+                self._dirty.set()
+
+    async def _apply(self) -> bool:
+        if self._gateway is None:
+            return True
+        try:
+            for table in steps(self.in_force, self._wanted):
+                await settle(self._gateway.apply(table), _APPLY_TIMEOUT_S)
+                self._in_force(table)
+        except (CortenError, TimeoutError) as error:
+            self.trouble = str(error) or f"no acknowledgement within {_APPLY_TIMEOUT_S:g} s"
+            _log.error("the gateway did not take the routes: %s", self.trouble)
+            self._on_change()
+            return False
+        return True
+
+    def _in_force(self, table: RouteTable) -> None:
+        self.in_force = table
+        self.trouble = ""
+        self._on_change()
+
+    def open_to(self, address: str) -> bool:
+        """Whether the table in force lists this upstream for new requests."""
+        return any(
+            each.address == address and not each.draining
+            for route in self.in_force.deployments
+            for share in route.revisions
+            for each in share.endpoints
+        )
+
+    async def routable(self, address: str) -> bool:
+        """Whether requests may go there now; False when the gateway cannot tell."""
+        if self._gateway is None:
+            return False
+        try:
+            return await settle(self._gateway.routable(address), _RETRY_S * 4)
+        except (CortenError, TimeoutError):
+            return False
+
+    async def in_flight(self, address: str) -> int | None:
+        """Requests this upstream is answering; None when the gateway cannot tell."""
+        if self._gateway is None:
+            return 0
+        try:
+            return await settle(self._gateway.in_flight(address), _RETRY_S * 4)
+        except (CortenError, TimeoutError):
+            return None
+
+    async def stop(self) -> None:
+        """Drain and end the gateway, if there is one."""
+        async with self._lock:
+            gateway, self._gateway = self._gateway, None
+            if gateway is not None:
+                await settle(gateway.stop(), _STOP_TIMEOUT_S)
+                self._in_force(RouteTable())
+
+    async def detach(self) -> None:
+        """Leave the gateway to itself."""
+        async with self._lock:
+            gateway, self._gateway = self._gateway, None
+            if gateway is not None:
+                await settle(gateway.detach(), _STOP_TIMEOUT_S)

@@ -1,0 +1,92 @@
+"""From what is there to what the gateway is told; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from corten.control.records import Deployment, ReplicaRecord
+from corten.core.deployment import ReplicaState
+from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
+
+
+def route_table(deployments: Sequence[Deployment], replicas: Sequence[ReplicaRecord]) -> RouteTable:
+    """All routes. A revision's weight is the number of its replicas that were seen to take requests, so a new one gets
+    its share only once the gateway can send to it. Draining ones stay listed until they end, for their answers.
+    """
+    return RouteTable(
+        tuple(
+            _deployment_route(each, [one for one in replicas if one.replica.deployment == each.name])
+            for each in sorted(deployments, key=lambda each: each.name)
+        )
+    )
+
+
+def steps(before: RouteTable, after: RouteTable) -> tuple[RouteTable, ...]:
+    """The tables to apply one after the other so that no share points at a revision with nobody left in it.
+
+    Usually one; two when a revision that had a share loses its last open endpoint: first the share, then the endpoint.
+    """
+    had = {(route.deployment, each.revision): each for route in before.deployments for each in route.revisions}
+    moved = tuple(_without_early_drains(route, had) for route in after.deployments)
+    between = replace(after, deployments=moved)
+    return (after,) if between == after else (between, after)
+
+
+def _without_early_drains(route: DeploymentRoute, had: dict[tuple[str, str], RevisionRoute]) -> DeploymentRoute:
+    if not any(each.weight for each in route.revisions):
+        # Nobody to move the share to: the gateway says 503 with Retry-After by itself.
+        return route
+    return replace(
+        route, revisions=tuple(_keep_open(each, had.get((route.deployment, each.revision))) for each in route.revisions)
+    )
+
+
+def _keep_open(now: RevisionRoute, was: RevisionRoute | None) -> RevisionRoute:
+    if was is None or not was.weight or now.weight:
+        return now
+    open_before = {each.address for each in was.endpoints if not each.draining}
+    return replace(
+        now,
+        endpoints=tuple(
+            replace(each, draining=each.draining and each.address not in open_before) for each in now.endpoints
+        ),
+    )
+
+
+def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord]) -> DeploymentRoute:
+    numbers = sorted({one.replica.revision for one in replicas if _listed(one)})
+    routes = tuple(
+        _revision_route(number, [one for one in replicas if one.replica.revision == number]) for number in numbers
+    )
+    newest = deployment.serving or deployment.wanted
+    if newest is None:
+        return DeploymentRoute(deployment.name, routes)
+    return DeploymentRoute(
+        deployment.name,
+        routes,
+        max_body_bytes=newest.settings.max_body_bytes,
+        timeout_s=newest.settings.request_timeout_s,
+    )
+
+
+def _revision_route(number: int, replicas: Sequence[ReplicaRecord]) -> RevisionRoute:
+    listed = [one for one in replicas if _listed(one)]
+    return RevisionRoute(
+        revision=f"r{number}",
+        weight=sum(one.routed and one.replica.state is ReplicaState.READY for one in listed),
+        endpoints=tuple(
+            sorted(
+                Endpoint(one.replica.address, draining=one.replica.state is not ReplicaState.READY) for one in listed
+            )
+        ),
+    )
+
+
+def _listed(one: ReplicaRecord) -> bool:
+    """Ready ones, and those that were ready and are on their way out; a starting one is not known to the gateway."""
+    match one.replica.state:
+        case ReplicaState.READY | ReplicaState.DRAINING:
+            return bool(one.replica.address)
+        case ReplicaState.STARTING | ReplicaState.STOPPING | ReplicaState.EXITED:
+            return False

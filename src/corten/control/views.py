@@ -1,0 +1,152 @@
+"""What the daemon tells about itself: values the command line prints and `--json` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from corten.control.reconcile import CRASH_LOOP, back_off_s, restarts_after
+from corten.control.reconcile import Seen as SeenReplica
+from corten.control.records import Deployment, ReplicaRecord
+from corten.core.deployment import ReplicaState, RolloutState
+
+_SHOWN = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.STOPPING)
+
+
+class RolloutView(msgspec.Struct, frozen=True):
+    """The newest rollout. `origin` is empty for the first; times in seconds since the epoch."""
+
+    id: int
+    origin: str
+    target: str
+    state: str
+    reason: str
+    started_s: float
+    ended_s: float | None
+
+
+class ReplicaView(msgspec.Struct, frozen=True):
+    """One replica; `restarts` counts the deaths in a row before it."""
+
+    id: str
+    revision: int
+    state: str
+    address: str
+    pid: int
+    started_s: float
+    changed_s: float
+    restarts: int
+    reason: str
+
+
+class DeploymentView(msgspec.Struct, frozen=True):
+    """One deployment. `state`: serving, progressing, degraded, crash-looping, failed or stopping.
+
+    `revision` and `image` are of what serves, or of what was tried last if nothing does.
+    """
+
+    name: str
+    generation: int
+    state: str
+    reason: str
+    revision: str
+    image: str
+    ready: int
+    wanted: int
+    rollout: RolloutView | None
+    replicas: tuple[ReplicaView, ...] = ()
+
+
+class StatusView(msgspec.Struct, frozen=True):
+    """All of it. `engine` is what isolation replicas get, `trouble` what keeps the daemon from its work."""
+
+    pid: int
+    version: str
+    engine: str
+    isolation: Mapping[str, str]
+    port: int
+    gateway: str
+    trouble: str
+    deployments: tuple[DeploymentView, ...] = ()
+
+
+def deployment_view(
+    one: Deployment, records: Sequence[ReplicaRecord], seen: Sequence[SeenReplica], *, image: str
+) -> DeploymentView:
+    """A deployment with its replicas; ended ones are shown only while something follows from them."""
+    shown = [record for record in records if record.replica.state in _SHOWN or not record.settled]
+    current = one.serving or one.wanted
+    tried = f"r{one.rollout.target}" if one.rollout else ""
+    ready = sum(each.takes_requests for each in seen)
+    state, reason = _state(one, seen, ready)
+    return DeploymentView(
+        name=one.name,
+        generation=one.generation,
+        state=state,
+        reason=reason,
+        revision=current.label if current else tried,
+        image=str(current.image) if current else image,
+        ready=ready,
+        wanted=one.replicas if one.wanted else 0,
+        rollout=_rollout_view(one),
+        replicas=tuple(_replica_view(record) for record in shown),
+    )
+
+
+def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int) -> tuple[str, str]:
+    looping = next(
+        (each for each in seen if not each.settled and _in_a_row(each) >= CRASH_LOOP and not each.takes_requests), None
+    )
+    failed = one.rollout is not None and one.rollout.state is RolloutState.FAILED
+    if one.deleting:
+        return "stopping", ""
+    if looping is not None:
+        wait_s = back_off_s(_in_a_row(looping))
+        return "crash-looping", f"{looping.reason or 'restarted'}; waits up to {wait_s:g} s between restarts"
+    if one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING:
+        return "progressing", ""
+    reason = f"r{one.rollout.target} was given up: {one.rollout.reason}" if one.rollout and failed else ""
+    if one.wanted is None:
+        return "failed", reason
+    return ("serving" if ready >= one.replicas else "degraded"), reason
+
+
+def _in_a_row(each: SeenReplica) -> int:
+    return restarts_after(each) if each.state is ReplicaState.EXITED else each.restarts
+
+
+def _rollout_view(one: Deployment) -> RolloutView | None:
+    rollout = one.rollout
+    if rollout is None:
+        return None
+    return RolloutView(
+        id=rollout.id,
+        origin=f"r{rollout.origin}" if rollout.origin else "",
+        target=f"r{rollout.target}",
+        state=rollout.state.value,
+        reason=rollout.reason,
+        started_s=rollout.started_s,
+        ended_s=rollout.ended_s,
+    )
+
+
+def _replica_view(record: ReplicaRecord) -> ReplicaView:
+    replica = record.replica
+    return ReplicaView(
+        id=replica.id,
+        revision=replica.revision,
+        state=replica.state.value,
+        address=replica.address,
+        pid=replica.pid,
+        started_s=replica.started_s,
+        changed_s=replica.changed_s,
+        restarts=replica.restarts,
+        reason=replica.reason,
+    )
+
+
+def to_json(value: Any) -> bytes:
+    """A view as JSON."""
+    return msgspec.json.encode(value)

@@ -1,0 +1,123 @@
+"""What goes over the daemon's socket: JSON in, JSON out, errors as they are everywhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from corten.core.deployment import Settings
+from corten.core.digest import Digest
+from corten.errors import (
+    CortenError,
+    EngineError,
+    NotFoundError,
+    PolicyError,
+    RemoteError,
+    UnhealthyError,
+    UsageError,
+)
+
+MOST_REPLICAS = 64
+_MOST_ENV_BYTES = 64 << 10
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FAMILIES: dict[int, type[CortenError]] = {
+    family.exit_code: family
+    for family in (CortenError, UsageError, NotFoundError, RemoteError, EngineError, UnhealthyError, PolicyError)
+}
+_HTTP_STATUS: dict[int, int] = {1: 500, 2: 400, 3: 404, 4: 502, 5: 503, 6: 500, 7: 403}
+
+
+class Change(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /v1/deployments/NAME. `generation`: the one this change was made for (0: none existed)."""
+
+    image: str
+    settings: Settings = msgspec.field(default_factory=Settings)
+    generation: int | None = None
+
+
+class Back(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/deployments/NAME/rollback. `to`: a revision's number; None: the one before."""
+
+    to: int | None = None
+    generation: int | None = None
+
+
+class PortChange(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /v1/gateway."""
+
+    port: int
+
+
+class Ending(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/shutdown: whether replicas go on (`keep`) or are drained and ended first (`stop`)."""
+
+    replicas: str = "keep"
+
+
+Body = Change | Back | PortChange | Ending
+
+
+def read(body: bytes | bytearray, kind: type[Any]) -> Any:
+    """Decode and check a request's body; raises UsageError `control.bad_request`."""
+    try:
+        value = msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError("control.bad_request", "the request is not what the daemon accepts", why=str(error)) from error
+    if isinstance(value, Change):
+        Digest.parse(value.image)
+        check_settings(value.settings)
+    if isinstance(value, PortChange) and not 1 <= value.port <= 65535:
+        raise UsageError("control.bad_request", f"not a port: `{value.port}`", why="expected 1 to 65535")
+    if isinstance(value, Ending) and value.replicas not in ("keep", "stop"):
+        raise UsageError("control.bad_request", f"not a way to end: `{value.replicas}`", why="expected keep or stop")
+    return value
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise UsageError `control.bad_settings` for settings nothing can run under."""
+    if not 1 <= settings.replicas <= MOST_REPLICAS:
+        raise _bad("replicas", settings.replicas, f"1 to {MOST_REPLICAS}")
+    for name in ("ready_timeout_s", "request_timeout_s"):
+        if not 0 < getattr(settings, name) <= 86_400:
+            raise _bad(name, getattr(settings, name), "seconds above 0, at most a day")
+    if not 0 <= settings.drain_s <= 86_400 or math.isnan(settings.drain_s):
+        raise _bad("drain_s", settings.drain_s, "seconds from 0 to a day")
+    if not 1 <= settings.max_body_bytes <= 1 << 40:
+        raise _bad("max_body_bytes", settings.max_body_bytes, "at least 1")
+    for name, value in settings.env.items():
+        if not _ENV_NAME.fullmatch(name) or "\0" in value:
+            raise _bad("env", name, "names of letters, digits and `_`, values without NUL")
+        if name.startswith("CORTEN_"):
+            raise _bad("env", name, "names that do not begin with CORTEN_, which the engine sets itself")
+    if sum(len(name) + len(value) for name, value in settings.env.items()) > _MOST_ENV_BYTES:
+        raise _bad("env", f"{len(settings.env)} variables", f"at most {_MOST_ENV_BYTES} characters in all")
+
+
+def error_body(error: CortenError) -> dict[str, Any]:
+    """An error as the daemon tells it."""
+    return {"error": {**error.as_dict(), "exit_code": error.exit_code}}
+
+
+def http_status(error: CortenError) -> int:
+    """The HTTP status that fits an error."""
+    return 409 if error.code == "control.conflict" else _HTTP_STATUS[error.exit_code]
+
+
+def rebuild(parts: Any) -> CortenError:
+    """The error the daemon told of, as its own class again. Anything may stand in `parts`."""
+    if not isinstance(parts, dict):
+        return EngineError("control.bad_answer", "the daemon's answer makes no sense", why=str(parts)[:200])
+    family = _FAMILIES.get(parts.get("exit_code", 1), CortenError)
+    text = {key: str(parts.get(key, "")) for key in ("code", "what", "where", "why", "hint")}
+    return family(
+        text["code"] or "control.failed",
+        text["what"] or text.pop("message", "failed"),
+        **{key: text[key] for key in ("where", "why", "hint")},
+    )
+
+
+def _bad(key: str, value: object, expected: str) -> UsageError:
+    return UsageError("control.bad_settings", f"`{key}` cannot be `{value}`", why=f"expected {expected}")

@@ -1,0 +1,213 @@
+"""The planner, in a world with slow starts, crashes and a daemon that is killed at any point."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from corten.control.reconcile import back_off_s, surge_of
+from corten.core.deployment import ReplicaState, RolloutState
+
+IN_THE_SANDBOX = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def rollout(world):
+    return world.state.deployment(world.name).rollout
+
+
+def test_the_first_revision_gets_all_its_replicas(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=3)
+    world.run(5)
+    assert world.settled()
+    assert rollout(world).state is RolloutState.DONE
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
+def test_a_rollout_never_takes_capacity_away_and_ends_with_the_new_alone(make_world, make_behaviour, replicas):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=replicas)
+    world.run(5)
+    second = world.deploy(make_behaviour(), replicas=replicas)
+    while rollout(world).state is RolloutState.PROGRESSING:
+        world.step()
+        world.pass_time(0.1)
+        assert world.capacity() >= replicas
+        assert world.now_s < 1200, world.story()
+    assert world.state.deployment("m").serving.number == second
+    world.run(30)
+    assert world.settled(), world.story()
+
+
+def test_a_revision_that_dies_at_start_fails_and_the_old_is_untouched(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=2)
+    world.run(5)
+    before = {one.replica.id for one in world.state.replicas() if one.replica.state is ReplicaState.READY}
+    world.deploy(make_behaviour(ready_after_s=None, dies_after_s=0.5), replicas=2)
+    world.run(5)
+    assert rollout(world).state is RolloutState.FAILED
+    assert "exit code 1" in rollout(world).reason
+    after = {one.replica.id for one in world.state.replicas() if one.replica.state is ReplicaState.READY}
+    assert after == before
+    assert world.settled()
+
+
+def test_a_revision_that_never_gets_ready_fails_after_its_ready_timeout(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour())
+    world.run(5)
+    world.deploy(make_behaviour(ready_after_s=None), ready_timeout_s=20.0)
+    world.run(19)
+    assert rollout(world).state is RolloutState.PROGRESSING
+    world.run(4)
+    assert rollout(world).state is RolloutState.FAILED
+    assert "within 20 s" in rollout(world).reason
+    world.run(15)
+    assert world.settled(), world.story()
+
+
+def test_a_failed_first_revision_leaves_nothing_running(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(ready_after_s=None, dies_after_s=0.5), replicas=2)
+    world.run(10)
+    assert rollout(world).state is RolloutState.FAILED
+    assert not [process for process in world.processes.values() if process.code is None]
+
+
+def test_a_failed_rollout_with_more_replicas_goes_back_to_the_old_number(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=2)
+    world.run(5)
+    world.deploy(make_behaviour(ready_after_s=None, dies_after_s=0.5), replicas=4)
+    world.run(5)
+    assert world.state.deployment("m").replicas == 2
+    assert world.settled()
+
+
+def test_fewer_replicas_of_a_new_revision_do_not_touch_the_old_before_the_new_is_proved(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=4)
+    world.run(5)
+    world.deploy(make_behaviour(ready_after_s=10.0), replicas=1)
+    world.run(9)
+    assert world.capacity() == 4
+    world.run(10)
+    assert world.settled(), world.story()
+
+
+def test_a_dead_replica_is_replaced_at_once_and_a_crash_loop_backs_off(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(ready_after_s=0.1))
+    world.run(70)
+    starts = len(world.processes)
+    world.kill_one()
+    world.run(1)
+    assert world.settled()
+    for process in world.processes.values():
+        process.behaviour = make_behaviour(ready_after_s=0.1, dies_after_s=0.5)
+    world.behaviours = dict.fromkeys(world.behaviours, make_behaviour(ready_after_s=0.1, dies_after_s=0.5))
+    world.serial = 100
+    world.run(120)
+    # 0, 1, 2, 4, 8, 16, 30, 30 ... seconds apart: not more than nine in two minutes.
+    assert 5 <= world.serial - 100 <= 9, world.story()
+    assert starts == 1
+
+
+def test_a_replica_that_was_healthy_for_long_starts_with_a_clean_record(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(ready_after_s=0.1, dies_after_s=100.0))
+    world.run(450)
+    assert max(one.replica.restarts for one in world.state.replicas()) == 1
+
+
+def test_scaling_up_and_down_keeps_the_revision(make_world, make_behaviour):
+    world = make_world()
+    behaviour = make_behaviour()
+    world.deploy(behaviour)
+    world.run(5)
+    image = world.state.deployment("m").wanted.image
+    kept = world.state.deployment("m").wanted.settings
+    for replicas in (4, 2, 1):
+        wanted = type(kept)(replicas=replicas)
+        accepted = world.state.deploy("m", image, wanted, generation=None, now_s=world.now_s)
+        assert accepted.revision == 1
+        world.run(20)
+        assert world.settled(), world.story()
+
+
+def test_stopping_ends_everything_and_forgets(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=3)
+    world.run(5)
+    world.state.delete("m", now_s=world.now_s)
+    world.run(40)
+    assert world.state.find("m") is None
+    assert world.processes == {}
+
+
+def test_a_third_revision_replaces_two_that_are_mixed(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=4)
+    world.run(5)
+    world.deploy(make_behaviour(ready_after_s=2.0), replicas=4)
+    world.run(5)
+    world.deploy(make_behaviour(), replicas=4)
+    world.run(60)
+    assert world.settled(), world.story()
+    assert world.state.deployment("m").serving.number == 3
+
+
+def test_the_dead_only_replica_is_replaced_while_its_successor_still_loads(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(ready_after_s=0.5))
+    world.run(5)
+    world.deploy(make_behaviour(ready_after_s=60.0))
+    world.run(2)
+    next(process for process in world.processes.values() if process.revision == 1).code = 137
+    world.run(2)
+    assert world.capacity() == 1, world.story()
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    broken=st.lists(st.sampled_from(["good", "slow", "dies", "never", "late death"]), min_size=4, max_size=4),
+    killed_share=st.sampled_from([0.0, 0.02, 0.2]),
+    crash_share=st.sampled_from([0.0, 0.05, 0.3]),
+)
+@IN_THE_SANDBOX
+def test_whatever_happens_it_converges(make_world, make_behaviour, seed, sizes, broken, killed_share, crash_share):
+    kinds = {
+        "good": make_behaviour(ready_after_s=0.5),
+        "slow": make_behaviour(ready_after_s=6.0, ends_after_term_s=30.0),
+        "dies": make_behaviour(ready_after_s=None, dies_after_s=0.7),
+        "never": make_behaviour(ready_after_s=None),
+        "late death": make_behaviour(ready_after_s=0.2, dies_after_s=3.0),
+    }
+    world = make_world(chance=random.Random(seed), crash_daemon_share=crash_share)
+    for size, kind in zip(sizes, broken, strict=False):
+        world.deploy(kinds[kind], replicas=size, ready_timeout_s=10.0, drain_s=4.0)
+        for _ in range(world.chance.randrange(1, 60)):
+            world.step()
+            world.pass_time(0.25)
+            if world.chance.random() < killed_share:
+                world.kill_one()
+    world.crash_daemon_share = 0.0
+    world.deploy(kinds["good"], replicas=sizes[-1], ready_timeout_s=10.0, drain_s=4.0)
+    world.run(240, tick_s=0.5)
+    assert world.settled(), world.story()
+    assert world.state.deployment("m").serving.settings.replicas == sizes[-1], world.story()
+    world.state.delete("m", now_s=world.now_s)
+    world.run(120, tick_s=0.5)
+    assert world.state.find("m") is None, world.story()
+    assert world.processes == {}
+
+
+def test_the_back_off_doubles_up_to_half_a_minute():
+    assert [back_off_s(each) for each in (0, 1, 2, 3, 4, 5, 6, 7, 99)] == [0, 0, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_surge_is_a_quarter_and_at_least_one():
+    assert [surge_of(each) for each in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
