@@ -107,6 +107,23 @@ class Trees:
             self._record(image, prepared)
         return prepared
 
+    def view(self, image: Image, prepared: Prepared) -> Path:
+        """A folder with `app` and `models` as the image has them, for runners that cannot mount.
+
+        Made of hard links on first use; the root itself when nothing of it is mounted. Raises as `prepare`.
+        """
+        if not prepared.mounts:
+            return prepared.root
+        view = self.root / "views" / image.digest.hex
+        if view.is_dir():
+            return view
+        with translated(self.root, f"lay out image {image.digest.short}"), self._locked():
+            if not view.is_dir():
+                self._sweep()
+                self._lay_out(image, image.digest.hex)
+                self._publish({image.digest.hex: view})
+        return view
+
     # -- what is there
 
     def _layer(self, layer: Layer) -> Path:
@@ -207,6 +224,19 @@ class Trees:
         above = [(self._layer(layer), tree) for layer, tree in zip(image.layers, trees, strict=True)][first:]
         plan = plan_mounts([(root, base), *above], _MOUNTED_TOPS)
         return Prepared(root, chain, plan.folders, plan.mounts)
+
+    def _lay_out(self, image: Image, name: str) -> None:
+        first = first_mounted(image.layers, [self._listed(layer) for layer in image.layers])
+        unfinished = self._unfinished(name)
+        unfinished.mkdir()
+        with opened_folder(unfinished) as folder:
+            os.fchmod(folder, 0o755)
+            for layer in image.layers[first:]:
+                with opened_folder(self._layer(layer)) as source:
+                    merge(source, folder)
+            for top in _MOUNTED_TOPS:
+                with _real_folder(folder, top) as made:
+                    os.fchmod(made, 0o755)
 
     def _listed(self, layer: Layer) -> Listing:
         if layer.kind not in _MOUNTED_KINDS:

@@ -1,0 +1,456 @@
+"""Replicas as sandboxed processes of this machine, run from unpacked layers. No daemon of its own, no root needed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from corten.core.digest import Digest
+from corten.core.events import Event, Listener, Phase, nobody
+from corten.core.home import Home
+from corten.core.image import Image
+from corten.core.platform import Platform
+from corten.engine.base import Observed, ReplicaSpec
+from corten.engine.folders import make_passable, make_private, passable
+from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
+from corten.engine.logs import keep_short, last_lines
+from corten.engine.plain import plain_process
+from corten.engine.process import parent, with_environment
+from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
+from corten.engine.sandbox import GID, RUN, UID, Bounds, Cell, Host, Sandbox
+from corten.errors import EngineError, UsageError
+from corten.store.layout import Layout
+from corten.store.trees import Prepared, Trees
+from corten.store.writing import translated
+
+__all__ = ["Embedded", "Sandbox", "SandboxProbe", "probe"]
+
+_SOCKET: Final = "s"
+# sun_path of unix(7) has 108 bytes with the terminating zero.
+_LONGEST_ADDRESS_BYTES: Final = 107
+_RESOLVER: Final = Path("/etc/resolv.conf")
+# bubblewrap writes the exit code a moment after its child is gone.
+_REPORT_S: Final = 0.5
+
+
+class Embedded:
+    """The engine that is built in. See `engine.base.Engine` for the verbs.
+
+    `sandbox` says what isolation is wanted; `bwrap` is bubblewrap's path (found on PATH by default). `listen` hears a
+    WARNING when replicas run without sandbox. Threads may call it at the same time; two objects (a daemon and its
+    successor) may work on the same home one after the other.
+    """
+
+    name: ClassVar[str] = "embedded"
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        bwrap: str | None = None,
+        sandbox: Sandbox = Sandbox.AUTO,
+        listen: Listener = nobody,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self._home = home
+        self._bwrap = bwrap or shutil.which("bwrap")
+        self._sandbox = sandbox
+        self._listen = listen
+        self._bounds = bounds or Bounds()
+        self._layout = Layout(home.store)
+        self._trees = Trees(self._layout, home.trees)
+        self._probed: SandboxProbe | None = None
+        # Held from the first note of a replica to the last: `list` must not take one that starts for a dead one.
+        self._lock = threading.RLock()
+
+    @classmethod
+    def from_env(cls, home: Home, env: Mapping[str, str], *, listen: Listener = nobody) -> Self:
+        """An engine as `CORTEN_SANDBOX` (auto, bwrap, none) and `CORTEN_BWRAP` (a path) say. Raises UsageError."""
+        text = env.get("CORTEN_SANDBOX") or Sandbox.AUTO.value
+        try:
+            sandbox = Sandbox(text)
+        except ValueError as error:
+            known = ", ".join(choice.value for choice in Sandbox)
+            raise UsageError("engine.bad_sandbox", f"no sandbox called `{text}`", why=f"known: {known}") from error
+        return cls(home, bwrap=env.get("CORTEN_BWRAP") or None, sandbox=sandbox, listen=listen)
+
+    # -- the verbs
+
+    def describe(self) -> Mapping[str, str]:
+        """What replicas are kept from here, for people."""
+        found = self._isolation()
+        if not found.works:
+            return {
+                "sandbox": f"none (plain process): {found.reason}",
+                "user": "uid 65532" if self._plain_host() is Host.NOBODY else "your own",
+                "network": "the machine's",
+            }
+        users = {
+            Host.NOBODY: "uid 65532, outside the sandbox too",
+            Host.CALLER: "uid 65532, outside the sandbox your own",
+            Host.ROOT: f"uid 65532, outside the sandbox root without capabilities ({self._home.root} is closed)",
+        }
+        return {
+            "sandbox": f"bubblewrap {found.version}",
+            "user": users[found.host or Host.CALLER],
+            "network": "none; with egress the machine's",
+            "system calls": "filtered by seccomp",
+            "files": "read-only root"
+            + ("" if found.features.sized_tmpfs else "; /tmp without a limit (bubblewrap is older than 0.7)"),
+        }
+
+    def prepare(self, image: Digest) -> None:
+        """Unpack an image's layers. Raises what `Trees.prepare` does, and EngineError for another platform."""
+        self._prepared(image)
+
+    def start(self, spec: ReplicaSpec) -> Observed:
+        """Start a replica; see `engine.base.Engine`. One that was started before is returned as it is."""
+        check_id(spec.id)
+        folder = self._folder(spec.id)
+        with self._lock:
+            if record := folder.read():
+                return self._same(record, spec, folder)
+        image, prepared = self._prepared(spec.image)
+        found = self._isolation()
+        with self._lock, translated(folder.path, f"start replica {spec.id}"):
+            record = self._note(spec, prepared, found, folder)
+            try:
+                if found.works:
+                    record = self._start_sandbox(record, spec, image, prepared, found)
+                else:
+                    record = self._start_plain(record, spec, image, prepared)
+            except BaseException:
+                self._forget(folder)
+                raise
+            return self._observe(record, folder)
+
+    def list(self) -> Sequence[Observed]:
+        """All replicas with a record, also of an earlier process; ends what a killed predecessor left half-started."""
+        with self._lock:
+            return [self._observe(record, folder) for folder, record in self._records()]
+
+    def terminate(self, replica_id: str) -> None:
+        """SIGTERM. A process that has no handler for it is ended at once: as PID 1 it would never see the signal."""
+        with self._lock:
+            folder, record = self._find(replica_id)
+            if record is None or not self._observe(record, folder).running:
+                return
+            record = folder.read() or record
+            if record.process is None:
+                return
+            if record.host is None or record.process.heeds(signal.SIGTERM):
+                record.process.send(signal.SIGTERM)
+                return
+            with translated(folder.path, f"end replica {replica_id}"):
+                folder.write(replace(record, ended=True))
+            record.process.kill()
+
+    def kill(self, replica_id: str) -> None:
+        """SIGKILL to the first process of the PID namespace: the kernel ends all others in it."""
+        with self._lock:
+            folder, record = self._find(replica_id)
+            if record is not None:
+                self._kill(record, folder)
+
+    def remove(self, replica_id: str) -> None:
+        """End it if it runs, then forget it. Repeated after a kill -9 in between, it goes on where it was."""
+        with self._lock:
+            folder, record = self._find(replica_id)
+            if record is not None:
+                self._kill(record, folder)
+            if folder.path.is_dir():
+                with translated(folder.path, f"remove replica {replica_id}"):
+                    self._forget(folder)
+
+    def logs(self, replica_id: str, *, tail: int = 100) -> Sequence[str]:
+        """The last lines; bytes that are no UTF-8 are shown as the replacement character."""
+        folder, _ = self._find(replica_id)
+        return last_lines(folder.log, tail)
+
+    # -- starting
+
+    def _prepared(self, digest: Digest) -> tuple[Image, Prepared]:
+        self._make_folders()
+        image = self._layout.image(digest)
+        _check_platform(image)
+        return image, self._trees.prepare(image)
+
+    def _note(self, spec: ReplicaSpec, prepared: Prepared, found: SandboxProbe, folder: ReplicaFolder) -> Record:
+        """Write down that a replica is about to start; its folder appears with the record in it."""
+        run = self._run(spec.id)
+        record = Record(
+            id=spec.id,
+            deployment=spec.deployment,
+            revision=spec.revision,
+            image=spec.image,
+            chain=prepared.chain,
+            token=secrets.token_hex(16),
+            address=_short_enough(run / _SOCKET),
+            host=found.host if found.works else None,
+        )
+        unfinished = self._home.replicas / f".new-{record.token}"
+        unfinished.mkdir(mode=0o700)
+        ReplicaFolder(unfinished).write(record)
+        unfinished.rename(folder.path)
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(mode=0o700)
+        if (found.host if found.works else self._plain_host()) is Host.NOBODY:
+            os.chown(run, UID, GID)
+        return record
+
+    def _start_sandbox(
+        self, record: Record, spec: ReplicaSpec, image: Image, prepared: Prepared, found: SandboxProbe
+    ) -> Record:
+        folder = self._folder(record.id)
+        noted = record
+
+        def started(launched: Launched) -> None:
+            nonlocal noted
+            noted = folder.write(replace(record, process=launched.process, watcher=launched.watcher))
+
+        cell = Cell(
+            root=prepared.root,
+            hostname=spec.id,
+            command=image.entrypoint,
+            working_dir=image.working_dir,
+            folders=prepared.folders,
+            mounts=prepared.mounts,
+            env=_environment(image, spec, record, f"{RUN}/{_SOCKET}"),
+            run=self._run(spec.id),
+            egress=spec.egress,
+            resolver=_RESOLVER.resolve() if spec.egress and _RESOLVER.exists() else None,
+        )
+        launch_sandbox(
+            found,
+            cell,
+            self._bounds,
+            image.platform,
+            marker=_marker(record),
+            log=folder.log,
+            status=folder.status_file,
+            started=started,
+        )
+        return noted
+
+    def _start_plain(self, record: Record, spec: ReplicaSpec, image: Image, prepared: Prepared) -> Record:
+        folder = self._folder(record.id)
+        view = self._trees.view(image, prepared)
+        env = _environment(image, spec, record, record.address)
+        plain = plain_process(image, prepared.root, view, env)
+        process = launch_plain(plain, self._bounds, log=folder.log, host=self._plain_host())
+        return folder.write(replace(record, process=process))
+
+    def _same(self, record: Record, spec: ReplicaSpec, folder: ReplicaFolder) -> Observed:
+        if (record.deployment, record.revision, record.image) == (spec.deployment, spec.revision, spec.image):
+            return self._observe(record, folder)
+        raise EngineError(
+            "engine.id_taken",
+            f"there is another replica `{spec.id}`",
+            where=str(folder.path),
+            why=f"of {record.deployment} r{record.revision}, image {record.image.short}",
+            hint="ids are used once",
+        )
+
+    # -- looking
+
+    def _observe(self, record: Record, folder: ReplicaFolder) -> Observed:
+        if record.exit_code is None and record.process is None:
+            record = self._adopt(record, folder)
+        running = record.exit_code is None and record.process is not None and record.process.alive
+        if not running and record.exit_code is None:
+            record = self._write(folder, replace(record, exit_code=self._exit_code(record, folder)))
+        if running:
+            with suppress(OSError):
+                keep_short(folder.log)
+        return Observed(
+            id=record.id,
+            deployment=record.deployment,
+            revision=record.revision,
+            running=running,
+            address=record.address,
+            pid=record.process.pid if running and record.process else 0,
+            exit_code=record.exit_code,
+        )
+
+    def _adopt(self, record: Record, folder: ReplicaFolder) -> Record:
+        """Find the process of a replica whose start was cut short. Only one that carries its token is its process."""
+        found = with_environment(_marker(record))
+        child = folder.status().child
+        first = next((process for process in found if process.pid == child), None)
+        if first is None and record.host is None and found:
+            first = min(found, key=lambda process: process.start_ticks)
+        if first is not None:
+            watcher = next((process for process in found if process.pid == parent(first.pid)), None)
+            return self._write(folder, replace(record, process=first, watcher=watcher))
+        for process in found:
+            process.kill()  # bubblewrap without a child: it cannot become a replica any more
+        return record
+
+    def _exit_code(self, record: Record, folder: ReplicaFolder) -> int:
+        """128 + signal for a signal's end, -1 when nobody saw it."""
+        if record.host is None:
+            code = reap(record.process.pid) if record.process else None
+            return -1 if code is None else code
+        deadline_s = time.monotonic() + _REPORT_S
+        while (code := folder.status().exit_code) is None and record.watcher and record.watcher.alive:
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(0.001)
+        if record.watcher:
+            reap(record.watcher.pid)
+        code = folder.status().exit_code
+        if code is None:
+            return -1
+        return 128 + signal.SIGTERM if record.ended and code == 128 + signal.SIGKILL else code
+
+    # -- ending
+
+    def _kill(self, record: Record, folder: ReplicaFolder) -> None:
+        if not self._observe(record, folder).running:
+            return
+        record = folder.read() or record
+        if record.process:
+            record.process.kill()
+        if record.host is None:
+            _kill_marked(_marker(record))
+        self._observe(record, folder)
+
+    def _forget(self, folder: ReplicaFolder) -> None:
+        """Remove a replica's folders; the record goes last, so that a removal cut short is seen and repeated."""
+        shutil.rmtree(self._run(folder.id), ignore_errors=True)
+        for path in folder.path.iterdir():
+            if path.name != "record.json":
+                path.unlink()
+        away = self._home.replicas / f".old-{secrets.token_hex(8)}"
+        folder.path.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+
+    # -- places
+
+    def _folder(self, replica_id: str) -> ReplicaFolder:
+        return ReplicaFolder(self._home.replicas / replica_id)
+
+    def _find(self, replica_id: str) -> tuple[ReplicaFolder, Record | None]:
+        folder = self._folder(check_id(replica_id))
+        return folder, folder.read()
+
+    def _records(self) -> Sequence[tuple[ReplicaFolder, Record]]:
+        try:
+            names = sorted(path.name for path in self._home.replicas.iterdir())
+        except FileNotFoundError:
+            return []
+        folders = [self._folder(name) for name in names if not name.startswith(".")]
+        return [(folder, record) for folder in folders if (record := folder.read()) is not None]
+
+    def _run(self, replica_id: str) -> Path:
+        return self._home.run / replica_id
+
+    def _make_folders(self) -> None:
+        with translated(self._home.root, "make Corten's folders"):
+            for path in (self._home.root, self._home.run, self._home.trees):
+                make_passable(path)
+            make_private(self._home.replicas)
+
+    # -- isolation
+
+    def _isolation(self) -> SandboxProbe:
+        """What was found out about the sandbox, once. Raises EngineError when one was insisted on and none works."""
+        with self._lock:
+            if self._probed is None:
+                self._probed = self._probe()
+            return self._probed
+
+    def _probe(self) -> SandboxProbe:
+        if self._sandbox is Sandbox.NONE:
+            found = SandboxProbe(works=False, reason="switched off by CORTEN_SANDBOX=none")
+        else:
+            hosts = default_hosts(os.geteuid())
+            found = probe(self._bwrap, hosts if self._passable() else hosts[-1:])
+        if found.works:
+            return found
+        if self._sandbox is Sandbox.BWRAP:
+            raise EngineError(
+                "engine.no_sandbox",
+                "replicas cannot be sandboxed on this machine",
+                why=found.reason,
+                hint="install bubblewrap (`apt-get install bubblewrap`), or allow plain processes: CORTEN_SANDBOX=auto",
+            )
+        message = f"replicas run WITHOUT a sandbox, as plain processes: {found.reason}"
+        self._listen(Event("sandbox", Phase.WARNING, message, {"sandbox": "none", "reason": found.reason}))
+        return found
+
+    def _passable(self) -> bool:
+        self._make_folders()
+        return passable(self._home.trees) and passable(self._home.run)
+
+    def _plain_host(self) -> Host | None:
+        return Host.NOBODY if os.geteuid() == 0 and self._passable() else None
+
+    def _write(self, folder: ReplicaFolder, record: Record) -> Record:
+        with suppress(OSError):  # disk full: what was seen is still true, and seen again next time
+            folder.write(record)
+        return record
+
+
+def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -> dict[str, str]:
+    """A replica's environment: the image's, then the deployment's, then what the contract says (ARCHITECTURE.md)."""
+    return {
+        "PATH": "/usr/local/bin:/usr/bin",
+        "HOME": "/tmp",  # noqa: S108 -- the replica's own
+        **image.env,
+        **spec.env,
+        "CORTEN_LISTEN": f"unix:{socket}",
+        "CORTEN_DEPLOYMENT": spec.deployment,
+        "CORTEN_REVISION": str(spec.revision),
+        "CORTEN_REPLICA": spec.id,
+        START_VARIABLE: record.token,
+    }
+
+
+def _marker(record: Record) -> str:
+    return f"{START_VARIABLE}={record.token}"
+
+
+def _kill_marked(marker: str) -> None:
+    """End all processes a plain one started, those that left its session too. Repeated: they may start others."""
+    for _ in range(100):
+        found = with_environment(marker)
+        if not found:
+            return
+        for process in found:
+            process.kill()
+            reap(process.pid)
+
+
+def _short_enough(address: Path) -> str:
+    text = str(address)
+    if len(os.fsencode(text)) > _LONGEST_ADDRESS_BYTES:
+        raise EngineError(
+            "engine.address_too_long",
+            f"the replica's socket would have too long a path: `{text}`",
+            why=f"{len(os.fsencode(text))} bytes, a unix socket may have {_LONGEST_ADDRESS_BYTES}",
+            hint="set CORTEN_HOME to a folder with a shorter path, or use shorter names",
+        )
+    return text
+
+
+def _check_platform(image: Image) -> None:
+    here = Platform.of_machine()
+    if image.platform.architecture != here.architecture or image.platform.os != here.os:
+        raise EngineError(
+            "engine.wrong_platform",
+            f"image `{image.digest.short}` is for {image.platform}",
+            why=f"this machine is {here}",
+            hint=f"corten build --platform {here}",
+        )
+    if not image.entrypoint:
+        raise EngineError("engine.no_entrypoint", f"image `{image.digest.short}` does not say what to run")
