@@ -39,7 +39,7 @@ def nowhere():
 
 def test_a_missing_model_names_its_neighbour(cold, folder, digits_model):
     shutil.copy(digits_model["paths"][0], folder / "digits.joblib")
-    error = refused(cold, "build", folder / "digit.joblib", code="source.missing", exit_code=2)
+    error = refused(cold, "build", folder / "digit.joblib", code="source.missing", exit_code=3)
     assert "digits.joblib" in error["hint"]
 
 

@@ -105,7 +105,7 @@ def test_podman_runs_it_as_nobody_read_only_without_capabilities_or_network(imag
     container = subprocess.run(
         [
             *storage, *PODMAN_RUN, "run", "--detach", *PODMAN_LIMITS, "--read-only", "--cap-drop", "all",
-            "--security-opt", "no-new-privileges", "--network", "none", "--tmpfs", "/tmp", "--cgroups=disabled",
+            "--security-opt", "no-new-privileges", "--network", "none", "--tmpfs", "/tmp",
             pulled.stdout.strip(),
         ],
         capture_output=True, text=True, timeout=100,
