@@ -15,13 +15,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from corten.build.remote import Access, Download, basic, host_of, without_credentials
 from corten.core.digest import Digest
 from corten.errors import CortenError, PolicyError, RemoteError, UsageError
 from corten.store.writing import BlobWriter, translated
+
+if TYPE_CHECKING:
+    # Imported when a connection is needed: 15 ms that a cached build need not spend.
+    import http.client
+    import ssl
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30.0
@@ -42,6 +47,7 @@ class Downloader:
         self._open: list[http.client.HTTPConnection] = []
         self._stopped = threading.Event()
         self._tls: ssl.SSLContext | None = None
+        self._submitted: dict[Digest, Future[Path]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -53,12 +59,15 @@ class Downloader:
             connection.close()
 
     def submit(self, download: Download) -> Future[Path]:
-        """Fetch in the background what is not there yet.
+        """Fetch in the background what is not there yet; asking again for the same digest gives the same future.
 
         The future's errors: RemoteError `build.download_failed`, PolicyError `build.hash_mismatch`, UsageError
         `build.offline`, CortenError `store.disk_full`.
         """
-        return self._pool.submit(self._fetch, download)
+        with self._lock:
+            if download.digest not in self._submitted:
+                self._submitted[download.digest] = self._pool.submit(self._fetch, download)
+            return self._submitted[download.digest]
 
     def _fetch(self, download: Download) -> Path:
         # A file that was damaged on disk is fetched again, never used.
@@ -73,6 +82,12 @@ class Downloader:
                 why="it would have to be downloaded, and --offline forbids it",
                 hint="build once without --offline",
             )
+        return self._from_network(download)
+
+    def _from_network(self, download: Download) -> Path:
+        import http.client
+        import ssl
+
         with translated(download.path, "keep a download"):
             download.path.parent.mkdir(parents=True, exist_ok=True)
         for delay_s in (*_RETRY_AFTER_S, None):
@@ -158,6 +173,8 @@ class Downloader:
         return kept[key]
 
     def _connect(self, split: SplitResult) -> http.client.HTTPConnection:
+        import http.client
+
         if split.scheme not in {"http", "https"} or not split.hostname:
             raise _refused(split.geturl(), "expected an http, https or file URL")
         proxy = self._proxy(split)
@@ -174,6 +191,8 @@ class Downloader:
     def _context(self) -> ssl.SSLContext:
         with self._lock:
             if self._tls is None:
+                import ssl
+
                 self._tls = ssl.create_default_context()
             return self._tls
 
@@ -208,6 +227,8 @@ def _pieces(stream: BinaryIO | http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _whole(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    import http.client
+
     yield from _pieces(response)
     # http.client takes a connection that breaks off for the end when it is read by pieces.
     if response.length:

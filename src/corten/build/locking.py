@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corten.build import lock as locks
 from corten.build import pylock
 from corten.build.debian.release import Release
+from corten.build.download import Downloader
 from corten.build.lock import Inputs, Lock
 from corten.build.pipeline import wheel_download
 from corten.build.pylock import Locked
@@ -25,20 +26,25 @@ _STEP = "lock"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a build may do about its lock: `frozen` forbids changing it, `offline` asking anybody, `anew` reusing it."""
+    """What a build may do about its lock.
+
+    `frozen` forbids changing it, `offline` asking anybody, `anew` reusing it; `dry` keeps a new one out of the project.
+    """
 
     frozen: bool = False
     offline: bool = False
     anew: bool = False
+    dry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where packages come from: the environment for uv, the Debian mirror."""
+    """Where packages come from: the environment for uv, the Debian mirror, what fetches them."""
 
     env: Mapping[str, str]
     mirror: str
     access: Access
+    downloads: Downloader
 
 
 def obtain(
@@ -57,7 +63,8 @@ def obtain(
 
     Raises UsageError `build.lock_outdated`, `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
     """
-    path = _place(inputs, beside, cache, sources)
+    kept = _in_cache(inputs, cache, sources)
+    path = beside if beside and (beside.exists() or os.access(beside.parent, os.W_OK)) else kept
     known = _known(path, cache)
     found = locks.fitting(known, inputs)
     if found and not rules.anew:
@@ -66,17 +73,15 @@ def obtain(
     _permitted(rules, path, beside, known)
     started_s = clock()
     listen(Event(_STEP, Phase.STARTED, f"resolving {len(inputs.requirements)} requirements"))
-    lock = _resolved(inputs, release, cache=cache, sources=sources, now_s=now_s, listen=listen)
+    lock = _resolved(inputs, release, cache=cache, sources=sources, dry=rules.dry, now_s=now_s, listen=listen)
     # Of locks in the cache each has a file of its own; a project's file holds one a platform.
-    locks.write(path, locks.with_lock(known, lock))
+    locks.write(kept if rules.dry else path, locks.with_lock(known, lock))
     figures = {"seconds": clock() - started_s, "wheels": len(lock.wheels), "debs": len(lock.debs), "path": str(path)}
     listen(Event(_STEP, Phase.DONE, f"{len(lock.wheels)} wheels, {len(lock.debs)} Debian packages", figures))
     return lock
 
 
-def _place(inputs: Inputs, beside: Path | None, cache: Path, sources: Sources) -> Path:
-    if beside and (beside.exists() or os.access(beside.parent, os.W_OK)):
-        return beside
+def _in_cache(inputs: Inputs, cache: Path, sources: Sources) -> Path:
     # Another index may have other versions; its password is no part of the question.
     described = {
         name: " ".join(without_credentials(word) for word in text.split())
@@ -116,7 +121,7 @@ def _permitted(rules: Rules, path: Path, beside: Path | None, known: tuple[Lock,
 
 
 def _resolved(
-    inputs: Inputs, release: Release, *, cache: Path, sources: Sources, now_s: float, listen: Listener
+    inputs: Inputs, release: Release, *, cache: Path, sources: Sources, dry: bool, now_s: float, listen: Listener
 ) -> Lock:
     from corten.build import debian
 
@@ -140,24 +145,22 @@ def _resolved(
             cache=cache,
             env=sources.env,
         )
+        # They are on their way while the base is still being resolved.
+        arriving = {
+            wheel.digest: sources.downloads.submit(wheel_download(wheel, cache))
+            for wheel in wheels
+            if not (dry and wheel.size_bytes)
+        }
         return Lock(
             inputs=inputs.key,
             platform=inputs.platform,
             release=inputs.release,
             python=inputs.python,
             debs=debs.result(),
-            wheels=_sized(wheels, cache, sources.access),
+            wheels=tuple(wheel if wheel.size_bytes else _sized(wheel, arriving[wheel.digest]) for wheel in wheels),
         )
 
 
-def _sized(wheels: tuple[Locked, ...], cache: Path, access: Access) -> tuple[Locked, ...]:
-    # Simple indexes tell no sizes; the wheels are needed anyway, and sizes decide how layers are grouped.
-    unknown = [wheel for wheel in wheels if not wheel.size_bytes]
-    if not unknown:
-        return wheels
-    from corten.build.download import Downloader
-
-    with Downloader(access) as downloader:
-        downloads = {wheel.digest: downloader.submit(wheel_download(wheel, cache)) for wheel in unknown}
-        sizes = {digest: download.result().stat().st_size for digest, download in downloads.items()}
-    return tuple(replace(wheel, size_bytes=wheel.size_bytes or sizes[wheel.digest]) for wheel in wheels)
+def _sized(wheel: Locked, arriving: Future[Path]) -> Locked:
+    # Simple indexes tell no sizes, and sizes decide how layers are grouped.
+    return replace(wheel, size_bytes=arriving.result().stat().st_size)

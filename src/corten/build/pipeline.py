@@ -17,6 +17,7 @@ import corten
 from corten.adapters.base import SourceFile
 from corten.build import runtime, wheel
 from corten.build.debian.release import Deb
+from corten.build.download import Downloader
 from corten.build.entry import Entry
 from corten.build.layer import LayerCache, cache_key, write_layer
 from corten.build.plan import Plan, WeightGroup, WheelGroup
@@ -49,6 +50,7 @@ class Workshop:
     layout: Layout
     cache: Path
     access: Access
+    downloads: Downloader
     offline: bool
     clock: Callable[[], float]
     listen: Listener
@@ -100,13 +102,11 @@ def fingerprint() -> str:
 
 
 def _make(jobs: Sequence[_Job], layers: LayerCache, shop: Workshop) -> dict[str, Made]:
-    from corten.build.download import Downloader
-
-    with Downloader(shop.access, offline=shop.offline) as downloader, _cancelling(_AT_ONCE) as pool:
+    with _cancelling(_AT_ONCE) as pool:
         futures: dict[str, Future[Made]] = {}
         # The largest first: what ends last decides, and large layers overlap with the downloads of the others.
         for job in sorted(jobs, key=lambda job: -job.size_bytes):
-            wheels = [(one, downloader.submit(wheel_download(one, shop.cache))) for one in job.wheels]
+            wheels = [(one, shop.downloads.submit(wheel_download(one, shop.cache))) for one in job.wheels]
             futures[job.key] = pool.submit(_make_one, job, wheels, layers, shop)
         done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
         for future in done:

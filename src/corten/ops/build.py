@@ -15,6 +15,7 @@ from typing import Any
 from corten.build import image as documents
 from corten.build import plan as planning
 from corten.build.debian.release import DEFAULT_MIRROR
+from corten.build.download import Downloader
 from corten.build.inspecting import inspect
 from corten.build.lock import Inputs
 from corten.build.locking import Rules, Sources, obtain
@@ -146,23 +147,24 @@ def build(
     steps = _Steps(listen)
     project = read_project(source, name=name, requirements=requirements, method=method, extra_files=extra_files)
     access = Access.from_env(env)
-    plan = _plan(
-        project,
-        platform or Platform.of_machine(),
-        home=home,
-        rules=Rules(frozen=locked, offline=offline, anew=upgrade),
-        sources=Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access),
-        example=example,
-        compression=compression,
-        now_s=now_s,
-        steps=steps,
-    )
-    if dry_run:
-        return Built(project.name, plan, project, None, seconds=steps.total_s, steps=dict(steps.seconds))
-    layout = Layout(home.store)
-    layout.sweep(now_s=now_s)
-    shop = Workshop(layout, home.cache, access, offline, time.perf_counter, steps.listen)
-    made = make_layers(plan, shop)
+    with Downloader(access, offline=offline) as downloads:
+        plan = _plan(
+            project,
+            platform or Platform.of_machine(),
+            home=home,
+            rules=Rules(frozen=locked, offline=offline, anew=upgrade, dry=dry_run),
+            sources=Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads),
+            example=example,
+            compression=compression,
+            now_s=now_s,
+            steps=steps,
+        )
+        if dry_run:
+            return Built(project.name, plan, project, None, seconds=steps.total_s, steps=dict(steps.seconds))
+        layout = Layout(home.store)
+        layout.sweep(now_s=now_s)
+        shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
+        made = make_layers(plan, shop)
     image = _assemble(plan, made, layout, steps)
     return Built(
         name=project.name,
