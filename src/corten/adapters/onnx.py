@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.onnx_file import OnnxFile, is_onnx, read_onnx
+from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.errors import UsageError
@@ -60,15 +61,10 @@ class Onnx:
                 where=str(path),
                 hint="leave `method` out: all outputs are answered",
             )
-        extra = tuple(
-            SourceFile(path.parent / name, name.as_posix())
-            for name in source.extra_files
-            if name.as_posix() not in model.external
-        )
         return Inspection(
             adapter=self.name,
             requirements=source.requirements or ("onnxruntime", "numpy"),
-            weights=(SourceFile(path, path.name), *_external_files(path, model), *extra),
+            weights=once_each((SourceFile(path, path.name), *_external_files(path, model), *declared(source))),
             schema=Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs),
             notes=tuple(_notes(path, model)),
             warnings=tuple(_warnings(model)),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from corten.adapters.base import Inspection, Source, SourceFile
 from corten.adapters.py_files import Code, collect, declared_requirements, inferred_requirements
 from corten.adapters.py_source import check_contract, parse, served_class, static_schema
+from corten.adapters.weights import declared, once_each, visible
 from corten.core.model import ModelSpec
 from corten.errors import UsageError
 
@@ -52,7 +53,7 @@ class PyClass:
                 hint="rename the method to `predict`",
             )
         code = collect(path)
-        weights = tuple(_weights(source, path.parent))
+        weights = once_each((*_model_files(path.parent), *declared(source)))
         requirements, notes, warnings = _requirements(source, code)
         named = {Path(file.name).name for file in code.files}
         return Inspection(
@@ -78,56 +79,11 @@ class PyClass:
         return PyModel(make_instance(spec.entry, models, app))
 
 
-def _weights(source: Source, folder: Path) -> Iterator[SourceFile]:
-    """The files of `model/`, and those declared, each under one name only."""
-    seen: dict[str, Path] = {}
-    for file, name in [*_model_files(folder), *_declared_files(source, folder)]:
-        if seen.setdefault(name, file) == file:
-            continue
-        raise UsageError(
-            "adapter.duplicate_file",
-            f"two files would be /models/{name}",
-            where=str(file),
-            why=f"the other: {seen[name]}",
-        )
-    yield from (SourceFile(file, name) for name, file in sorted(seen.items()))
-
-
-def _model_files(folder: Path) -> Iterator[tuple[Path, str]]:
+def _model_files(folder: Path) -> Iterator[SourceFile]:
     base = folder / MODEL_FOLDER
     # A package called `model` is code.
     if base.is_dir() and not (base / "__init__.py").exists():
-        for file in _visible_files(base):
-            yield file, file.relative_to(base).as_posix()
-
-
-def _declared_files(source: Source, folder: Path) -> Iterator[tuple[Path, str]]:
-    for extra in source.extra_files:
-        place = folder / extra
-        if extra.is_absolute() or ".." in extra.parts:
-            raise UsageError(
-                "adapter.unsafe_path",
-                f"`{extra}` is not below the source's folder",
-                where=str(place),
-                hint="copy it there, or link to it",
-            )
-        if place.is_dir():
-            for file in _visible_files(place):
-                yield file, file.relative_to(folder).as_posix()
-        elif place.is_file():
-            yield place, extra.as_posix()
-        else:
-            raise UsageError("adapter.missing_weights", f"`{extra}` is not there", where=str(place))
-
-
-def _visible_files(folder: Path) -> Iterator[Path]:
-    for item in sorted(folder.iterdir()):
-        if item.name.startswith(".") or item.name == "__pycache__":
-            continue
-        if item.is_dir():
-            yield from _visible_files(item)
-        elif item.is_file():
-            yield item
+        yield from (SourceFile(file, file.relative_to(base).as_posix()) for file in visible(base))
 
 
 def _requirements(source: Source, code: Code) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

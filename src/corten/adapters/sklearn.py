@@ -14,6 +14,7 @@ from corten.adapters.sklearn_facts import Facts, default_method, facts_of, schem
 from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
 from corten.adapters.unpickle import load_pickle, refused
+from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.errors import PolicyError, UsageError
@@ -62,7 +63,7 @@ class Sklearn:
         return Inspection(
             adapter=self.name,
             requirements=source.requirements or requirements,
-            weights=(SourceFile(path, path.name), *_extra(source)),
+            weights=once_each((SourceFile(path, path.name), *declared(source))),
             method=method,
             schema=schema_of(facts, method),
             notes=tuple(_notes(contents, facts, method)),
@@ -78,11 +79,6 @@ class Sklearn:
             warnings.simplefilter("ignore")
             estimator = _load_skops(path) if is_skops(path) else load_pickle(path)
         return SklearnModel(estimator, spec.method, spec.schema)
-
-
-def _extra(source: Source) -> tuple[SourceFile, ...]:
-    folder = source.path.parent
-    return tuple(SourceFile(folder / extra, extra.as_posix()) for extra in source.extra_files)
 
 
 def _check_globals(contents: Contents, path: Path) -> None:
