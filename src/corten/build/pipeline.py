@@ -168,7 +168,7 @@ def _base(plan: Plan, shop: Workshop) -> _Job:
 
 
 def _fetched(debs: Sequence[Deb], shop: Workshop) -> tuple[Path, ...]:
-    from corten.build.debian.fetch import deb_path, fetch
+    from corten.build.debian.fetcher import deb_path, fetch
 
     if shop.offline and (missing := [deb for deb in debs if not deb_path(shop.cache, deb).is_file()]):
         raise UsageError(

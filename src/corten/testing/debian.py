@@ -11,8 +11,9 @@ import io
 import lzma
 import tarfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -159,7 +160,8 @@ def _date(at_s: float) -> str:
 
 @dataclass(slots=True)
 class MirrorServer:
-    """A running HTTP server of `files`. `faults` are used up one a request: a status, "reset" or "cut" (half a body).
+    """A running HTTP server of `files`. `faults` are used up one a request: a status, "reset", "cut" (half a body)
+    or "drip" (a byte at a time).
 
     `requests` are the paths asked for, `connections` counts accepted connections.
     """
@@ -181,6 +183,9 @@ class _Server(ThreadingHTTPServer):
         self.mirror.connections += 1
         super().process_request(request, client_address)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that refuses what it gets hangs up."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -197,6 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = mirror.faults.pop(0) if mirror.faults else None
         if fault == "reset":
             self.close_connection = True
+        elif fault == "drip":
+            self._drip(mirror.files[path])
         elif isinstance(fault, int):
             self._answer(fault, b"no")
         elif path in mirror.redirects:
@@ -209,6 +216,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self._answer(200, mirror.files[path])
+
+    def _drip(self, data: bytes) -> None:
+        self._answer(200, b"", length=len(data))
+        self.close_connection = True
+        with suppress(OSError):  # the client is meant to hang up
+            for byte in data[:200]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.01)
 
     def _answer(self, status: int, data: bytes, *, length: int | None = None, **headers: str) -> None:
         self.send_response(status)

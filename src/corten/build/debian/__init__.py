@@ -18,9 +18,9 @@ from corten.build.debian.release import (
 )
 
 if TYPE_CHECKING:
-    from corten.build.debian.fetch import fetch
+    from corten.build.debian.fetcher import fetch
     from corten.build.debian.mirror import Patience
-    from corten.build.debian.resolve import resolve
+    from corten.build.debian.resolver import resolve
 
 __all__ = [
     "DEFAULT_MIRROR",
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 # Imported when first used (PEP 562): http.client and the resolver cost 45 ms, and a build that is locked and cached
-# needs neither.
-_LAZY = {"fetch": "fetch", "Patience": "mirror", "resolve": "resolve"}
+# needs neither. The modules have other names than the functions: importing one sets its name on this package.
+_LAZY = {"fetch": "fetcher", "Patience": "mirror", "resolve": "resolver"}
 
 
 def __getattr__(name: str) -> Any:

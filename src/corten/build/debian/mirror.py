@@ -50,7 +50,8 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         # Only what has arrived is asked for: read(n) would wait for all n bytes, however slowly they drip, and would
         # take a connection that broke off for the end.
-        while there := self._response.peek():
+        # (Asked for at the end of a body of known length, it would wait for the next answer.)
+        while self._response.length != 0 and (there := self._response.peek()):
             yield self._response.read(len(there))
             if time.monotonic() > self._deadline_s:
                 raise TimeoutError("the transfer took too long")
