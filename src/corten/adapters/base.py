@@ -45,6 +45,7 @@ class SourceFile:
 class Inspection:
     """What an adapter found out about a source without running it.
 
+    `requirements` are what the files say; the builder puts the declared ones over them, by name.
     `notes` say what was seen and what was inferred from it, for people; `warnings` what may go wrong.
     `python` is the minor version the model was made with ("3.11"), empty when the file does not tell.
     """

@@ -63,7 +63,7 @@ class Onnx:
             )
         return Inspection(
             adapter=self.name,
-            requirements=source.requirements or ("onnxruntime", "numpy"),
+            requirements=("onnxruntime", "numpy"),
             weights=once_each((SourceFile(path, path.name), *_external_files(path, model), *declared(source))),
             schema=Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs),
             notes=tuple(_notes(path, model)),

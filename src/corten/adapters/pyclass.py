@@ -87,12 +87,15 @@ def _model_files(folder: Path) -> Iterator[SourceFile]:
 
 
 def _requirements(source: Source, code: Code) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Requirements, notes and warnings: what was declared, else what the imports say."""
-    if source.requirements:
-        return source.requirements, ("requirements as declared",), ()
-    declared = declared_requirements(source.path.absolute().parent)
-    if declared is not None:
-        lines, where = declared
+    """Requirements, notes and warnings: what the files beside it say, else what the imports say.
+
+    The builder puts the lines declared elsewhere (`corten.toml`, `--requirement`) over these, by name.
+    """
+    listed = declared_requirements(source.path.absolute().parent)
+    if listed is not None:
+        lines, where = listed
         return lines, (f"requirements from {where}",), ()
+    if source.requirements:
+        return (), ("requirements as declared",), ()
     lines, warnings = inferred_requirements(code.imports)
     return lines, (f"requirements inferred from imports: {', '.join(lines) or 'none'}",), warnings

@@ -62,7 +62,7 @@ class Sklearn:
         requirements, pinned = _requirements(contents, facts)
         return Inspection(
             adapter=self.name,
-            requirements=source.requirements or requirements,
+            requirements=requirements,
             weights=once_each((SourceFile(path, path.name), *declared(source))),
             method=method,
             schema=schema_of(facts, method),
