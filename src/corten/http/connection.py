@@ -39,6 +39,10 @@ class Phase(Enum):
     LINGERING = "lingering"  # the last answer is sent; what still comes is dropped
 
 
+# Names of this module are found faster than members of a class, and these are asked for with every piece of data.
+_IDLE, _HEAD, _BODY, _CLOSING, _LINGERING = Phase
+
+
 class _RefusedError(Exception):
     """Ends parsing from inside a callback."""
 
@@ -48,11 +52,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_chunk_bytes",
         "_congested",
         "_expects",
         "_half_closed",
+        "_head_bytes",
         "_headers",
         "_keep_alive",
+        "_limits",
         "_method",
         "_parser",
         "_queue",
@@ -72,8 +79,9 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._limits = server.limits
         self.lost = False
-        self.phase = Phase.IDLE
+        self.phase = _IDLE
         self.since_s = server.now_s  # when the phase began
         self.stalled_s: float | None = None  # since when the client does not read
         self._queue: deque[Request] = deque()  # requests without a complete answer, oldest first
@@ -85,7 +93,9 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._target = b""
         self._body: bytes | bytearray = b""
-        self._size_bytes = 0  # of the head while it is read, then of the body
+        self._chunk_bytes = 0  # of the piece of data being parsed
+        self._head_bytes = 0  # of the pieces before it, while a head is read
+        self._size_bytes = 0  # of the body
         self._silent_bytes = 0  # received since the last byte of body
         self._method = b""
         self._version = "1.1"
@@ -110,8 +120,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
-        if self.phase is Phase.LINGERING or self.phase is Phase.CLOSING:
+        phase = self.phase
+        if phase is _LINGERING or phase is _CLOSING:
             return
+        self._chunk_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -120,9 +132,9 @@ class Connection(asyncio.Protocol):
         except HttpParserError as error:
             self._parse_failed(error)
         else:
-            if self.phase is not Phase.IDLE:
-                self._check_partial(len(data))
-            if len(self._queue) > self.server.limits.pipelined:
+            if self.phase is not _IDLE:
+                self._check_partial()
+            if len(self._queue) > self._limits.pipelined:
                 self._pause()
 
     def eof_received(self) -> bool:
@@ -130,7 +142,7 @@ class Connection(asyncio.Protocol):
         self._half_closed = True
         if not self._queue or any(request.watched for request in self._queue):
             return False
-        self._enter(Phase.CLOSING)
+        self._enter(_CLOSING)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -159,13 +171,12 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Part of httptools' protocol."""
-        if self.phase is not Phase.IDLE:  # a pipelined request behind one that closes
+        if self.phase is not _IDLE:  # a pipelined request behind one that closes
             raise _RefusedError
-        self._enter(Phase.HEAD)
+        self.phase = _HEAD
+        self.since_s = self.server.now_s
         self._headers = []
         self._target = b""
-        self._body = b""
-        self._size_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Part of httptools' protocol; comes in pieces."""
@@ -173,29 +184,25 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Part of httptools' protocol. Trailers come here too, after the head; they are dropped."""
-        if self.phase is Phase.HEAD:
+        if self.phase is _HEAD:
             self._headers.append((name, value))
-            self._size_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         """Part of httptools' protocol."""
-        limits = self.server.limits
         parser = self._parser
         self._keep_alive = parser.should_keep_alive()
         self._method = parser.get_method()
         self._version = parser.get_http_version()
-        if self._size_bytes + len(self._target) > limits.header_bytes or len(self._headers) > limits.headers:
-            self._stop(431, "http.headers_too_large", _too_large_head(limits.header_bytes, limits.headers))
         self._check_head()
-        self._enter(Phase.BODY)
-        self._size_bytes = self._silent_bytes = 0
+        self.phase = _BODY
+        self._head_bytes = self._size_bytes = self._silent_bytes = 0
 
     def on_body(self, piece: bytes) -> None:
         """Part of httptools' protocol."""
         self._size_bytes += len(piece)
         self._silent_bytes = 0
-        if self._size_bytes > self.server.limits.body_bytes:
-            self._stop(413, "http.body_too_large", _too_large_body(self.server.limits.body_bytes))
+        if self._size_bytes > self._limits.body_bytes:
+            self._stop(413, "http.body_too_large", _too_large_body(self._limits.body_bytes))
         if not self._body:
             self._body = piece
             return
@@ -208,20 +215,11 @@ class Connection(asyncio.Protocol):
         """Part of httptools' protocol."""
         if self._parser.should_upgrade():
             return
-        server = self.server
-        request = Request(
-            self,
-            self._method,
-            self._target,
-            self._headers,
-            self._body,
-            keep_alive=self._keep_alive,
-            version=self._version,
-            received_s=server.now_s,
-        )
+        request = Request(self, self._method, self._target, self._headers, self._body, self._keep_alive, self._version)
         self._body = b""
-        self._enter(Phase.IDLE if self._keep_alive else Phase.CLOSING)
+        self.phase = _IDLE if self._keep_alive else _CLOSING
         self._queue.append(request)
+        server = self.server
         server.in_flight += 1
         server.handle(request)
 
@@ -233,16 +231,28 @@ class Connection(asyncio.Protocol):
         """Send a whole answer, or keep it until those before it are sent."""
         if self.lost:
             return
-        close = self._closes(request)
-        head = self.server.heads.start(status, content_type)
-        more = encode_headers(headers) if headers else b""
-        if close or request.version == "1.0":
-            more += _connection_header(close=close)
-        if status in BODILESS:
-            self._send(request, b"%b%b\r\n" % (head, more), b"")
+        server = self.server
+        head = server.heads.start(status, content_type)
+        if headers:
+            head += encode_headers(headers)
+        last_and_stays = len(self._queue) == 1 and self.phase is _IDLE and not server.draining
+        if last_and_stays and request.version == "1.1" and status not in BODILESS and request.wants_body:
+            # The usual answer: what follows would do the same in more steps.
+            self._write(b"%bContent-Length: %d\r\n\r\n" % (head, len(body)), body)
+            self._queue.popleft()
+            server.in_flight -= 1
+            self.since_s = server.now_s
+            if self._congested:
+                self._unpause()
             return
-        sized = b"%b%bContent-Length: %d\r\n\r\n" % (head, more, len(body))
-        self._send(request, sized, body if request.wants_body else b"")
+        close = self._closes(request)
+        if close or request.version == "1.0":
+            head += _connection_header(close=close)
+        if status in BODILESS:
+            self._send(request, head + b"\r\n", b"")
+        else:
+            sized = b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
+            self._send(request, sized, body if request.wants_body else b"")
 
     def begin_stream(
         self, request: Request, status: int, content_type: str, headers: HeaderPairs, *, chunked: bool
@@ -287,7 +297,7 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether something is owed to this client: an answer, or the rest of its request is on its way."""
-        return bool(self._queue) or self.phase is Phase.HEAD or self.phase is Phase.BODY or self._unsent()
+        return bool(self._queue) or self.phase is _HEAD or self.phase is _BODY or self._unsent()
 
     def close(self) -> None:
         """Close when what was written is sent."""
@@ -303,21 +313,21 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now_s: float) -> None:
         """End what takes too long. Called once a second."""
-        limits = self.server.limits
+        limits = self._limits
         for_s = now_s - self.since_s
         if self.stalled_s is not None and now_s - self.stalled_s > limits.write_s:
             self.abort()
-        elif self.phase is Phase.IDLE:
+        elif self.phase is _IDLE:
             if for_s > limits.idle_s and not self._queue:
                 self.close()
-        elif self.phase is Phase.HEAD:
+        elif self.phase is _HEAD:
             if for_s > limits.header_s:
                 self._refuse(408, "http.slow_headers", f"headers took more than {limits.header_s:g} s")
-        elif self.phase is Phase.BODY:
+        elif self.phase is _BODY:
             allowed_s = limits.body_s + self._size_bytes / limits.body_rate_bytes_s
             if for_s > allowed_s and not self._congested:
                 self._refuse(408, "http.slow_body", f"the body took more than {allowed_s:.0f} s")
-        elif self.phase is Phase.LINGERING and for_s > LINGER_S:
+        elif self.phase is _LINGERING and for_s > LINGER_S:
             self.abort()
 
     # Inside
@@ -331,53 +341,66 @@ class Connection(asyncio.Protocol):
         raise _RefusedError
 
     def _check_head(self) -> None:
+        limits = self._limits
+        headers = self._headers
+        if len(headers) > limits.headers or self._head_is_too_large():
+            self._stop(431, "http.headers_too_large", _too_large_head(limits.header_bytes, limits.headers))
         hosts = 0
         self._expects = False
-        for name, value in self._headers:
-            lower = name.lower()
-            if lower == b"host":
-                hosts += 1
-            elif lower == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                self._stop(501, "http.transfer_coding", "the only transfer coding known here is `chunked`")
-            elif lower == b"content-length" and int(value) > self.server.limits.body_bytes:
-                self._stop(413, "http.body_too_large", _too_large_body(self.server.limits.body_bytes))
-            elif lower == b"expect" and value.lower() == b"100-continue":
-                self._expects = self._version == "1.1"
+        for name, value in headers:
+            # By length first: most names are none of these.
+            match len(name):
+                case 4 if name.lower() == b"host":
+                    hosts += 1
+                case 14 if name.lower() == b"content-length" and int(value) > limits.body_bytes:
+                    self._stop(413, "http.body_too_large", _too_large_body(limits.body_bytes))
+                case 17 if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                    self._stop(501, "http.transfer_coding", "the only transfer coding known here is `chunked`")
+                case 6 if name.lower() == b"expect" and value.lower() == b"100-continue":
+                    self._expects = self._version == "1.1"
+                case _:
+                    pass
         if hosts != 1 and (hosts or self._version == "1.1"):
             self._stop(400, "http.host", "a request must have one Host header")
         if self._version not in {"1.1", "1.0"}:
             self._stop(505, "http.version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
 
+    def _head_is_too_large(self) -> bool:
+        limit_bytes = self._limits.header_bytes
+        if self._head_bytes + self._chunk_bytes <= limit_bytes:
+            return False  # whatever part of it was the head
+        return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers) > limit_bytes
+
     def _parse_failed(self, error: HttpParserError) -> None:
-        if self.phase is Phase.CLOSING or self.phase is Phase.LINGERING:
+        if self.phase is _CLOSING or self.phase is _LINGERING:
             return  # it came behind a request that closes the connection
         refusal = self._refusal or (400, "http.malformed", f"not HTTP/1.1: {error}")
         self._refuse(*refusal)
 
-    def _check_partial(self, received_bytes: int) -> None:
+    def _check_partial(self) -> None:
         """Look after a request that is not complete: bound what is kept of it, and answer `Expect`."""
-        limits = self.server.limits
-        if self.phase is Phase.HEAD:
+        limits = self._limits
+        if self.phase is _HEAD:
             # Pieces of one unfinished header stay in the parser, so they are counted as received.
-            self._silent_bytes += received_bytes
-            if self._silent_bytes > limits.header_bytes:
+            self._head_bytes += self._chunk_bytes
+            if self._head_bytes > limits.header_bytes:
                 message = _too_large_head(limits.header_bytes, limits.headers)
                 self._refuse(431, "http.headers_too_large", message)
-        elif self.phase is Phase.BODY:
+        elif self.phase is _BODY:
             if self._expects and not self._queue:
                 self._expects = False
                 if self._size_bytes == 0:
                     self._transport.write(CONTINUE)
-            # Trailers and chunk extensions are bytes that bring no body.
-            self._silent_bytes += received_bytes
-            if self._silent_bytes > limits.header_bytes + received_bytes:
+            # Trailers and chunk extensions are bytes that bring no body. The piece in hand may have brought some.
+            if self._silent_bytes > limits.header_bytes:
                 self._refuse(431, "http.trailers_too_large", "too much between the pieces of the body")
+            self._silent_bytes += self._chunk_bytes
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer what cannot become a request, after the answers that are owed; the connection ends with it."""
-        self._enter(Phase.CLOSING)
+        self._enter(_CLOSING)
         self.server.refused(status, code)
-        request = Request(self, b"", b"", [], b"", keep_alive=False, version="1.1", received_s=self.server.now_s)
+        request = Request(self, b"", b"", [], b"", False, "1.1")
         self._queue.append(request)
         self.server.in_flight += 1
         request.respond(status, error_body(code, message), JSON)
@@ -386,7 +409,7 @@ class Connection(asyncio.Protocol):
         if not request.keep_alive or self._half_closed:
             return True
         # The last answer owed is the one that says so: those pipelined behind it would be lost.
-        return self.server.draining and self._queue[-1] is request and self.phase is Phase.IDLE
+        return self.server.draining and self._queue[-1] is request and self.phase is _IDLE
 
     def _send(self, request: Request, head: bytes, body: bytes | bytearray) -> None:
         queue = self._queue
@@ -423,16 +446,16 @@ class Connection(asyncio.Protocol):
     def _all_answered(self, last: Request) -> None:
         if self.lost:
             return
-        draining = self.server.draining and self.phase is Phase.IDLE
+        draining = self.server.draining and self.phase is _IDLE
         if self._half_closed:
             self.close()
-        elif not last.keep_alive or self.phase is Phase.CLOSING or draining:
+        elif not last.keep_alive or self.phase is _CLOSING or draining:
             self._linger()
-        elif self.phase is Phase.IDLE:
+        elif self.phase is _IDLE:
             self.since_s = self.server.now_s
 
     def _linger(self) -> None:
-        self._enter(Phase.LINGERING)
+        self._enter(_LINGERING)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -444,7 +467,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _unpause(self) -> None:
-        if self.lost or self.stalled_s is not None or len(self._queue) > self.server.limits.pipelined:
+        if self.lost or self.stalled_s is not None or len(self._queue) > self._limits.pipelined:
             return
         if self._congested:
             self._congested = False

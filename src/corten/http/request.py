@@ -21,8 +21,7 @@ _METHODS = {name.encode(): name for name in ("GET", "POST", "HEAD", "PUT", "DELE
 class Request:
     """A whole request. Made by the server; all methods must be called on the loop's thread.
 
-    `target` is the request target as received (ASCII), `raw_headers` its header lines in order, `body` bytes-like,
-    `received_s` the server's coarse clock (loop time, at most a second old) when the request was complete.
+    `target` is the request target as received (ASCII), `raw_headers` its header lines in order, `body` bytes-like.
     """
 
     __slots__ = (
@@ -35,23 +34,20 @@ class Request:
         "keep_alive",
         "out",
         "raw_headers",
-        "received_s",
         "started",
         "target",
         "version",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - by position: made for every request
         self,
         connection: Connection,
         method: bytes,
         target: bytes,
         raw_headers: list[tuple[bytes, bytes]],
         body: bytes | bytearray,
-        *,
-        keep_alive: bool,
+        keep_alive: bool,  # noqa: FBT001
         version: str,
-        received_s: float,
     ) -> None:
         self._connection = connection
         self._method = method
@@ -62,7 +58,6 @@ class Request:
         self.body = body
         self.keep_alive = keep_alive
         self.version = version
-        self.received_s = received_s
         self.started = False  # an answer was begun
         self.done = False  # an answer is complete
         self.out: list[bytes] | None = None  # what waits for the answers before it (pipelining)
@@ -125,8 +120,9 @@ class Request:
         headers: HeaderPairs = (),
     ) -> None:
         """Answer. Once: a second answer raises RuntimeError. Nothing happens if the client is gone."""
-        self._begin()
-        self.done = True
+        if self.started:
+            self._begin()
+        self.started = self.done = True
         self._connection.answer(self, status, body, content_type, headers)
 
     def respond_json(self, status: int, value: Any, headers: HeaderPairs = ()) -> None:

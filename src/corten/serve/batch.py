@@ -19,7 +19,10 @@ from corten.serve.worker import Worker
 _FAST_S = 0.001
 _SLOW_S = 0.002  # twice the other, so that a model between them does not go to and fro
 _CALLS_TO_TRUST = 32  # in the thread before it may come back to the loop
+_QUICK_ONES = 8  # of them that must be fast: waiting for the loop's thread is part of what is measured there
 _WEIGHT = 0.2  # of the newest call in the running mean
+_LONGEST_INLINE_S = 0.05
+_SLOW_IN_A_ROW = 3
 _LONGEST_RETRY_S = 60
 
 
@@ -79,6 +82,7 @@ class Batcher:
         self._call_s = call_s  # running mean of a call, first as measured while warming up
         self._jobs_a_call = 1.0
         self._recent_s: deque[float] = deque(maxlen=_CALLS_TO_TRUST)
+        self._slow_in_a_row = 0
         self.inline = not runner.pinned and call_s < _FAST_S
 
     @property
@@ -155,7 +159,8 @@ class Batcher:
                 break
             queue.popleft()
             self._queued_bytes -= job.size_bytes
-            if job.answered or not self._hooks.wanted(job):
+            # In the thread's case the wait is long enough for clients to leave.
+            if job.answered or not (self.inline or self._hooks.wanted(job)):
                 continue
             jobs.append(job)
             rows += inputs.rows
@@ -167,14 +172,16 @@ class Batcher:
         self._call_s += _WEIGHT * (model_s - self._call_s)
         self._jobs_a_call += _WEIGHT * (jobs - self._jobs_a_call)
         if self.inline:
-            if self._call_s > _SLOW_S:
+            # One slow call may be the machine's doing; three are the model's.
+            self._slow_in_a_row = self._slow_in_a_row + 1 if model_s > _SLOW_S else 0
+            if self._slow_in_a_row >= _SLOW_IN_A_ROW or model_s > _LONGEST_INLINE_S:
                 self.inline = False
                 self._recent_s.clear()
         elif not self._runner.pinned:
             self._recent_s.append(model_s)
-            # The least of many: waiting for the loop's thread is part of what is measured in the worker.
-            if len(self._recent_s) == _CALLS_TO_TRUST and min(self._recent_s) < _FAST_S and self._call_s < _SLOW_S:
-                self.inline = True
+            if len(self._recent_s) == _CALLS_TO_TRUST and max(self._recent_s) < _LONGEST_INLINE_S:
+                self.inline = sorted(self._recent_s)[_QUICK_ONES] < _FAST_S
+                self._slow_in_a_row = 0
 
     def _retry_after_s(self) -> int:
         seconds = math.ceil(len(self._queue) * self._call_s / max(self._jobs_a_call, 1.0))

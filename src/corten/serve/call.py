@@ -13,41 +13,39 @@ _JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencode
 
 
 class Call:
-    """A request to `/predict`; `started_s` is loop time, `request_id` the caller's (empty without one)."""
+    """A request to `/predict`; `started_s` is loop time, `request_id` the caller's (empty without one).
 
-    __slots__ = ("content_type", "request", "request_id", "started_s")
+    `declares_json`: whether the body is declared to be plain JSON, or as something clients say when they mean it.
+    """
+
+    __slots__ = ("declares_json", "reply_headers", "request", "request_id", "started_s")
 
     def __init__(self, request: Request, started_s: float) -> None:
         self.request = request
         self.started_s = started_s
         self.request_id = ""
-        self.content_type = b""
-        # All headers once, and only the two that matter: a dict of them would cost more than the parse.
+        self.declares_json = True
+        # All headers once, and only those that matter: a dict of them would cost more than the parse.
         for name, value in request.raw_headers:
-            if len(name) == 12:
+            size = len(name)
+            if size == 12:
                 lower = name.lower()
                 if lower == b"x-request-id":
                     self.request_id = _clean_id(value)
-                elif lower == b"content-type":
-                    self.content_type = value
-
-    @property
-    def declares_json(self) -> bool:
-        """Whether the body is declared to be JSON, or as something clients say when they mean it."""
-        kind = self.content_type
-        if kind in _JSON_TYPES:
-            return True
-        kind = kind.partition(b";")[0].strip().lower()
-        return kind in _JSON_TYPES or kind.endswith(b"+json")
-
-    @property
-    def reply_headers(self) -> tuple[tuple[str, str], ...]:
-        """Headers of the answer: the caller's request id, given back."""
-        return (("X-Request-Id", self.request_id),) if self.request_id else ()
+                elif lower == b"content-type" and value not in _JSON_TYPES:
+                    self.declares_json = self.declares_json and _is_json(value)
+            elif size == 16 and name.lower() == b"content-encoding":
+                self.declares_json = False
+        # The caller's request id is given back.
+        self.reply_headers: tuple[tuple[str, str], ...] = (
+            (("X-Request-Id", self.request_id),) if self.request_id else ()
+        )
 
     def need_id(self) -> None:
         """Make up a request id where the caller gave none, so that an answer leads to its log line."""
-        self.request_id = self.request_id or os.urandom(12).hex()
+        if not self.request_id:
+            self.request_id = os.urandom(12).hex()
+            self.reply_headers = (("X-Request-Id", self.request_id),)
 
     def log_fields(self, now_s: float) -> dict[str, object]:
         """What a log line says of this request; never its content."""
@@ -63,6 +61,11 @@ class Call:
         if traceparent := request.headers.get("traceparent"):
             fields |= trace_fields(traceparent)
         return fields
+
+
+def _is_json(content_type: bytes) -> bool:
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind in _JSON_TYPES or kind.endswith(b"+json")
 
 
 def _clean_id(value: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -35,11 +36,15 @@ class RowsRunner:
         self._record_keys = _record_keys(self._tensors)
         self._decoder = _decoder(self._tensors, self._record_keys)
         self._free = any(None in tensor.shape[1:] for tensor in self._tensors)
+        self._width = _plain_width(self._tensors)
 
     def decode(self, body: bytes | bytearray) -> Inputs:
         """See Runner."""
         given = decode(self._decoder, body).inputs
         if isinstance(given, list):
+            if self._width and _all_have_length(given, self._width):
+                # One array for the whole batch costs less than one for each request, so this is left until then.
+                return Inputs(given, len(given))
             arrays = self._of_list(given)
         else:
             fields = zip(self._tensors, msgspec.structs.astuple(given), strict=True)
@@ -97,26 +102,36 @@ class RowsRunner:
         return arrays
 
     def _together(self, batch: Sequence[Inputs]) -> list[Result]:
-        joined = {
-            tensor.name: np.concatenate([inputs.values[tensor.name] for inputs in batch]) for tensor in self._tensors
-        }
-        outputs = self._call(joined, sum(inputs.rows for inputs in batch))
+        outputs = self._call(self._joined(batch), sum(inputs.rows for inputs in batch))
         results: list[Result] = []
         start = 0
         for inputs in batch:
             end = start + inputs.rows
-            results.append(_answer({name: rows[start:end] for name, rows in outputs.items()}))
+            results.append(_answer(outputs, start, end))
             start = end
         return results
 
+    def _joined(self, batch: Sequence[Inputs]) -> Mapping[str, np.ndarray]:
+        if self._width and all(type(inputs.values) is list for inputs in batch):
+            return self._arrays(list(chain.from_iterable(inputs.values for inputs in batch)))
+        parts = [self._arrays(inputs.values) for inputs in batch]
+        return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in self._tensors}
+
+    def _arrays(self, values: Mapping[str, np.ndarray] | list[Any]) -> Mapping[str, np.ndarray]:
+        if isinstance(values, list):
+            return {self._tensors[0].name: to_array(values, self._tensors[0], "inputs")}
+        return values
+
     def _alone(self, inputs: Inputs) -> Result:
         try:
-            return _answer(self._call(inputs.values, inputs.rows))
-        except ValueError as error:
-            if type(error) is ValueError and self._misses_values(inputs):
-                # Many models take no missing values and say so by ValueError; that is the request's fault.
-                return _refused(error)
+            arrays = self._arrays(inputs.values)
+        except RequestError as error:
             return error
+        try:
+            return _answer(self._call(arrays, inputs.rows), 0, inputs.rows)
+        except ValueError as error:
+            # Many models take no missing values and say so by ValueError; that is the request's fault.
+            return _refused(error) if type(error) is ValueError and self._misses_values(arrays) else error
         except BaseException as error:
             return error
 
@@ -134,15 +149,30 @@ class RowsRunner:
             raise ModelOutputError("the model gave no outputs")
         return lists
 
-    def _misses_values(self, inputs: Inputs) -> bool:
-        return any(
-            tensor.dtype in FLOATS and bool(np.isnan(inputs.values[tensor.name]).any()) for tensor in self._tensors
-        )
+    def _misses_values(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        return any(tensor.dtype in FLOATS and bool(np.isnan(arrays[tensor.name]).any()) for tensor in self._tensors)
 
 
-def _answer(outputs: Mapping[str, list[Any]]) -> bytes:
-    value = next(iter(outputs.values())) if len(outputs) == 1 else outputs
-    return b'{"outputs":%b}' % to_json(value)
+def _answer(outputs: Mapping[str, list[Any]], start: int, end: int) -> bytes:
+    """The body for some rows: the only output, or all by name."""
+    if len(outputs) == 1:
+        (rows,) = outputs.values()
+        return to_json({"outputs": rows[start:end]})
+    return to_json({"outputs": {name: rows[start:end] for name, rows in outputs.items()}})
+
+
+def _all_have_length(rows: list[Any], length: int) -> bool:
+    try:
+        return set(map(len, rows)) == {length}
+    except TypeError:
+        return False  # records among them
+
+
+def _plain_width(tensors: Sequence[Tensor]) -> int | None:
+    """The length of a row when rows of floats are all the model takes: the checks left are lengths."""
+    if len(tensors) != 1 or len(tensors[0].shape) != 2 or tensors[0].shape[0] is not None:
+        return None
+    return tensors[0].shape[1] if tensors[0].dtype in FLOATS else None
 
 
 def _refused(error: ValueError) -> RequestError:

@@ -12,6 +12,7 @@ from corten import __version__
 from corten.adapters.base import InputError
 from corten.core.model import ModelSpec
 from corten.http import Request
+from corten.http.request import JSON
 from corten.observe.access import AccessLog
 from corten.observe.metrics import CONTENT_TYPE
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
@@ -116,7 +117,7 @@ class Site:
         if self._batcher is None or self._model is None:
             self._fail(call, 503, "serve.loading", "the model is loading", retry_after_s=1)
             return
-        if not call.declares_json or b"content-encoding" in {name.lower() for name, _ in request.raw_headers}:
+        if not call.declares_json:
             self._fail(call, 415, "request.media_type", "send plain JSON as application/json")
             return
         try:
@@ -133,7 +134,7 @@ class Site:
         call: Call = job.context
         match result:
             case bytes():
-                call.request.respond(200, result, headers=call.reply_headers)
+                call.request.respond(200, result, JSON, call.reply_headers)
                 self._done(call, 200)
             case InputError():
                 self._fail(call, 422, "request.invalid", result.message[:_LONGEST_MESSAGE], path=result.path)
@@ -161,14 +162,15 @@ class Site:
         self._done(call, status)
 
     def _done(self, call: Call, status: int) -> None:
-        self._count(call, status)
-        now_s = self._loop.time()
-        if self._access.wants(status, now_s):
+        now_s = self._count(call, status)
+        if (self._access.share or status >= 500) and self._access.wants(status, now_s):
             self._access.write(status, call.log_fields(now_s))
 
-    def _count(self, call: Call, status: int) -> None:
+    def _count(self, call: Call, status: int) -> float:
+        now_s = self._loop.time()
         self._meters.count(status)
-        self._meters.seconds.observe(self._loop.time() - call.started_s)
+        self._meters.seconds.observe(now_s - call.started_s)
+        return now_s
 
     def _called(self, rows: int, model_s: float) -> None:
         self._meters.rows.observe(rows)
