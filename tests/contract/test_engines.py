@@ -1,0 +1,131 @@
+"""Every engine passes the same suite."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from corten.core.digest import Digest
+from corten.core.home import Home
+from corten.engine.base import Engine
+from corten.engine.embedded import Embedded, Sandbox
+from corten.engine.memory import Machine, Memory
+from corten.store.layout import Layout
+from corten.testing.engine_contract import EngineContract
+from corten.testing.tiny_image import TinyImage
+
+HELLO = """
+import os, pathlib
+print("hello")
+print("CORTEN_REVISION=" + os.environ["CORTEN_REVISION"])
+"""
+# The file tells the test that the handler is in place.
+WAIT = """
+pathlib.Path(os.environ["CORTEN_LISTEN"].removeprefix("unix:")).touch()
+while True:
+    time.sleep(60)
+"""
+OBEDIENT = HELLO + "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))" + WAIT
+STUBBORN = HELLO + "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)" + WAIT
+CARELESS = HELLO + "import time" + WAIT
+FAILING = "import sys\nprint('cannot go on')\nsys.exit(3)\n"
+
+
+@dataclass(frozen=True)
+class BuiltImages:
+    obedient: Digest
+    stubborn: Digest
+    failing: Digest
+    careless: Digest
+
+
+@pytest.fixture(scope="session")
+def machine_folder() -> Iterator[Path]:
+    # Not tmp_path: replicas run as uid 65532 and must be able to reach it.
+    folder = Path(tempfile.mkdtemp(prefix="corten-engines-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def real_home(machine_folder: Path) -> Home:
+    return Home(machine_folder)
+
+
+@pytest.fixture(scope="session")
+def real_images(real_home: Home) -> BuiltImages:
+    if not TinyImage.possible():
+        pytest.skip("needs /usr/bin/python3 and ldd to make an image from")
+    tiny = TinyImage(Layout(real_home.store))
+    sources = {"obedient": OBEDIENT, "stubborn": STUBBORN, "failing": FAILING, "careless": CARELESS}
+    return BuiltImages(
+        **{
+            name: tiny.build(["/usr/bin/python3", "-c", source], code={"corten.json": "{}"})
+            for name, source in sources.items()
+        }
+    )
+
+
+class TestMemory(EngineContract):
+    @pytest.fixture
+    def images(self) -> BuiltImages:
+        return BuiltImages(*(Digest(str(number) * 64) for number in range(1, 5)))
+
+    @pytest.fixture
+    def make_engine(self, images: BuiltImages) -> Callable[[], Engine]:
+        known = {images.obedient, images.stubborn, images.failing, images.careless}
+        machine = Machine(images=known)
+        return lambda: Memory(machine=machine)
+
+    @pytest.fixture
+    def settle(self, images: BuiltImages) -> Callable[[Memory, str], None]:
+        def settle(engine: Memory, replica_id: str) -> None:
+            spec = engine.machine.specs[replica_id]
+            if spec.image == images.failing:
+                engine.exit(replica_id, 3, lines=["cannot go on"])
+                return
+            if spec.image == images.stubborn:
+                engine.machine.unkillable.add(replica_id)
+            engine.say(replica_id, "hello")
+            engine.say(replica_id, f"CORTEN_REVISION={spec.revision}")
+
+        return settle
+
+
+class RealEngine(EngineContract):
+    @pytest.fixture
+    def images(self, real_images: BuiltImages) -> BuiltImages:
+        return real_images
+
+    @pytest.fixture
+    def settle(self) -> Callable[[Engine, str], None]:
+        def settle(engine: Engine, replica_id: str) -> None:
+            deadline_s = time.monotonic() + 20
+            while True:
+                seen = next(seen for seen in engine.list() if seen.id == replica_id)
+                if not seen.running or Path(seen.address).exists():
+                    return
+                assert time.monotonic() < deadline_s, engine.logs(replica_id)
+                time.sleep(0.01)
+
+        return settle
+
+
+@pytest.mark.bwrap
+class TestEmbeddedSandbox(RealEngine):
+    @pytest.fixture
+    def make_engine(self, real_home: Home) -> Callable[[], Engine]:
+        return lambda: Embedded(real_home, sandbox=Sandbox.BWRAP)
+
+
+class TestEmbeddedPlain(RealEngine):
+    @pytest.fixture
+    def make_engine(self, real_home: Home) -> Callable[[], Engine]:
+        return lambda: Embedded(real_home, sandbox=Sandbox.NONE)
