@@ -112,8 +112,7 @@ class Admin:
 
     async def upstreams(self) -> list[Upstream]:
         """All endpoints of all clusters `DEPLOYMENT/REVISION`."""
-        found = _decode_clusters(await self.ask("/clusters?format=json"))
-        return [_upstream(cluster.name, host) for cluster in found for host in cluster.host_statuses]
+        return decode_upstreams(await self.ask("/clusters?format=json"))
 
     async def cluster_names(self) -> set[str]:
         """The clusters `DEPLOYMENT/REVISION` in use; one that still warms up (waits for health checks) is not."""
@@ -145,6 +144,11 @@ class Admin:
             return parser.get_status_code(), bytes(answer.body)
         finally:
             writer.close()
+
+
+def decode_upstreams(page: bytes) -> list[Upstream]:
+    """The endpoints in the JSON of `/clusters?format=json` (Envoy's admin.v3.Clusters)."""
+    return [_upstream(cluster.name, host) for cluster in _decode_clusters(page) for host in cluster.host_statuses]
 
 
 def _decode_clusters(data: bytes) -> list[_Cluster]:

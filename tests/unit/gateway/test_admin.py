@@ -1,0 +1,80 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.core.route import Endpoint
+from corten.gateway.admin import Upstream, decode_upstreams
+from corten.gateway.process import Record, log_tail, replace_file
+
+
+def host(address, *, active="0", **health):
+    return {
+        "address": address,
+        "stats": [{"name": "cx_total"}, {"value": active, "name": "rq_active", "type": "GAUGE"}],
+        "health_status": health,
+        "weight": 1,
+    }
+
+
+def page(*hosts, name="iris/r1"):
+    return json.dumps({"cluster_statuses": [{"name": name, "host_statuses": list(hosts)}, {"name": "xds"}]}).encode()
+
+
+PIPE = {"pipe": {"path": "/run/a.sock"}}
+
+
+def test_a_healthy_host_is_routable_with_what_it_has_in_flight():
+    found = decode_upstreams(page(host(PIPE, active="3", eds_health_status="HEALTHY")))
+    assert found == [Upstream("iris/r1", Endpoint("/run/a.sock"), routable=True, in_flight=3)]
+
+
+def test_a_host_that_drains_was_not_checked_or_failed_a_check_is_not_routable():
+    for health in (
+        {"eds_health_status": "DRAINING"},
+        {"eds_health_status": "HEALTHY", "failed_active_health_check": True},
+        {"eds_health_status": "HEALTHY", "pending_active_hc": True},
+        {"eds_health_status": "HEALTHY", "failed_outlier_check": True},
+        {},
+    ):
+        (upstream,) = decode_upstreams(page(host(PIPE, **health)))
+        assert not upstream.routable, health
+        assert upstream.endpoint.draining == (health.get("eds_health_status") == "DRAINING")
+
+
+def test_addresses_read_as_they_were_written_in_the_table():
+    addresses = (
+        {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
+        {"socket_address": {"address": "::1", "port_value": 80}},
+    )
+    found = decode_upstreams(page(*(host(address) for address in addresses)))
+    assert [upstream.endpoint.address for upstream in found] == ["127.0.0.1:80", "[::1]:80"]
+
+
+def test_clusters_of_envoys_own_are_not_upstreams():
+    assert decode_upstreams(page(host(PIPE), name="xds")) == []
+    assert decode_upstreams(b"{}") == []
+
+
+def test_a_record_reads_as_it_was_written(tmp_path):
+    record = Record(12, 3456, "127.0.0.1", 8080)
+    record.write(tmp_path / "envoy.json")
+    assert Record.read(tmp_path / "envoy.json") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["envoy.json"]
+    assert (tmp_path / "envoy.json").stat().st_mode & 0o777 == 0o600
+
+
+@given(data=st.one_of(st.binary(max_size=80), st.just(b"[]"), st.just(b'{"pid": "x"}'), st.just(b'{"pid": 1}')))
+def test_a_damaged_record_is_none(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("record") / "envoy.json"
+    replace_file(path, data)
+    assert Record.read(path) is None
+
+
+def test_a_log_is_read_from_its_end_and_not_before_a_mark(tmp_path):
+    log = tmp_path / "log"
+    assert log_tail(log) == ""
+    log.write_bytes(b"old\nnew \xff\n")
+    assert log_tail(log) == "old\nnew \ufffd\n"
+    assert log_tail(log, since_bytes=4) == "new \ufffd\n"
+    assert log_tail(log, size_bytes=2) == "\ufffd\n"

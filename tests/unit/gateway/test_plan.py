@@ -1,0 +1,121 @@
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
+from corten.gateway import resources
+from corten.gateway.plan import CLUSTERS, ROUTES, steps
+
+endpoints = st.builds(Endpoint, st.integers(0, 5).map(lambda n: f"/run/{n}.sock"), draining=st.booleans())
+revisions = st.builds(
+    RevisionRoute,
+    revision=st.integers(1, 3).map(lambda n: f"r{n}"),
+    weight=st.integers(0, 2),
+    endpoints=st.lists(endpoints, max_size=3, unique_by=lambda endpoint: endpoint.address).map(tuple),
+)
+tables = st.lists(
+    st.builds(
+        DeploymentRoute,
+        deployment=st.sampled_from(["iris", "wine"]),
+        revisions=st.lists(revisions, max_size=3, unique_by=lambda share: share.revision).map(tuple),
+    ),
+    max_size=2,
+    unique_by=lambda route: route.deployment,
+).map(lambda routes: RouteTable(tuple(routes)))
+
+
+def table(*shares):
+    return RouteTable((DeploymentRoute("iris", shares),))
+
+
+class Envoy:
+    """What Envoy would have in force: it takes the resources of a step one by one, in any order."""
+
+    def __init__(self, start):
+        self.found = {}
+        ends = resources.endpoints_by_cluster(start)
+        self.take(CLUSTERS, resources.clusters(ends))
+        for name, upstreams in ends.items():
+            self.take(("endpoints", name), [resources.load_assignment(name, upstreams)])
+        self.take(ROUTES, [resources.route_configuration(start)])
+
+    def take(self, key, value):
+        self.found[key] = value
+
+    def clusters(self):
+        return {cluster["name"] for cluster in self.found[CLUSTERS]}
+
+    def targets(self):
+        for host in self.found[ROUTES][0]["virtual_hosts"]:
+            for route in host["routes"]:
+                action = route.get("route", {})
+                yield from (target["name"] for target in action.get("weighted_clusters", {}).get("clusters", ()))
+
+    def active(self, cluster):
+        assignment = self.found[("endpoints", cluster)][0]
+        return {
+            end["endpoint"]["address"]["pipe"]["path"]
+            for end in assignment["endpoints"][0]["lb_endpoints"]
+            if end["health_status"] != "DRAINING"
+        }
+
+
+@given(tables, tables, st.randoms(use_true_random=False))
+def test_at_no_moment_of_a_change_does_a_route_lead_nowhere(before, after, chance):
+    envoy = Envoy(before)
+    for step in steps(resources.endpoints_by_cluster(before), after):
+        changes = list(step.publish.items())
+        for key, value in chance.sample(changes, len(changes)):
+            envoy.take(key, value)
+            for target in envoy.targets():
+                assert target in envoy.clusters()
+                assert envoy.active(target)
+        for key in step.drop:
+            del envoy.found[key]
+    assert envoy.found == Envoy(after).found
+
+
+@given(tables)
+def test_a_table_that_is_in_force_changes_nothing(same):
+    have = resources.endpoints_by_cluster(same)
+    envoy = Envoy(same)
+    for step in steps(have, same):
+        assert not step.drop
+        for key, value in step.publish.items():
+            assert envoy.found[key] == value
+
+
+def test_an_upstream_stays_until_routes_have_left_it():
+    old, new = Endpoint("/run/old.sock"), Endpoint("/run/new.sock")
+    have = {"iris/r1": (old,)}
+    add, route, remove = steps(have, table(RevisionRoute("r2", 1, (new,))))
+    assert [cluster["name"] for cluster in add.publish[CLUSTERS]] == ["iris/r1", "iris/r2"]
+    assert list(route.publish) == [ROUTES]
+    assert [cluster["name"] for cluster in remove.publish[CLUSTERS]] == ["iris/r2"]
+    assert remove.drop == {("endpoints", "iris/r1")}
+
+
+def test_draining_comes_after_the_replacement_was_added():
+    old, new = Endpoint("/run/old.sock"), Endpoint("/run/new.sock")
+    want = table(RevisionRoute("r1", 1, (new, Endpoint(old.address, draining=True))))
+    add, _, remove = steps({"iris/r1": (old,)}, want)
+    statuses = [
+        {end["endpoint"]["address"]["pipe"]["path"]: end["health_status"] for end in ends}
+        for ends in (
+            step.publish[("endpoints", "iris/r1")][0]["endpoints"][0]["lb_endpoints"] for step in (add, remove)
+        )
+    ]
+    assert statuses == [
+        {"/run/new.sock": "UNKNOWN", "/run/old.sock": "UNKNOWN"},
+        {"/run/new.sock": "UNKNOWN", "/run/old.sock": "DRAINING"},
+    ]
+
+
+def test_a_drained_upstream_that_comes_back_takes_requests_at_once():
+    was = Endpoint("/run/a.sock", draining=True)
+    for step in itertools.islice(
+        steps({"iris/r1": (was,)}, table(RevisionRoute("r1", 1, (Endpoint(was.address),)))), 1
+    ):
+        ends = step.publish[("endpoints", "iris/r1")][0]["endpoints"][0]["lb_endpoints"]
+        assert [end["health_status"] for end in ends] == ["UNKNOWN"]

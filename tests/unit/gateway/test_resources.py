@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
+from corten.gateway import listener, resources
+
+GOLDEN = Path(__file__).with_name("resources.golden.json")
+
+names = st.from_regex(r"[a-z0-9](?:[-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
+endpoints = st.builds(
+    Endpoint,
+    address=st.one_of(
+        st.integers(0, 20).map(lambda n: f"/run/{n}.sock"), st.integers(1, 65535).map(lambda n: f"127.0.0.1:{n}")
+    ),
+    draining=st.booleans(),
+)
+revisions = st.builds(
+    RevisionRoute,
+    revision=st.integers(1, 9).map(lambda n: f"r{n}"),
+    weight=st.integers(0, 100),
+    endpoints=st.lists(endpoints, max_size=4, unique_by=lambda endpoint: endpoint.address).map(tuple),
+)
+deployments = st.builds(
+    DeploymentRoute,
+    deployment=names,
+    revisions=st.lists(revisions, max_size=3, unique_by=lambda share: share.revision).map(tuple),
+    max_body_bytes=st.integers(1, 1 << 30),
+    timeout_s=st.floats(0.001, 1e6),
+    pinnable=st.booleans(),
+)
+tables = st.builds(RouteTable, st.lists(deployments, max_size=4, unique_by=lambda route: route.deployment).map(tuple))
+
+
+def everything(table):
+    ends = resources.endpoints_by_cluster(table)
+    return {
+        "clusters": resources.clusters(ends),
+        "endpoints": [resources.load_assignment(name, ends[name]) for name in sorted(ends)],
+        "routes": resources.route_configuration(table),
+    }
+
+
+def routes_of(table):
+    found = resources.route_configuration(table)["virtual_hosts"]
+    return [route for host in found for route in host["routes"]]
+
+
+def targets(route):
+    if "route" not in route:
+        return []
+    action = route["route"]
+    if "cluster" in action:
+        return [(action["cluster"], None)]
+    return [(target["name"], target["weight"]) for target in action["weighted_clusters"]["clusters"]]
+
+
+def test_the_configuration_of_a_small_site_is_the_golden_one():
+    """After a change that is meant: `python tests/unit/gateway/test_resources.py` writes the file anew; read its diff."""
+    assert golden() == json.loads(GOLDEN.read_text())
+
+
+def golden():
+    table = RouteTable(
+        (
+            DeploymentRoute(
+                "iris",
+                (
+                    RevisionRoute("r1", 95, (Endpoint("/run/a.sock"), Endpoint("/run/b.sock", draining=True))),
+                    RevisionRoute("r2", 5, (Endpoint("127.0.0.1:9000"),)),
+                ),
+                max_body_bytes=1000,
+                timeout_s=2.5,
+                pinnable=True,
+            ),
+            DeploymentRoute("asleep", (RevisionRoute("r1", 100, ()),)),
+        )
+    )
+    bootstrap = listener.bootstrap(
+        node="corten-1",
+        admin_socket=Path("/run/envoy.sock"),
+        xds_socket=Path("/run/xds.sock"),
+        downstream_connections=1000,
+    )
+    front = listener.listener("127.0.0.1", 8080, Path("/state/access.log"))
+    return {**everything(table), "listener": front, "bootstrap": bootstrap}
+
+
+@given(tables, st.randoms(use_true_random=False))
+def test_the_same_table_gives_the_same_bytes_in_whatever_order_it_is_told(table, chance):
+    def shuffled(items):
+        return tuple(chance.sample(items, len(items)))
+
+    other = RouteTable(
+        shuffled(
+            [
+                DeploymentRoute(
+                    route.deployment,
+                    route.revisions,
+                    max_body_bytes=route.max_body_bytes,
+                    timeout_s=route.timeout_s,
+                    pinnable=route.pinnable,
+                )
+                for route in table.deployments
+            ]
+        )
+    )
+    assert json.dumps(everything(other)) == json.dumps(everything(table))
+
+
+@given(tables)
+def test_every_route_leads_to_a_cluster_that_exists_and_weights_add_up(table):
+    known = {cluster["name"] for cluster in resources.clusters(resources.endpoints_by_cluster(table))}
+    for route in routes_of(table):
+        chosen = targets(route)
+        assert {name for name, _ in chosen} <= known
+        weights = [weight for _, weight in chosen if weight is not None]
+        assert not weights or sum(weights) > 0
+
+
+@given(tables)
+def test_traffic_goes_only_to_revisions_with_an_upstream_that_takes_requests(table):
+    active = {
+        name
+        for name, ends in resources.endpoints_by_cluster(table).items()
+        if any(not endpoint.draining for endpoint in ends)
+    }
+    weighted = {name for route in routes_of(table) for name, weight in targets(route) if weight is not None}
+    assert weighted <= active
+
+
+@given(tables)
+def test_names_are_sorted_and_hosts_are_unique(table):
+    found = everything(table)
+    cluster_names = [cluster["name"] for cluster in found["clusters"]]
+    assert cluster_names == sorted(set(cluster_names))
+    hosts = [domain for host in found["routes"]["virtual_hosts"] for domain in host["domains"]]
+    assert len(hosts) == len(set(hosts))
+
+
+@given(tables)
+def test_a_deployment_can_be_pinned_only_where_that_is_enabled(table):
+    for route in table.deployments:
+        pins = [found for found in routes_of(RouteTable((route,))) if "headers" in found["match"]]
+        assert len(pins) == (3 * len(route.revisions) if route.pinnable else 0)
+
+
+@given(tables)
+def test_all_else_is_not_found_and_says_nothing(table):
+    assert routes_of(table)[-1] == {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
+
+
+@given(st.text(max_size=40))
+def test_any_address_gives_a_resource_envoy_can_judge(text):
+    assert set(resources.address(text)) in ({"pipe"}, {"socket_address"})
+
+
+def test_an_ipv6_address_loses_its_brackets():
+    assert resources.address("[::1]:80") == {"socket_address": {"address": "::1", "port_value": 80}}
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")
