@@ -48,7 +48,7 @@ _DROPPED_FOLDERS = (
     "usr/share/zoneinfo/right/",
 )
 _DROPPED = re.compile(
-    r"usr/share/doc/.*(?<!/copyright)"
+    r"usr/share/doc/[^/]+/(?!copyright$).*"
     r"|usr/lib/[^/]+/gconv(/.*)?"
     r"|usr/lib/(python3[^/]*/)(idlelib|lib2to3|tkinter|turtledemo|ensurepip|pydoc_data|test|config-[^/]*)(/.*)?"
     r"|usr/lib/python3[^/]*/((?!.*site-packages).*/)?tests?(/.*)?"
@@ -183,6 +183,9 @@ def _write_system(tree: _Tree, release: Release, platform: Platform) -> None:
     )
     if "etc/os-release" not in tree:
         _put(tree, Entry("etc/os-release", data=_os_release(release)))
+    if "usr/share/zoneinfo/Etc/UTC" in tree:
+        # tzdata's script would ask debconf, whose answer without a user is this.
+        _put(tree, _link("etc/localtime", "/usr/share/zoneinfo/Etc/UTC"), Entry("etc/timezone", data=b"Etc/UTC\n"))
     if "usr/lib64" not in tree and "lib64" in tree:
         _put(tree, Entry("usr/lib64", EntryKind.DIRECTORY, 0o755))
 

@@ -105,6 +105,17 @@ def test_certificates_become_one_file_in_the_order_of_their_names(tree):
     assert not any(name.endswith((".crt", "mozilla")) for name in entries if "etc/ssl" not in name)
 
 
+def test_the_link_to_the_licence_another_package_has_stays(tree):
+    entries = tree({"libgomp1": [tar_member("./usr/share/doc/libgomp1", kind=tarfile.SYMTYPE, link="gcc-12-base")]})
+    assert entries["usr/share/doc/libgomp1"].target == "gcc-12-base"
+
+
+def test_local_time_is_universal_time_where_time_zones_are(tree):
+    entries = tree({"tzdata": [tar_member("./usr/share/zoneinfo/Etc/UTC", b"TZif")]})
+    assert entries["etc/localtime"].target == "/usr/share/zoneinfo/Etc/UTC"
+    assert "etc/localtime" not in tree({})
+
+
 def test_each_package_leaves_its_control_file_for_scanners(tree):
     assert tree({"libx": []})["var/lib/dpkg/status.d/libx"].data == b"Package: libx\nVersion: 1\nArchitecture: amd64\n"
 

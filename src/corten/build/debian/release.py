@@ -85,6 +85,7 @@ _BOOKWORM = Release(
     suites=_suites("bookworm"),
     packages=(
         *_COMMON,
+        "gcc-12-base",  # the licences of libgcc-s1, libgomp1 and libstdc++6, nothing else
         "libcrypt1",
         "libpython3.11-minimal",
         "libpython3.11-stdlib",
@@ -107,6 +108,7 @@ _TRIXIE = Release(
     suites=_suites("trixie"),
     packages=(
         *_COMMON,
+        "gcc-14-base",
         "libpython3.13-minimal",
         "libpython3.13-stdlib",
         "libssl3t64",
