@@ -111,6 +111,7 @@ class Api:
             isolation=dict(controller.engine.describe()),
             port=router.port,
             gateway=router.trouble or ("running" if router.running else "not running"),
+            gateway_pid=router.pid,
             trouble=controller.trouble,
             deployments=tuple(self.view(one.name) for one in controller.state.deployments()),
         )

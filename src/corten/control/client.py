@@ -7,13 +7,15 @@ import json
 import os
 import select
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from corten.control import wire
 from corten.core.home import Home
@@ -21,7 +23,6 @@ from corten.errors import CortenError, EngineError, NotFoundError
 
 _START_S = 40.0
 _ANSWER_S = 60.0
-_HOLD_S = 10.0
 _POLL_S = 0.02
 
 
@@ -60,16 +61,18 @@ class Client:
         """DELETE a path."""
         return self._ask("DELETE", path, None, _ANSWER_S)
 
-    def events(self, name: str, *, after: int, until_s: float) -> Iterator[Mapping[str, Any]]:
-        """A deployment's journal as it grows, from `after` on, until the monotonic time `until_s`."""
-        while (left_s := until_s - time.monotonic()) > 0:
-            hold_s = min(_HOLD_S, left_s)
-            found = self.get(
-                f"/v1/deployments/{name}/events", timeout_s=hold_s + _ANSWER_S, after=after, wait_s=f"{hold_s:.3f}"
-            )
-            for event in found["events"]:
-                after = event["seq"]
-                yield event
+    def shut_down(self, *, until_s: float) -> None:
+        """Have the daemon end (what is deployed goes on) and wait until it has; `until_s` is monotonic time."""
+        pid = self.get("/v1/status")["pid"]
+        try:
+            process = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            self.post("/v1/shutdown", {"replicas": "keep"})
+            select.select([process], [], [], max(0.0, until_s - time.monotonic()))
+        finally:
+            os.close(process)
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float) -> Any:
         connection = _UnixConnection(str(self.home.daemon_socket), timeout_s)
@@ -93,10 +96,11 @@ class Client:
         return value
 
 
-def connect(home: Home, *, start: bool = True, port: int | None = None, engine: str = "embedded") -> Client:
+def connect(home: Home, *, start: bool = True, port: int | None = None, engine: str = "") -> Client:
     """The daemon of this home, started if it does not run and `start` says so. `port`: the gateway's from now on.
 
-    Raises EngineError (`control.no_daemon`, `control.start_timeout`) and whatever kept the daemon from starting.
+    `engine` is the one to run replicas with (empty: the one used before, at first the embedded one). Raises
+    NotFoundError `control.no_daemon`, EngineError `control.start_timeout` and whatever kept it from starting.
     """
     client = Client(home)
     if not _answers(home):
@@ -106,6 +110,23 @@ def connect(home: Home, *, start: bool = True, port: int | None = None, engine: 
     if port is not None and client.get("/v1/status")["port"] != port:
         client.put("/v1/gateway", {"port": port})
     return client
+
+
+def connect_if_deployed(home: Home) -> Client | None:
+    """The daemon if it runs, or if it died while something is deployed: then it is started, and adopts that."""
+    return connect(home) if _answers(home) or _deployed(home) else None
+
+
+def _deployed(home: Home) -> bool:
+    """Whether the state knows a deployment. If it cannot be read, the daemon is the one to say why."""
+    file = home.state / "corten.db"
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as state:
+            return bool(state.execute("SELECT count(*) FROM deployments").fetchone()[0])
+    except sqlite3.Error:
+        return True
 
 
 def _answers(home: Home) -> bool:
@@ -131,7 +152,9 @@ def _start(home: Home, port: int | None, engine: str) -> None:
             why=str(error),
             hint="set CORTEN_HOME to a folder of yours",
         ) from error
-    words = [sys.executable, "-m", "corten.control.daemon", "--home", str(home.root), "--engine", engine]
+    words = [sys.executable, "-m", "corten.control.daemon", "--home", str(home.root)]
+    if engine:
+        words += ["--engine", engine]
     if port is not None:
         words += ["--port", str(port)]
     deadline_s = time.monotonic() + _START_S

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from corten.control.exits import ExitWatch
-from corten.control.probe import ask
+from corten.control.probe import Answer, ask
 from corten.control.reconcile import (
     Action,
     FailRollout,
@@ -69,6 +69,7 @@ class Controller:
     new_suffix: Callable[[], str]
     wake: asyncio.Event
     tell: Callable[[], None]
+    ask: Callable[..., Awaitable[Answer]] = ask
     trouble: str = ""
     _notes: dict[str, Notes] = field(default_factory=dict)
     _observed: dict[str, Observed] = field(default_factory=dict)
@@ -284,7 +285,7 @@ class Controller:
 
     async def _until_ready(self, one: ReplicaRecord, notes: Notes) -> None:
         while not notes.probed:
-            answer = await ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
+            answer = await self.ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
             notes.answer = f"{answer.status} {answer.text}" if answer.status else answer.text
             notes.probed = answer.status == 200
             # In proportion to the time it took so far: seldom late by more than a twentieth.
@@ -316,7 +317,7 @@ class Controller:
         misses = 0
         while misses < LIVENESS_MISSES:
             await asyncio.sleep(LIVENESS_PERIOD_S)
-            answer = await ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
+            answer = await self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
             misses = 0 if answer.status else misses + 1
         notes.hung = True
 

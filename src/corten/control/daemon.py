@@ -18,7 +18,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from corten.control.state import State
 from corten.control.tasks import Tasks
 from corten.core.home import Home
 from corten.engine.base import Engine
-from corten.errors import CortenError
+from corten.errors import CortenError, UsageError
 from corten.gateway.base import Gateway
 from corten.http import Limits, Server, UnixAddress, run, spawn
 from corten.observe import logs
@@ -48,17 +48,19 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """The parts put together. `now_s` is the wall clock at the start; from there on time is the monotonic clock's."""
 
-    def __init__(self, home: Home, engine: Engine, make_gateway: GatewayMaker, *, port: int | None = None) -> None:
+    def __init__(
+        self, home: Home, state: State, engine: Engine, make_gateway: GatewayMaker, *, port: int | None = None
+    ) -> None:
         self.home = home
         self._ending = asyncio.Event()
         self._stop_replicas = False
         self._wake = asyncio.Event()
         self._news = News()
-        state = State.open(home.state / "corten.db")
         kept = state.setting("port")
         chosen = port or (int(kept) if kept.isdecimal() else DEFAULT_PORT)
-        state.set_setting("port", str(chosen))
-        state.set_setting("engine", engine.name)
+        for key, value in (("port", str(chosen)), ("engine", engine.name)):
+            if state.setting(key) != value:
+                state.set_setting(key, value)
         router = Router(make_gateway, chosen, self._wake.set)
         self.controller = Controller(
             state=state,
@@ -188,8 +190,29 @@ def _arguments(words: Sequence[str]) -> dict[str, str]:
     return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
 
 
-async def _serve(home: Home, engine: Engine, port: int | None) -> None:
-    daemon = Daemon(home, engine, make_envoy(home), port=port)
+def make_engine(home: Home, state: State, name: str) -> Engine:
+    """The engine of that name, else the one used before, else the embedded one. Raises NotFoundError, UsageError.
+
+    An engine class takes the home, or has `from_env(home, environment)` when it has settings of its own.
+    """
+    kept = state.setting("engine")
+    if name and kept and name != kept and state.deployments():
+        raise UsageError(
+            "control.other_engine",
+            f"what is deployed runs on engine `{kept}`",
+            why=f"one home has one engine; `{name}` was asked for",
+            hint="`corten stop --all` first, or another CORTEN_HOME",
+        )
+    kind = plugin.find("engines", name or kept or "embedded")
+    engine: Engine = kind.from_env(home, os.environ) if hasattr(kind, "from_env") else kind(home)
+    return engine
+
+
+async def _serve(home: Home, options: Mapping[str, str]) -> None:
+    state = State.open(home.state / "corten.db")
+    engine = make_engine(home, state, options.get("engine", ""))
+    port = options.get("port", "")
+    daemon = Daemon(home, state, engine, make_envoy(home), port=int(port) if port else None)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.end)
@@ -207,9 +230,7 @@ def main(words: Sequence[str]) -> int:
             return 0
         try:
             home.run.mkdir(parents=True, exist_ok=True)
-            engine = plugin.find("engines", options.get("engine", "embedded"))(home)
-            port = options.get("port")
-            run(_serve(home, engine, int(port) if port else None))
+            run(_serve(home, options))
         except CortenError as error:
             _log.error("%s", error, extra=error.as_dict())
             _announce(wire.error_body(error))

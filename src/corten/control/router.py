@@ -40,6 +40,11 @@ class Router:
         """Whether a gateway is driven."""
         return self._gateway is not None
 
+    @property
+    def pid(self) -> int:
+        """The gateway's process; 0 when there is none, or it is none of this machine's."""
+        return int(getattr(self._gateway, "pid", 0) or 0)
+
     async def start(self, table: RouteTable) -> None:
         """Adopt or start the gateway with this table; nothing when it is driven already. Raises EngineError."""
         async with self._lock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -68,6 +67,7 @@ class StatusView(msgspec.Struct, frozen=True):
     isolation: Mapping[str, str]
     port: int
     gateway: str
+    gateway_pid: int
     trouble: str
     deployments: tuple[DeploymentView, ...] = ()
 
@@ -145,8 +145,3 @@ def _replica_view(record: ReplicaRecord) -> ReplicaView:
         restarts=replica.restarts,
         reason=replica.reason,
     )
-
-
-def to_json(value: Any) -> bytes:
-    """A view as JSON."""
-    return msgspec.json.encode(value)

@@ -1,0 +1,126 @@
+"""Watching a change until it has come true: the journal for telling, the deployment itself for judging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from corten.control import wire
+from corten.control.client import Client
+from corten.core.events import Event, Listener, Phase
+from corten.errors import CortenError, EngineError, NotFoundError, UnhealthyError
+
+_HOLD_S = 5.0
+_SHOWN_LOG_LINES = 12
+_MOST_RECONNECTS = 5
+# How the journal's steps are told to people: the rest are notes.
+_TOLD = {("start", "started"): ("ready", Phase.STARTED), ("ready", "done"): ("ready", Phase.DONE)}
+
+
+@dataclass(slots=True)
+class Follower:
+    """Follows one accepted change. `reconnect` gives a client again when the daemon was lost meanwhile."""
+
+    client: Client
+    reconnect: Callable[[], Client]
+    accepted: Mapping[str, Any]
+    listen: Listener
+    failure: Mapping[str, Any] = field(default_factory=dict)
+    _after: int = 0
+    _lost: int = 0
+
+    def until_done(self, until_s: float) -> Mapping[str, Any]:
+        """The deployment's view once the change is in force. `until_s` is monotonic time.
+
+        Raises UnhealthyError `deploy.unhealthy` (given up; the revision before serves), CortenError
+        `control.superseded`, EngineError for what the engine refused, UnhealthyError `deploy.timeout`.
+        """
+        self._after = self.accepted["after"]
+        while time.monotonic() < until_s:
+            try:
+                if (view := self._look()) is not None:
+                    return view
+                self._hear(min(_HOLD_S, until_s - time.monotonic()))
+            except EngineError as error:
+                self._again(error)
+        raise UnhealthyError(
+            "deploy.timeout",
+            f"`{self.name}` is not there yet",
+            why="the time given is over; the rollout goes on",
+            hint=f"see `corten status {self.name}` and `corten logs {self.name}`",
+        )
+
+    @property
+    def name(self) -> str:
+        """The deployment's name."""
+        return str(self.accepted["deployment"])
+
+    def _look(self) -> Mapping[str, Any] | None:
+        try:
+            view: Mapping[str, Any] = self.client.get(f"/v1/deployments/{self.name}")
+        except NotFoundError as error:
+            raise self._superseded("it was stopped") from error
+        rollout = view["rollout"]
+        if rollout is None or rollout["id"] != self.accepted["rollout"]:
+            raise self._superseded(f"another change to {view['revision']} was made" if rollout else "it was stopped")
+        if rollout["state"] == "failed" and self._concerns_us(rollout):
+            self._hear(0.0)
+            raise self._failed(view)
+        if rollout["state"] == "progressing" or view["state"] == "stopping":
+            return None
+        # A change of the number alone makes no rollout.
+        return view if view["ready"] == view["wanted"] else None
+
+    def _concerns_us(self, rollout: Mapping[str, Any]) -> bool:
+        return bool(rollout["target"] == f"r{self.accepted['revision']}")
+
+    def _hear(self, hold_s: float) -> None:
+        path = f"/v1/deployments/{self.name}/events"
+        found = self.client.get(path, timeout_s=hold_s + 30.0, after=self._after, wait_s=f"{max(0.0, hold_s):.3f}")
+        for event in found["events"]:
+            self._after = event["seq"]
+            if event["step"] == "rollout" and event["phase"] == Phase.WARNING.value:
+                self.failure = event["data"]
+                continue
+            step, phase = _TOLD.get((event["step"], event["phase"]), (event["step"], Phase(event["phase"])))
+            if (step, phase) not in (("ready", Phase.STARTED), ("ready", Phase.DONE), ("rollout", Phase.DONE)):
+                phase = Phase.WARNING if phase is Phase.WARNING else Phase.NOTE
+            self.listen(Event(step, phase, event["message"], _figures(event["data"])))
+
+    def _again(self, error: EngineError) -> None:
+        self._lost += 1
+        if error.code != "control.daemon_lost" or self._lost > _MOST_RECONNECTS:
+            raise error
+        self.client = self.reconnect()
+
+    def _superseded(self, why: str) -> CortenError:
+        return CortenError(
+            "control.superseded",
+            f"`{self.name}` r{self.accepted['revision']} was overtaken",
+            why=why,
+            hint=f"see `corten status {self.name}`",
+        )
+
+    def _failed(self, view: Mapping[str, Any]) -> CortenError:
+        told = self.failure
+        reason = view["rollout"]["reason"]
+        if reason.startswith("superseded"):
+            return self._superseded(reason)
+        if "error" in told:
+            return wire.rebuild(told["error"])
+        log = [str(line)[:500] for line in told.get("log", ())][-_SHOWN_LOG_LINES:]
+        answer = str(told.get("answer", ""))
+        serves = f"{view['revision']} serves as before" if view["ready"] else "nothing serves"
+        return UnhealthyError(
+            "deploy.unhealthy",
+            f"`{self.name}` r{self.accepted['revision']} did not get healthy; {serves}",
+            where=str(told.get("replica", "")),
+            why="\n".join([reason, *([f"it answered: {answer}"] if answer and not log else []), *log]),
+            hint=f"mend it and run the command again; the whole log: `corten logs {self.name}`",
+        )
+
+
+def _figures(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != "log"}

@@ -1,0 +1,122 @@
+"""Run an image that is in the store behind the gateway; a running deployment of that name is replaced without a gap."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from corten.control.client import Client, connect
+from corten.control.follow import Follower
+from corten.core.deployment import Settings
+from corten.core.digest import Digest
+from corten.core.events import Listener, nobody
+from corten.core.home import Home
+from corten.core.name import parse_name, suggest_name
+from corten.errors import NotFoundError
+from corten.store.layout import Layout
+
+# What a rollout may take besides the time a replica may: unpacking an image, draining, a busy machine.
+_SLACK_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A deployment that answers. `changed` is False when it was that way already; `revision` is a label (`r2`)."""
+
+    name: str
+    revision: str
+    url: str
+    image: Digest
+    seconds: float
+    changed: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as it stands in `--json` output."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "url": self.url,
+            "image": str(self.image),
+            "seconds": round(self.seconds, 3),
+            "changed": self.changed,
+        }
+
+
+def deploy(
+    image: str | Digest,
+    name: str = "",
+    settings: Settings | None = None,
+    *,
+    home: Home | None = None,
+    port: int | None = None,
+    engine: str = "",
+    listen: Listener = nobody,
+    timeout_s: float | None = None,
+) -> Deployed:
+    """Deploy an image, given as a digest, `NAME@sha256:...`, the name it was built under or a digest's first digits.
+
+    Returns when the new revision has all requests. Raises NotFoundError for an unknown image, UnhealthyError
+    `deploy.unhealthy` when it did not get ready (the revision before serves on), CortenError `control.conflict` or
+    `control.superseded` when somebody else changes the same deployment, EngineError for what gateway or engine refuse.
+    """
+    began_s = time.perf_counter()
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    settings = settings or Settings()
+    layout = Layout(home.store)
+    digest = layout.image(image).digest if isinstance(image, Digest) else layout.resolve(image).digest
+    name = parse_name(name or _name_of(layout, str(image), digest))
+    client = connect(home, port=port, engine=engine)
+    body = {
+        "image": str(digest),
+        "settings": msgspec.to_builtins(settings),
+        "generation": _generation(client, name),
+    }
+    accepted = client.put(f"/v1/deployments/{name}", body)
+    return follow(home, client, accepted, listen=listen, timeout_s=timeout_s or patience_s(settings), began_s=began_s)
+
+
+def follow(
+    home: Home, client: Client, accepted: Mapping[str, Any], *, listen: Listener, timeout_s: float, began_s: float
+) -> Deployed:
+    """Wait until an accepted change is in force; `began_s` is `perf_counter` time."""
+    follower = Follower(client, lambda: connect(home), accepted, listen)
+    view = follower.until_done(time.monotonic() + timeout_s)
+    return Deployed(
+        name=follower.name,
+        revision=view["revision"],
+        url=url_of(follower.client.get("/v1/status")["port"], follower.name),
+        image=Digest.parse(view["image"]),
+        seconds=time.perf_counter() - began_s,
+        changed=accepted["changed"],
+    )
+
+
+def url_of(port: int, name: str) -> str:
+    """Where a deployment answers."""
+    return f"http://127.0.0.1:{port}/{name}/"
+
+
+def patience_s(settings: Settings) -> float:
+    """How long a rollout may take: every replica may use its own time, one after the other."""
+    return settings.replicas * (settings.ready_timeout_s + settings.drain_s) + _SLACK_S
+
+
+def _generation(client: Client, name: str) -> int:
+    try:
+        return int(client.get(f"/v1/deployments/{name}")["generation"])
+    except NotFoundError:
+        return 0
+
+
+def _name_of(layout: Layout, image: str, digest: Digest) -> str:
+    """The name in the reference, else the one the image is tagged with."""
+    named, at, _ = image.partition("@")
+    if at:
+        return named
+    tags = [tag for tag, descriptor in layout.images() if descriptor.digest == digest and tag]
+    return suggest_name(tags[0]) if tags else f"m-{digest.short}"

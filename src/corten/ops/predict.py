@@ -1,0 +1,108 @@
+"""Ask a running model through the gateway, as any client would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from typing import Any
+
+import msgspec
+
+from corten.control.client import connect_if_deployed
+from corten.core.digest import Digest
+from corten.core.home import Home
+from corten.core.image import SPEC_LABEL
+from corten.core.model import ModelSpec
+from corten.core.name import parse_name
+from corten.errors import CortenError, NotFoundError, UnhealthyError, UsageError
+from corten.ops.missing import no_deployment
+from corten.ops.sample import sample_body
+from corten.store.layout import Layout
+
+# Longer than any deployment's own request time, so that the gateway's 504 and not our impatience is heard.
+_TIMEOUT_S = 600.0
+
+
+def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s: float = _TIMEOUT_S) -> Any:
+    """The answer to `POST /predict` with this JSON body; None asks with the model's example, or zeros.
+
+    Raises NotFoundError for a name nobody has, UsageError `predict.refused` when the model does not take the body,
+    UnhealthyError `predict.unavailable` when nothing answers, CortenError `predict.failed` when the model broke.
+    """
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    client = connect_if_deployed(home)
+    if client is None:
+        raise no_deployment(name)
+    view = client.get(f"/v1/deployments/{parse_name(name)}")
+    if body is None:
+        body = _sample(home, name, Digest.parse(view["image"]))
+    status, text = _post(client.get("/v1/status")["port"], f"/{name}/predict", body, timeout_s)
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {"error": {"message": text[:500].decode("utf-8", "replace")}}
+    if status == 200:
+        return answer
+    raise _refused(name, status, answer)
+
+
+def _post(port: int, path: str, body: Any, timeout_s: float) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise UnhealthyError(
+            "predict.unavailable",
+            "the gateway does not answer",
+            where=f"http://127.0.0.1:{port}{path}",
+            why=str(error) or type(error).__name__,
+            hint="see `corten status`",
+        ) from error
+    finally:
+        connection.close()
+
+
+def _sample(home: Home, name: str, image: Digest) -> Any:
+    label = Layout(home.store).image(image).labels.get(SPEC_LABEL, "")
+    try:
+        spec = msgspec.json.decode(label, type=ModelSpec)
+    except msgspec.MsgspecError:
+        spec = None
+    body = sample_body(spec) if spec else None
+    if body is None:
+        raise NotFoundError(
+            "predict.no_example",
+            f"nothing is known of what `{name}` takes",
+            hint=f"say what to ask: corten predict {name} -i '{{...}}'",
+        )
+    return body
+
+
+def _refused(name: str, status: int, answer: Any) -> CortenError:
+    told = answer.get("error", {}) if isinstance(answer, dict) else {}
+    message = str(told.get("message", "")) or f"HTTP {status}"
+    where = str(told.get("path", ""))
+    if status in (400, 404, 405, 413, 415, 422):
+        return UsageError(
+            "predict.refused",
+            f"`{name}` does not take this request",
+            where=where,
+            why=message,
+            hint=f"see what it takes: corten predict {name} --example",
+        )
+    if status in (429, 502, 503, 504):
+        return UnhealthyError(
+            "predict.unavailable",
+            f"`{name}` cannot answer now",
+            why=f"{message} (HTTP {status})",
+            hint=f"see `corten status {name}`",
+        )
+    return CortenError(
+        "predict.failed",
+        f"`{name}` failed on this request",
+        why=f"{message} (HTTP {status})",
+        hint=f"see `corten logs {name}`",
+    )

@@ -1,0 +1,158 @@
+"""What runs: deployments, revisions, replicas, and what runs them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from corten.control.client import connect_if_deployed
+from corten.core.digest import Digest
+from corten.core.home import Home
+from corten.errors import NotFoundError
+from corten.ops.deploy import url_of
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica. `since`: how long it has been in its state, for people; `restarts`: deaths in a row before it."""
+
+    id: str
+    revision: int
+    state: str
+    since: str
+    pid: int
+    restarts: int
+    reason: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentStatus:
+    """One deployment. `state`: serving, progressing, degraded, crash-looping, failed or stopping, `reason` why."""
+
+    name: str
+    revision: str
+    ready: int
+    wanted: int
+    state: str
+    reason: str
+    image: Digest
+    url: str
+    generation: int
+    rollout: Mapping[str, Any] | None
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it. `engine`, `gateway` and `daemon` are lines for people, `parts` the same for programs."""
+
+    engine: str = "not running"
+    gateway: str = "not running"
+    daemon: str = "not running"
+    deployments: tuple[DeploymentStatus, ...] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as it stands in `--json` output."""
+        return {
+            "deployments": [_as_dict(one) for one in self.deployments],
+            "engine": self.parts.get("engine", {}),
+            "gateway": self.parts.get("gateway", {}),
+            "daemon": self.parts.get("daemon", {}),
+        }
+
+
+def status(name: str = "", *, home: Home | None = None) -> Status:
+    """All deployments, or one. Starts the daemon if it died while something is deployed, so that it adopts that.
+
+    Raises NotFoundError `control.unknown_deployment` for a name nobody has.
+    """
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    client = connect_if_deployed(home)
+    seen = client.get("/v1/status") if client else None
+    found = [one for one in seen["deployments"] if name in ("", one["name"])] if seen else []
+    if name and not found:
+        raise NotFoundError("control.unknown_deployment", f"no deployment called `{name}`", hint="see `corten status`")
+    if seen is None:
+        return Status()
+    isolation = seen["isolation"]
+    return Status(
+        engine=f"{seen['engine']} ({isolation['sandbox']})" if "sandbox" in isolation else seen["engine"],
+        gateway=f"port {seen['port']}, {seen['gateway']}",
+        daemon=f"pid {seen['pid']}" + (f", {seen['trouble']}" if seen["trouble"] else ""),
+        deployments=tuple(_deployment(one, seen["port"], time.time()) for one in found),
+        parts={
+            "engine": {"name": seen["engine"], **isolation},
+            "gateway": {"port": seen["port"], "state": seen["gateway"], "pid": seen["gateway_pid"]},
+            "daemon": {"pid": seen["pid"], "version": seen["version"], "trouble": seen["trouble"]},
+        },
+    )
+
+
+def _deployment(one: Mapping[str, Any], port: int, now_s: float) -> DeploymentStatus:
+    return DeploymentStatus(
+        name=one["name"],
+        revision=one["revision"],
+        ready=one["ready"],
+        wanted=one["wanted"],
+        state=one["state"],
+        reason=one["reason"],
+        image=Digest.parse(one["image"]),
+        url=url_of(port, one["name"]),
+        generation=one["generation"],
+        rollout=one["rollout"],
+        replicas=tuple(_replica(each, now_s) for each in one["replicas"]),
+    )
+
+
+def _replica(each: Mapping[str, Any], now_s: float) -> ReplicaStatus:
+    return ReplicaStatus(
+        id=each["id"],
+        revision=each["revision"],
+        state=each["state"],
+        since=_age(now_s - each["changed_s"]),
+        pid=each["pid"],
+        restarts=each["restarts"],
+        reason=each["reason"],
+        address=each["address"],
+    )
+
+
+def _age(seconds: float) -> str:
+    """How long something lasts: `45s`, `12m`, `3h`, `5d`."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length_s:
+            return f"{int(seconds // length_s)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def _as_dict(one: DeploymentStatus) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "revision": one.revision,
+        "ready": one.ready,
+        "wanted": one.wanted,
+        "state": one.state,
+        "reason": one.reason,
+        "image": str(one.image),
+        "url": one.url,
+        "generation": one.generation,
+        "rollout": one.rollout,
+        "replicas": [
+            {
+                "id": each.id,
+                "revision": f"r{each.revision}",
+                "state": each.state,
+                "since": each.since,
+                "pid": each.pid,
+                "restarts": each.restarts,
+                "reason": each.reason,
+                "address": each.address,
+            }
+            for each in one.replicas
+        ],
+    }

@@ -1,0 +1,125 @@
+"""Build a model and run it: from a file to a URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from corten.core.deployment import Settings
+from corten.core.events import Listener, nobody
+from corten.core.home import Home
+from corten.core.model import Example
+from corten.core.platform import Platform
+from corten.ops.build import Built, build
+from corten.ops.deploy import Deployed, deploy
+from corten.ops.sample import sample_body
+
+_LONGEST_CURL = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What was built and where it answers. `seconds` is for all of it; `curl` a command that asks it."""
+
+    built: Built
+    deployed: Deployed
+    seconds: float
+    curl: str
+
+    @property
+    def name(self) -> str:
+        """The deployment's name."""
+        return self.deployed.name
+
+    @property
+    def revision(self) -> str:
+        """The label of the revision that serves: `r2`."""
+        return self.deployed.revision
+
+    @property
+    def url(self) -> str:
+        """Where it answers, ending in `/`."""
+        return self.deployed.url
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as it stands in `--json` output."""
+        return {
+            **self.deployed.as_dict(),
+            "seconds": round(self.seconds, 3),
+            "deploy_seconds": round(self.deployed.seconds, 3),
+            "curl": self.curl,
+            "build": self.built.as_dict(),
+        }
+
+
+def up(
+    source: str | Path,
+    *,
+    home: Home | None = None,
+    name: str = "",
+    requirements: Iterable[str] = (),
+    method: str = "",
+    extra_files: Iterable[str | Path] = (),
+    example: Example | None = None,
+    platform: Platform | None = None,
+    locked: bool = False,
+    offline: bool = False,
+    replicas: int | None = None,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+    egress: bool = False,
+    ready_timeout_s: float | None = None,
+    engine: str = "",
+    now_s: float | None = None,
+    listen: Listener = nobody,
+) -> Up:
+    """Build an image as `corten.build` does, then deploy it as `corten.deploy` does; raises what they raise.
+
+    What is not given here is taken from the project's settings: `replicas`, `ready_timeout_s`; `env` is added to the
+    project's, `egress` is granted by either.
+    """
+    began_s = time.perf_counter()
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    built = build(
+        source,
+        home=home,
+        name=name,
+        platform=platform,
+        requirements=requirements,
+        method=method,
+        extra_files=extra_files,
+        example=example,
+        locked=locked,
+        offline=offline,
+        now_s=time.time() if now_s is None else now_s,
+        listen=listen,
+    )
+    settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
+    deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen)
+    return Up(built, deployed, time.perf_counter() - began_s, curl_of(deployed.url, sample_body(built.spec)))
+
+
+def _settings(
+    given: Settings, replicas: int | None, env: Mapping[str, str], *, egress: bool, ready_timeout_s: float | None
+) -> Settings:
+    return replace(
+        given,
+        replicas=given.replicas if replicas is None else replicas,
+        env={**given.env, **env},
+        egress=given.egress or egress,
+        ready_timeout_s=given.ready_timeout_s if ready_timeout_s is None else ready_timeout_s,
+    )
+
+
+def curl_of(url: str, body: Any) -> str:
+    """A command to try it with, for any shell: single quotes, and a body short enough for a line or two."""
+    text = json.dumps(body, ensure_ascii=False, separators=(", ", ": "))
+    if body is None or len(text) > _LONGEST_CURL:
+        return f"curl {url}openapi.json"
+    quoted = text.replace("'", "'\\''")
+    return f"curl {url}predict -H 'content-type: application/json' -d '{quoted}'"
