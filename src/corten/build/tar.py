@@ -163,9 +163,9 @@ def _header(name: str, kind: EntryKind, mode: int, size: int, target: str) -> by
 
 def _split(raw: bytes) -> tuple[bytes, bytes]:
     # ustar joins prefix and name by a slash that is stored in neither. (b"", b"") when no slash is in the right place.
-    at = raw.rfind(b"/", 0, _PREFIX_BYTES + 1)
-    # The slash must not be the one that ends a folder's name.
-    if raw.isascii() and 0 < at < len(raw) - 1 and len(raw) - at - 1 <= _NAME_BYTES:
+    # Not the slash that ends a folder's name.
+    at = raw.rfind(b"/", 0, min(_PREFIX_BYTES + 1, len(raw) - 1))
+    if raw.isascii() and at > 0 and len(raw) - at - 1 <= _NAME_BYTES:
         return raw[:at], raw[at + 1 :]
     return b"", b""
 

@@ -16,6 +16,7 @@ import hashlib
 import io
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -48,12 +49,8 @@ def entries(path: Path, python: str) -> Iterator[Entry]:
     `wheel.unsafe_member` (traversal, symlink, duplicate ...) and `wheel.record_mismatch`, each naming the member.
     """
     with path.open("rb") as stream:
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                wheel = _Wheel.read(path.name, archive, python)
-                yield from wheel.entries(stream)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise _broken(path.name, f"{type(error).__name__}: {error}") from error
+        wheel = _Wheel.read(path.name, stream, python)
+        yield from wheel.entries(stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +64,12 @@ class _Wheel:
     written: Mapping[str, Entry]  # by target
 
     @classmethod
-    def read(cls, filename: str, archive: zipfile.ZipFile, python: str) -> _Wheel:
-        infos = _safe_members(filename, archive)
+    def read(cls, filename: str, stream: BinaryIO, python: str) -> _Wheel:
+        infos = _safe_members(filename, _directory(filename, stream))
         dist_info = _dist_info(filename, infos)
-        rows = _record_rows(filename, archive, infos, dist_info)
+        rows = _record_rows(filename, stream, infos, dist_info)
         members = _targets(filename, infos, dist_info, python)
-        written = _scripts(filename, archive, infos, dist_info) | {
+        written = _scripts(filename, stream, infos, dist_info) | {
             name: Entry(name, data=b"corten\n") for name in (f"{site_packages(python)}/{dist_info}/INSTALLER",)
         }
         members = {target: info for target, info in members.items() if target not in written}
@@ -133,9 +130,18 @@ class _Wheel:
         return _Wheel(self.filename, self.python, members, self.record, written)
 
 
-def _safe_members(filename: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _directory(filename: str, stream: BinaryIO) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            return archive.infolist()
+    # What zipfile raises for bytes that are no zip depends on where they go wrong.
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, OverflowError, struct.error) as error:
+        raise _broken(filename, f"{type(error).__name__}: {error}") from error
+
+
+def _safe_members(filename: str, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
+    for info in infos:
         name = info.filename.rstrip("/") if info.is_dir() else info.filename
         try:
             check_name(name)
@@ -167,12 +173,12 @@ def _dist_info(filename: str, members: Mapping[str, zipfile.ZipInfo]) -> str:
 
 
 def _record_rows(
-    filename: str, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], dist_info: str
+    filename: str, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], dist_info: str
 ) -> list[tuple[str, tuple[str, str], str]]:
     if f"{dist_info}/RECORD" not in members:
         raise _broken(filename, "it has no RECORD")
     try:
-        text = archive.read(f"{dist_info}/RECORD").decode()
+        text = _content(filename, members[f"{dist_info}/RECORD"], stream).decode()
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
         return [(row[0], _hash(row[1]), row[2]) for row in rows]
     except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
@@ -224,7 +230,7 @@ def _target(filename: str, name: str, python: str) -> str:
 
 
 def _scripts(
-    filename: str, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], dist_info: str
+    filename: str, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], dist_info: str
 ) -> dict[str, Entry]:
     name = f"{dist_info}/entry_points.txt"
     if name not in members:
@@ -232,7 +238,7 @@ def _scripts(
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
-        parser.read_string(archive.read(name).decode())
+        parser.read_string(_content(filename, members[name], stream).decode())
     except (configparser.Error, UnicodeDecodeError) as error:
         raise _broken(filename, f"its entry_points.txt cannot be read: {error}") from error
     scripts = {}
@@ -269,7 +275,7 @@ def _with_interpreter(data: bytes) -> bytes:
 
 def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
     # zipfile opens a member in 50 us, this takes 5; what it checks beyond is checked by RECORD and CRC.
-    stream.seek(info.header_offset)
+    stream.seek(max(info.header_offset, 0))
     header = stream.read(_LOCAL_HEADER_BYTES)
     if len(header) < _LOCAL_HEADER_BYTES or header[:4] != b"PK\x03\x04":
         raise _broken(filename, f"`{info.filename}` has no local header")
@@ -280,7 +286,10 @@ def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
         data = raw
     else:
         # One byte more than promised, so that a bomb is noticed and never inflated.
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, info.file_size + 1)
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, info.file_size + 1)
+        except zlib.error as error:
+            raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
     if len(data) != info.file_size:
         raise _broken(filename, f"`{info.filename}` has another size than the zip gives for it")
     return data
