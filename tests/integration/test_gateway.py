@@ -615,6 +615,117 @@ def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(site):
     asyncio.run(story())
 
 
+def test_stopping_under_load_loses_no_request_that_was_taken(site):
+    async def story():
+        a = site.upstream("a")
+        gateway = site.gateway()
+        await gateway.start(table(revision(1, a)))
+        async with Load(site.port, "/iris/predict?ms=20", connections=8) as load:
+            await asyncio.sleep(0.5)
+            await gateway.stop()
+        # Clients come too late (the kernel resets who still waits to be accepted), but nobody is cut off.
+        assert set(load.report.reasons) <= {"connect", "reset"}, load.report.as_dict()
+        codes = [json.loads(line)["code"] for line in site.access_log.read_text().splitlines()]
+        assert set(codes) == {200}
+        assert len(codes) == load.report.ok > 50
+
+    asyncio.run(story())
+
+
+def test_a_connection_without_requests_does_not_hold_up_the_stop_for_long(site):
+    async def story():
+        gateway = site.gateway()
+        await gateway.start(RouteTable())
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        started_s = time.perf_counter()
+        await gateway.stop()
+        assert time.perf_counter() - started_s < 4
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    asyncio.run(story())
+
+
+def test_a_gateway_that_hangs_is_ended_and_started_again(site, monkeypatch):
+    monkeypatch.setattr("corten.gateway.envoy._HOUSEKEEPING_S", 0.2)
+    monkeypatch.setattr("corten.gateway.admin._ASK_S", 0.5)
+
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))) as gateway:
+            os.kill(gateway.pid, signal.SIGSTOP)
+            async with asyncio.timeout(5):
+                while not site.restarts:
+                    await asyncio.sleep(0.005)
+            assert (await site.asked())[0] == 200
+
+    asyncio.run(story())
+
+
+def test_the_access_log_is_set_aside_when_it_has_grown_and_goes_on(site, monkeypatch):
+    monkeypatch.setattr("corten.gateway.envoy._HOUSEKEEPING_S", 0.1)
+    monkeypatch.setattr("corten.gateway.envoy._LARGEST_LOG_BYTES", 2000)
+    old = site.access_log.with_name("access.log.1")
+
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))):
+            async with asyncio.timeout(10):
+                while not old.exists():
+                    await site.asked()
+            await site.asked("/iris/last")
+            async with asyncio.timeout(5):
+                while not (site.access_log.exists() and "/iris/last" in site.access_log.read_text()):
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(story())
+
+
+def test_two_changes_at_once_end_with_the_last(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            await asyncio.gather(*(gateway.apply(table(revision(n, a if n % 2 else b))) for n in range(2, 7)))
+            assert (await site.asked())[1]["x-corten-revision"] == "r6"
+
+    asyncio.run(story())
+
+
+def test_a_change_given_up_half_way_does_not_hinder_the_next(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            async with Load(site.port, "/iris/predict", connections=4, think_s=0.002) as load:
+                for number in range(2, 12):
+                    change = asyncio.create_task(gateway.apply(table(revision(number, b if number % 2 else a))))
+                    await asyncio.sleep(0.004 * (number % 5))
+                    change.cancel()
+                    await asyncio.gather(change, return_exceptions=True)
+                await gateway.apply(table(revision(1, a)))
+            assert load.report.failed == 0, load.report.as_dict()
+            assert (await site.asked())[1]["x-corten-revision"] == "r1"
+
+    asyncio.run(story())
+
+
+def test_the_gateway_dying_in_the_middle_of_a_change_only_delays_it(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            for number in range(2, 6):
+                change = asyncio.create_task(gateway.apply(table(revision(number, b))))
+                await asyncio.sleep(0.002 * (number - 2))
+                os.kill(gateway.pid, signal.SIGKILL)
+                await change
+                async with asyncio.timeout(5):
+                    while site.restarts < number - 1:
+                        await asyncio.sleep(0.005)
+                assert (await site.asked())[1]["x-corten-revision"] == f"r{number}"
+
+    asyncio.run(story())
+
+
 # Refusals
 
 

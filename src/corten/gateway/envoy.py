@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -36,8 +37,9 @@ _log = logging.getLogger(__name__)
 
 START_S = 10.0  # from the start of the process until it serves
 APPLY_S = 10.0  # until a change is in force
-DRAIN_S = 2  # how long Envoy tells clients to reconnect before it stops listening
+DRAIN_S = 1  # how long clients are told to close their connections before it stops listening
 STOP_S = 10.0  # how long requests in flight may take when the gateway is stopped
+_LINGER_S = 0.5
 _KILL_S = 5.0
 _REASON_S = 3.0
 _POLL_MIN_S, _POLL_MAX_S = 0.001, 0.02
@@ -49,6 +51,7 @@ _HOUSEKEEPING_S = 10.0
 _LARGEST_LOG_BYTES = 64 << 20
 _WANTED_FILES = 65_536
 _FILES_OF_ITS_OWN = 256
+_CONNECTIONS, _REQUESTS = "http.front.downstream_cx_active", "http.front.downstream_rq_active"
 
 
 def _nobody() -> None:
@@ -94,8 +97,7 @@ class Envoy:
 
         Raises EngineError: `gateway.missing`, `gateway.port_taken`, `gateway.refused`, `gateway.broken`.
         """
-        for folder in (self._folder, self._run):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._make_folders()
         await self._xds.listen()
         try:
             async with self._changing:
@@ -112,9 +114,7 @@ class Envoy:
         Raises EngineError `gateway.refused` with Envoy's reason (what was before stays) or `gateway.slow`.
         """
         async with self._changing:
-            for step in steps(self._upstreams, table):
-                await self._take(step)
-            self._upstreams = resources.endpoints_by_cluster(table)
+            await self._change(table)
 
     async def routable(self, address: str) -> bool:
         """Whether requests may go to this upstream now: known to Envoy, healthy, not draining or ejected."""
@@ -156,6 +156,17 @@ class Envoy:
 
     # Starting and finding again
 
+    def _make_folders(self) -> None:
+        for folder in (self._folder, self._run):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if folder.lstat().st_uid != os.geteuid():
+                # In /tmp anybody may have been first; sockets in somebody else's folder are somebody else's.
+                raise EngineError(
+                    "gateway.foreign_folder",
+                    f"`{folder}` does not belong to you",
+                    hint="remove it, or set CORTEN_HOME to another folder",
+                )
+
     def _recorded(self) -> Process | None:
         record = Record.read(self._record_file)
         return Process.find(record.pid, record.start_ticks) if record else None
@@ -182,10 +193,8 @@ class Envoy:
         for up in upstreams:
             found[up.cluster] = (*found.get(up.cluster, ()), up.endpoint)
         self._upstreams = found
-        for step in steps(self._upstreams, table):
-            await self._take(step)
-        await self._take(Step({LISTENERS: [self._listener()]}))
-        self._upstreams = resources.endpoints_by_cluster(table)
+        await self._change(table)
+        await self._take(Step({LISTENERS: [self._listener()]}, self._upstreams))
         Record(process.pid, process.start_ticks, self.host, self.port).write(self._record_file)
         return True
 
@@ -203,7 +212,7 @@ class Envoy:
         ports.require_free(self.host, self.port)
         _, routes, final = steps({}, table)
         self._xds.publish({LISTENERS: [self._listener()], **routes.publish, **final.publish})
-        self._upstreams = resources.endpoints_by_cluster(table)
+        self._upstreams = final.upstreams
         await self._launch()
 
     def _listener(self) -> resources.Resource:
@@ -223,7 +232,7 @@ class Envoy:
         bootstrap_file = self._folder / "bootstrap.json"
         replace_file(bootstrap_file, json.dumps(bootstrap, indent=1).encode())
         self._admin.socket.unlink(missing_ok=True)
-        self._rotate(self._log_file)
+        _rotate(self._log_file)
         since_bytes = _size(self._log_file)
         process = Process.start(_argv(binary, bootstrap_file), log=self._log_file, files=files)
         Record(process.pid, process.start_ticks, self.host, self.port).write(self._record_file)
@@ -259,6 +268,10 @@ class Envoy:
 
     # Changing
 
+    async def _change(self, table: RouteTable) -> None:
+        for step in steps(self._upstreams, table):
+            await self._take(step)
+
     async def _take(self, step: Step) -> None:
         """Publish a step and wait until it is in force; when Envoy refuses it, publish what was before."""
         before = self._xds.ledger.published()
@@ -272,6 +285,7 @@ class Envoy:
                 raise
             if any(kind == "endpoints" for kind, _ in changed):
                 await asyncio.sleep(_WORKER_S)
+        self._upstreams = step.upstreams
         self._xds.ledger.drop(step.drop)
 
     async def _in_force(self, versions: Mapping[Key, str], *, timeout_s: float) -> None:
@@ -347,7 +361,7 @@ class Envoy:
         while True:
             started_s = loop.time()
             while self._process is not None and not await self._process.ended(_HOUSEKEEPING_S):
-                await self._trim_logs()
+                await self._look_after(self._process)
             failures = 0 if loop.time() - started_s > _STEADY_S else failures
             if failures:
                 await asyncio.sleep(min(_BACKOFF_MAX_S, 0.05 * 2**failures))
@@ -372,25 +386,33 @@ class Envoy:
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
 
-    async def _trim_logs(self) -> None:
-        if self._rotate(self._access_log) or self._rotate(self._log_file):
-            with contextlib.suppress(EngineError):
+    async def _look_after(self, process: Process) -> None:
+        """Keep the logs small; end a process that hangs (its main thread: routes and health checks stand still)."""
+        try:
+            if _rotate(self._access_log):
                 await self._admin.ask("/reopen_logs", method="POST")
-
-    @staticmethod
-    def _rotate(path: Path) -> bool:
-        if _size(path) < _LARGEST_LOG_BYTES:
-            return False
-        path.replace(path.with_name(path.name + ".1"))
-        return True
+            if _size(self._log_file) > _LARGEST_LOG_BYTES:
+                os.truncate(self._log_file, 0)  # its stderr appends, and cannot be opened anew
+            await self._admin.gauge("server.live")
+        except EngineError as error:
+            _log.error("gateway hangs; ending it", extra={"pid": process.pid, **error.as_dict()})
+            process.send(signal.SIGKILL)
 
     async def _drain(self) -> None:
-        """Tell clients to reconnect elsewhere, and wait until nothing is in flight."""
-        with contextlib.suppress(EngineError, TimeoutError):
-            # A plain SIGTERM drops what is in flight (§4).
+        """Tell clients to go, stop listening, wait until nothing is in flight. A plain SIGTERM drops that (§4)."""
+        with contextlib.suppress(EngineError):
+            # Answers carry `Connection: close` from now on; new connections are still taken, none meets a reset.
             await self._admin.ask("/drain_listeners?graceful&skip_exit", method="POST")
-            async with asyncio.timeout(STOP_S):
-                while await self._admin.gauge("http.front.downstream_cx_active"):  # noqa: ASYNC110 -- Envoy's state
+            await self._until_none(_CONNECTIONS, DRAIN_S)
+            await self._admin.ask("/drain_listeners", method="POST")
+            # One that was just taken may be about to send; one that stays idle is not waited for.
+            await self._until_none(_CONNECTIONS, _LINGER_S)
+            await self._until_none(_REQUESTS, STOP_S)
+
+    async def _until_none(self, gauge: str, deadline_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                while await self._admin.gauge(gauge):  # noqa: ASYNC110 -- Envoy's state
                     await asyncio.sleep(_POLL_MAX_S)
 
 
@@ -428,6 +450,14 @@ def _last_words(log: str) -> str:
     """The last line of Envoy's log, without its time stamp and place."""
     line = log.strip().rpartition("\n")[2]
     return line.partition("] ")[2][-500:] or line
+
+
+def _rotate(path: Path) -> bool:
+    """Set a log aside when it has grown; whether it did."""
+    if _size(path) < _LARGEST_LOG_BYTES:
+        return False
+    path.replace(path.with_name(path.name + ".1"))
+    return True
 
 
 def _size(path: Path) -> int:

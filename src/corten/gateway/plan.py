@@ -30,9 +30,13 @@ def endpoints_key(cluster: str) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Resources to publish together and to see in force before the next; `drop`: keys nobody asks for any more."""
+    """Resources to publish together and to see in force before the next step.
+
+    `upstreams` is what is in force then, `drop` the keys nobody asks for any more.
+    """
 
     publish: Mapping[Key, list[Resource]]
+    upstreams: Upstreams
     drop: frozenset[Key] = field(default_factory=frozenset)
 
 
@@ -44,11 +48,13 @@ def steps(have: Upstreams, want: RouteTable) -> tuple[Step, Step, Step]:
     wanted = resources.endpoints_by_cluster(want)
     grown = {name: _grown(have.get(name, ()), endpoints) for name, endpoints in wanted.items()}
     gone = frozenset(have) - frozenset(wanted)
+    both = {**have, **grown}
     return (
-        Step({CLUSTERS: resources.clusters([*wanted, *gone]), **_assignments(grown)}),
-        Step({ROUTES: [resources.route_configuration(want)]}),
+        Step({CLUSTERS: resources.clusters(both), **_assignments(grown)}, both),
+        Step({ROUTES: [resources.route_configuration(want)]}, both),
         Step(
             {CLUSTERS: resources.clusters(wanted), **_assignments(wanted)},
+            wanted,
             drop=frozenset(map(endpoints_key, gone)),
         ),
     )
