@@ -407,8 +407,21 @@ def _reduce(machine: _Machine) -> None:
     if isinstance(maker, Global) and maker.name == "_reconstructor" and isinstance(args, tuple) and args:
         # Protocols 0 and 1 make plain objects by copyreg._reconstructor(class, base, state).
         machine.push_call((), args[0])
+    elif (data := _old_bytes(maker, args)) is not None:
+        machine.push(data)
     else:
         machine.push_call(args, maker)
+
+
+def _old_bytes(maker: object, args: object) -> bytes | None:
+    """Bytes as protocols 0 to 2 write them: `_codecs.encode(text, "latin1")`, or `bytes()` when empty."""
+    match maker, args:
+        case Global("_codecs", "encode"), (str(text), "latin1" | "latin-1"):
+            return text.encode("latin-1", "replace")
+        case Global("__builtin__" | "builtins", "bytes"), ():
+            return b""
+        case _:
+            return None
 
 
 def _new_with_keywords(machine: _Machine) -> None:

@@ -51,10 +51,10 @@ def resolve(module: str, name: str) -> Any:
     value = getattr(importlib.import_module(found.module), found.name)
     if is_named(found):
         return _encode_latin if found == Global("_codecs", "encode") else value
-    # A module also has what it imports, so the value must come from the package itself.
-    home = (getattr(value, "__module__", None) or "").partition(".")[0]
-    fits = may_be_class(found) if isinstance(value, type) else may_be_function(found) and callable(value)
-    if home != found.root or not fits:
+    # A module also has what it imports, so it is the place where the value was defined that must be on the list.
+    own = Global(str(getattr(value, "__module__", "")), found.name)
+    fits = may_be_class(own) if isinstance(value, type) else may_be_function(own) and callable(value)
+    if own.root != found.root or not fits:
         raise refused(found)
     return value
 
