@@ -20,11 +20,12 @@ from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.platform import Platform
 from corten.engine.base import Observed, ReplicaSpec
+from corten.engine.bytecode import Bytecode
 from corten.engine.folders import make_passable, make_private, passable
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
 from corten.engine.logs import keep_short, last_lines
 from corten.engine.plain import plain_process
-from corten.engine.process import parent, with_environment
+from corten.engine.process import ProcessId, parent, with_environment
 from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
 from corten.engine.sandbox import GID, RUN, UID, Bounds, Cell, Host, Sandbox
 from corten.errors import EngineError, UsageError
@@ -68,6 +69,7 @@ class Embedded:
         self._bounds = bounds or Bounds()
         self._layout = Layout(home.store)
         self._trees = Trees(self._layout, home.trees)
+        self._bytecode = Bytecode(home.trees, self._bounds)
         self._probed: SandboxProbe | None = None
         # Held from the first note of a replica to the last: `list` must not take one that starts for a dead one.
         self._lock = threading.RLock()
@@ -136,6 +138,7 @@ class Embedded:
     def list(self) -> Sequence[Observed]:
         """All replicas with a record, also of an earlier process; ends what a killed predecessor left half-started."""
         with self._lock:
+            self._bytecode.finish()
             return [self._observe(record, folder) for folder, record in self._records()]
 
     def terminate(self, replica_id: str) -> None:
@@ -196,6 +199,7 @@ class Embedded:
             token=secrets.token_hex(16),
             address=_short_enough(run / _SOCKET),
             host=found.host if found.works else None,
+            learning=found.works and _is_free(spec) and self._bytecode.published(prepared.chain) is None,
         )
         unfinished = self._home.replicas / f".new-{record.token}"
         unfinished.mkdir(mode=0o700)
@@ -217,6 +221,7 @@ class Embedded:
             nonlocal noted
             noted = folder.write(replace(record, process=launched.process, watcher=launched.watcher))
 
+        env = _environment(image, spec, record, f"{RUN}/{_SOCKET}")
         cell = Cell(
             root=prepared.root,
             hostname=spec.id,
@@ -224,7 +229,8 @@ class Embedded:
             working_dir=image.working_dir,
             folders=prepared.folders,
             mounts=prepared.mounts,
-            env=_environment(image, spec, record, f"{RUN}/{_SOCKET}"),
+            env=self._bytecode.environment(prepared.chain, env) if _is_free(spec) else env,
+            pycache=self._bytecode.published(prepared.chain),
             run=self._run(spec.id),
             egress=spec.egress,
             resolver=_RESOLVER.resolve() if spec.egress and _RESOLVER.exists() else None,
@@ -271,6 +277,9 @@ class Embedded:
         if running:
             with suppress(OSError):
                 keep_short(folder.log)
+            if record.learning:
+                root = self._trees.root_of(record.chain)
+                self._bytecode.learn(record.chain, self._run(record.id), root, self._isolation())
         return Observed(
             id=record.id,
             deployment=record.deployment,
@@ -298,8 +307,7 @@ class Embedded:
     def _exit_code(self, record: Record, folder: ReplicaFolder) -> int:
         """128 + signal for a signal's end, -1 when nobody saw it."""
         if record.host is None:
-            code = reap(record.process.pid) if record.process else None
-            return -1 if code is None else code
+            return _own_exit_code(record.process)
         deadline_s = time.monotonic() + _REPORT_S
         while (code := folder.status().exit_code) is None and record.watcher and record.watcher.alive:
             if time.monotonic() > deadline_s:
@@ -326,6 +334,7 @@ class Embedded:
 
     def _forget(self, folder: ReplicaFolder) -> None:
         """Remove a replica's folders; the record goes last, so that a removal cut short is seen and repeated."""
+        self._bytecode.forget(folder.id)
         shutil.rmtree(self._run(folder.id), ignore_errors=True)
         for path in folder.path.iterdir():
             if path.name != "record.json":
@@ -416,8 +425,25 @@ def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -
     }
 
 
+def _is_free(spec: ReplicaSpec) -> bool:
+    """Whether bytecode is ours to care for; a deployment that sets one of these cares for it itself."""
+    return not {"PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE"} & spec.env.keys()
+
+
 def _marker(record: Record) -> str:
     return f"{START_VARIABLE}={record.token}"
+
+
+def _own_exit_code(process: ProcessId | None) -> int:
+    """The exit code of a plain process if it is our child. A first thread may be gone before the others are."""
+    if process is None:
+        return -1
+    deadline_s = time.monotonic() + _REPORT_S
+    while (code := reap(process.pid)) is None and parent(process.pid) == os.getpid():
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.001)
+    return -1 if code is None else code
 
 
 def _kill_marked(marker: str) -> None:

@@ -46,7 +46,6 @@ class Bounds:
 
     tmp_bytes: int = 1 << 30
     shm_bytes: int = 1 << 30
-    pycache_bytes: int = 256 << 20
     open_files: int = 65536
     processes: int = 4096
     # Of one file, the log among them: what is written beyond fails with EFBIG (Python ignores SIGXFSZ).
@@ -71,8 +70,7 @@ class Cell:
     """The world of one replica. `folders`, `mounts` as in `store.trees.Prepared`.
 
     `run`: its own folder on the host, writable, found at /run/corten (None: none). `pycache`: bytecode made before,
-    read-only (None: it may write its own, which goes with it). `resolver`: the host's resolv.conf, for egress.
-    `outputs`: further writable folders.
+    read-only. `resolver`: the host's resolv.conf, for egress.
     """
 
     root: Path
@@ -86,7 +84,6 @@ class Cell:
     egress: bool = False
     resolver: Path | None = None
     pycache: Path | None = None
-    outputs: tuple[Mount, ...] = ()
 
 
 def options(cell: Cell, bounds: Bounds, features: Features) -> tuple[str, ...]:
@@ -110,13 +107,12 @@ def _options(cell: Cell, bounds: Bounds, features: Features) -> Iterator[str]:
     # Not recursive: /dev itself is a tmpfs without a size, /dev/shm on it stays writable.
     yield from ("--remount-ro", "/dev")
     yield from _tmpfs("/tmp", bounds.tmp_bytes, features, mode="1777")  # noqa: S108
-    yield from _pycache(cell, bounds, features)
+    if cell.pycache is not None:
+        yield from ("--ro-bind", str(cell.pycache), f"/{PYCACHE}")
     yield from _read_only_folders(cell)
     yield from _system(cell)
     if cell.run is not None:
         yield from ("--bind", str(cell.run), RUN)
-    for output in cell.outputs:
-        yield from ("--bind", str(output.source), output.target)
     yield "--clearenv"
     for name, value in sorted(cell.env.items()):
         yield from ("--setenv", name, value)
@@ -128,13 +124,6 @@ def _tmpfs(target: str, size_bytes: int, features: Features, *, mode: str) -> It
     if features.sized_tmpfs:
         yield from ("--size", str(size_bytes))
     yield from ("--tmpfs", target)
-
-
-def _pycache(cell: Cell, bounds: Bounds, features: Features) -> Iterator[str]:
-    if cell.pycache is not None:
-        yield from ("--ro-bind", str(cell.pycache), f"/{PYCACHE}")
-    else:
-        yield from _tmpfs(f"/{PYCACHE}", bounds.pycache_bytes, features, mode="0755")
 
 
 def _read_only_folders(cell: Cell) -> Iterator[str]:

@@ -107,6 +107,10 @@ class Trees:
             self._record(image, prepared)
         return prepared
 
+    def root_of(self, chain: Digest) -> Path:
+        """Where the root of a chain is, or would be."""
+        return self.root / "roots" / chain.hex
+
     def view(self, image: Image, prepared: Prepared) -> Path:
         """A folder with `app` and `models` as the image has them, for runners that cannot mount.
 
@@ -139,7 +143,7 @@ class Trees:
                 return None
             chain = Digest(document["chain"])
             prepared = Prepared(
-                root=self.root / "roots" / chain.hex,
+                root=self.root_of(chain),
                 chain=chain,
                 folders=tuple(document["folders"]),
                 mounts=tuple(Mount(self.root / source, target) for source, target in document["mounts"]),
@@ -208,7 +212,7 @@ class Trees:
         trees = [self._listed(layer) for layer in image.layers]
         first = first_mounted(image.layers, trees)
         chain = chain_id([layer.diff_id for layer in image.layers[:first]])
-        root = self.root / "roots" / chain.hex
+        root = self.root_of(chain)
         if not root.is_dir():
             unfinished = self._unfinished(chain.hex)
             unfinished.mkdir()
