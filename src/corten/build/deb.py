@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from corten.build.entry import Entry, EntryKind
-from corten.errors import PolicyError
+from corten.errors import CortenError, PolicyError
 
 # Far above any package of main; keeps a compression bomb from taking the memory.
 MAX_UNPACKED_BYTES = 4 << 30
@@ -154,9 +154,21 @@ class Package:
 
 
 def read(path: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) -> Package:
-    """Read a .deb file. Raises PolicyError (`deb.malformed`, `deb.member_refused`, `deb.compression`)."""
-    with path.open("rb") as stream:
-        return read_stream(stream, where=str(path), max_bytes=max_bytes)
+    """Read a .deb file.
+
+    Raises PolicyError (`deb.malformed`, `deb.member_refused`, `deb.compression`), CortenError (`deb.unreadable`).
+    """
+    try:
+        with path.open("rb") as stream:
+            return read_stream(stream, where=str(path), max_bytes=max_bytes)
+    except OSError as error:
+        raise CortenError(
+            "deb.unreadable",
+            "cannot read a cached package",
+            where=str(path),
+            why=str(error),
+            hint="run the build again; it fetches what is missing",
+        ) from error
 
 
 def read_stream(stream: BinaryIO, *, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> Package:
@@ -186,15 +198,26 @@ def _control_and_data(stream: BinaryIO, where: str, max_bytes: int) -> tuple[Mem
             raise _malformed(where, f"expected control.tar and data.tar, found {found}")
 
 
-class _Decompressor(Protocol):
+class Decompressor(Protocol):
+    """What lzma, zlib and zstd have in common."""
+
     @property
-    def eof(self) -> bool: ...
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+        ...
+
     @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+    def unused_data(self) -> bytes:
+        """What came after its end."""
+        ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """More of the content, at most so many bytes."""
+        ...
 
 
-def _decompressor(suffix: str, where: str) -> _Decompressor:
+def decompressor(suffix: str, where: str) -> Decompressor:
+    """The decompressor of files that end so. Raises PolicyError (`deb.compression`)."""
     match suffix:
         case ".xz":
             return lzma.LZMADecompressor(lzma.FORMAT_XZ)
@@ -203,8 +226,8 @@ def _decompressor(suffix: str, where: str) -> _Decompressor:
         case ".zst":
             from backports import zstd
 
-            decompressor: _Decompressor = zstd.ZstdDecompressor()
-            return decompressor
+            of_zstd: Decompressor = zstd.ZstdDecompressor()
+            return of_zstd
         case _:
             raise PolicyError(
                 "deb.compression", f"unknown compression `{suffix}`", where=where, why="known: .xz, .zst, .gz, none"
@@ -218,16 +241,16 @@ def _decompress(member: Member, where: str, max_bytes: int) -> memoryview:
     pieces: list[bytes] = []
     rest, left = member.data, max_bytes + 1
     while rest and left > 0:  # a stream may follow a stream (xz and gzip files concatenate)
-        decompressor = _decompressor(suffix, where)
+        stream = decompressor(suffix, where)
         try:
-            piece = decompressor.decompress(rest, left)
+            piece = stream.decompress(rest, left)
         except (lzma.LZMAError, zlib.error, _zstd_error()) as error:
             raise _malformed(where, f"`{member.name}` does not decompress: {error}") from error
         pieces.append(piece)
         left -= len(piece)
-        if left > 0 and not decompressor.eof:
+        if left > 0 and not stream.eof:
             raise _malformed(where, f"`{member.name}` is cut short")
-        rest = decompressor.unused_data
+        rest = stream.unused_data
     if left <= 0:
         raise _malformed(where, f"`{member.name}` unpacks to more than {max_bytes} bytes")
     return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))

@@ -103,12 +103,16 @@ class Signer:
 
 @dataclass(slots=True)
 class Repository:
-    """The files of one suite: add packages, then read `files`. Times in seconds since 1970."""
+    """The files of one suite: add packages, then read `files`. Times in seconds since 1970.
+
+    `suffix` is how the index is compressed: Debian's main has `.gz` and `.xz`, its security archive `.xz` only.
+    """
 
     suite: str
     archive: str
     date_s: float
     architecture: str = "amd64"
+    suffix: str = ".xz"
     valid_until_s: float | None = None
     stanzas: list[str] = field(default_factory=list)
     pool: dict[str, bytes] = field(default_factory=dict)
@@ -127,7 +131,7 @@ class Repository:
     def release(self) -> str:
         """The text that is to be signed."""
         index = "\n".join(self.stanzas).encode()
-        listed = [(index, "Packages"), (lzma.compress(index), "Packages.xz")]
+        listed = [(index, "Packages"), (compress(index, self.suffix), f"Packages{self.suffix}")]
         lines = [
             "Origin: Debian",
             f"Codename: {self.suite}",
@@ -145,7 +149,7 @@ class Repository:
 
     def files(self, signer: Signer) -> dict[str, bytes]:
         """Paths below the mirror, with their content."""
-        packed = lzma.compress("\n".join(self.stanzas).encode())
+        packed = compress("\n".join(self.stanzas).encode(), self.suffix)
         dists = f"/{self.archive}/dists/{self.suite}"
         return {
             f"{dists}/InRelease": signer.sign(self.release()),
@@ -161,7 +165,7 @@ def _date(at_s: float) -> str:
 @dataclass(slots=True)
 class MirrorServer:
     """A running HTTP server of `files`. `faults` are used up one a request: a status, "reset", "cut" (half a body)
-    or "drip" (a byte at a time).
+    or "drip" (a byte at a time); `always` has faults by path that last.
 
     `requests` are the paths asked for, `connections` counts accepted connections.
     """
@@ -169,6 +173,7 @@ class MirrorServer:
     url: str
     files: dict[str, bytes]
     faults: list[int | str] = field(default_factory=list)
+    always: dict[str, int | str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     connections: int = 0
@@ -199,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         # A client that takes us for its proxy sends the whole URL.
         path = "/" + self.path.split("/", 3)[3] if self.path.startswith("http://") else self.path
         mirror.requests.append(self.path)
-        fault = mirror.faults.pop(0) if mirror.faults else None
+        fault = mirror.faults.pop(0) if mirror.faults else mirror.always.get(path)
         if fault == "reset":
             self.close_connection = True
         elif fault == "drip":
@@ -217,11 +222,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(200, mirror.files[path])
 
+    def do_CONNECT(self) -> None:
+        """Refuse to be a tunnel."""
+        cast("_Server", self.server).mirror.requests.append(f"CONNECT {self.path}")
+        self._answer(403, b"no")
+
     def _drip(self, data: bytes) -> None:
         self._answer(200, b"", length=len(data))
         self.close_connection = True
         with suppress(OSError):  # the client is meant to hang up
-            for byte in data[:200]:
+            for byte in data[:1000]:
                 self.wfile.write(bytes([byte]))
                 time.sleep(0.01)
 

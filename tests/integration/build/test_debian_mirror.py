@@ -10,7 +10,7 @@ from corten.build import base
 from corten.build.debian import Deb, Patience, Release, Suite, fetch, resolve
 from corten.core.events import Phase
 from corten.core.platform import Platform
-from corten.errors import NotFoundError, PolicyError, RemoteError, UsageError
+from corten.errors import CortenError, NotFoundError, PolicyError, RemoteError, UsageError
 from corten.testing.debian import Repository, Signer, serve, tar_member
 
 AMD64 = Platform("amd64")
@@ -49,7 +49,7 @@ class World:
             packages=("libone", "libtwo"),
             fingerprints=(signer.fingerprint,),
         )
-        self.main = Repository("bookworm", "debian", NOW_S - 90 * DAY_S)
+        self.main = Repository("bookworm", "debian", NOW_S - 90 * DAY_S, suffix=".gz")
         self.security = Repository("bookworm-security", "debian-security", NOW_S, valid_until_s=NOW_S + 7 * DAY_S)
         self.one = self.main.add("libone", members=[tar_member("./usr/lib/one", b"1" * 5000)])
         self.main.add("libtwo", "2.0", members=[tar_member("./usr/lib/two", b"old")])
@@ -211,7 +211,7 @@ def test_an_index_that_is_not_the_signed_one_is_refused(world, server):
     path = index_path(server)
     server.files[path] = server.files[path][:-1] + b"?"
     refused(world, server, "debian.index_mismatch", path)
-    assert not (world.cache / "debs" / "indexes" / (path.rpartition("/")[2] + ".xz")).exists()
+    assert not (world.cache / "debs" / "indexes" / (path.rpartition("/")[2] + ".gz")).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", bytes(100_000)], ids=["empty", "short", "long"])
@@ -417,6 +417,47 @@ def test_a_mirror_that_drips_is_given_up(world, server):
     with pytest.raises(RemoteError, match="does not answer"):
         fetch(debs[:1], world.cache, patience=Patience(idle_s=1.0, total_s=0.3, attempts=2, pause_s=0.001))
     assert time.monotonic() - began_s < 4
+
+
+def test_a_tunnel_through_a_proxy_is_asked_for_where_the_mirror_has_tls(world, server):
+    with pytest.raises(RemoteError, match="does not answer"):
+        world.resolve(server, mirror="https://mirror.invalid", proxies={"https": server.url})
+    assert set(server.requests) == {"CONNECT mirror.invalid:443"}
+
+
+@pytest.mark.parametrize("refused_one", [0, 1])
+def test_a_failure_does_not_wait_for_the_other_transfers(world, server, refused_one):
+    debs = world.resolve(server)
+    server.always[debs[refused_one].url.removeprefix(server.url)] = 403
+    server.always[debs[1 - refused_one].url.removeprefix(server.url)] = "drip"
+    began_s = time.monotonic()
+    with pytest.raises(RemoteError) as caught:
+        fetch(debs, world.cache, patience=Patience())
+    assert caught.value.code == "debian.refused"
+    assert time.monotonic() - began_s < 3
+    assert [path.name for path in (world.cache / "debs").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_missing_suite_does_not_wait_for_a_slow_one(world, server):
+    server.always[INRELEASE] = "drip"
+    del server.files[SECURITY]
+    began_s = time.monotonic()
+    with pytest.raises(RemoteError) as caught:
+        world.resolve(server, patience=Patience())
+    assert caught.value.code == "debian.gone"
+    assert time.monotonic() - began_s < 3
+
+
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_mirror(world, server):
+    debs = world.resolve(server)
+    for deb in debs:
+        (world.cache / "debs" / deb.digest.hex).mkdir()
+        (world.cache / "debs" / deb.digest.hex / "x").touch()
+    server.requests.clear()
+    with pytest.raises(CortenError) as caught:
+        world.fetch(debs)
+    assert caught.value.code == "cache.write"
+    assert caught.value.where == str(world.cache / "debs")
 
 
 # Keys

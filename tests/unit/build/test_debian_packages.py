@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.build.debian.packages import DENIED, Choice, Index, Relation, choose, parse_relations
-from corten.build.debian.release import RELEASES, release_for_python
+from corten.build.debian.release import RELEASES, Deb, release_for_python
+from corten.core.digest import Digest
 from corten.errors import NotFoundError, PolicyError, UsageError
 
 
@@ -23,7 +24,7 @@ def stanza(name, version="1.0", **fields):
 
 
 def index(*stanzas):
-    return Index("\n".join(stanzas).encode(), "https://mirror/debian")
+    return Index(["\n".join(stanzas).encode()], "https://mirror/debian")
 
 
 def chosen(indexes, base=(), wanted=()) -> dict[str, str]:
@@ -40,26 +41,31 @@ def test_the_newest_version_of_all_suites_wins():
 
 
 def test_a_base_package_brings_nothing_along():
-    assert chosen([index(stanza("app", Depends="b"), stanza("b"))], ["app"]) == {"app": "1.0"}
+    assert chosen([index(stanza("app", Depends="libb"), stanza("libb"))], ["app"]) == {"app": "1.0"}
 
 
 def test_a_wanted_package_brings_what_it_needs_and_what_that_needs():
-    packages = index(stanza("app", Depends="b (>= 1)"), stanza("b", Pre_Depends="c:any"), stanza("c"), stanza("d"))
-    assert set(chosen([packages], [], ["app"])) == {"app", "b", "c"}
+    packages = index(
+        stanza("app", Depends="libb (>= 1)"), stanza("libb", Pre_Depends="libc:any"), stanza("libc"), stanza("libd")
+    )
+    assert set(chosen([packages], [], ["app"])) == {"app", "libb", "libc"}
 
 
 def test_a_circle_of_dependencies_ends():
-    assert set(chosen([index(stanza("app", Depends="b"), stanza("b", Depends="app"))], [], ["app"])) == {"app", "b"}
+    assert set(chosen([index(stanza("app", Depends="libb"), stanza("libb", Depends="app"))], [], ["app"])) == {
+        "app",
+        "libb",
+    }
 
 
 def test_of_alternatives_the_one_that_is_there_wins():
-    packages = index(stanza("app", Depends="b | c"), stanza("b"), stanza("c"))
-    assert set(chosen([packages], ["c"], ["app"])) == {"app", "c"}
+    packages = index(stanza("app", Depends="libb | libc"), stanza("libb"), stanza("libc"))
+    assert set(chosen([packages], ["libc"], ["app"])) == {"app", "libc"}
 
 
 def test_of_alternatives_none_of_which_is_there_the_first_that_exists_wins():
-    packages = index(stanza("app", Depends="gone | b | c"), stanza("b"), stanza("c"))
-    assert set(chosen([packages], [], ["app"])) == {"app", "b"}
+    packages = index(stanza("app", Depends="gone | libb | libc"), stanza("libb"), stanza("libc"))
+    assert set(chosen([packages], [], ["app"])) == {"app", "libb"}
 
 
 def test_a_virtual_package_is_met_by_one_that_provides_it():
@@ -69,39 +75,39 @@ def test_a_virtual_package_is_met_by_one_that_provides_it():
 
 def test_a_virtual_package_is_met_by_what_is_already_chosen():
     packages = index(
-        stanza("app", Depends="virtual"), stanza("aa", Provides="virtual"), stanza("z", Provides="virtual")
+        stanza("app", Depends="virtual"), stanza("aa", Provides="virtual"), stanza("libz", Provides="virtual")
     )
-    assert set(chosen([packages], ["z"], ["app"])) == {"app", "z"}
+    assert set(chosen([packages], ["libz"], ["app"])) == {"app", "libz"}
 
 
 @pytest.mark.parametrize(("provides", "met"), [("v", False), ("v (= 1)", False), ("v (= 3)", True)])
 def test_a_dependency_with_a_version_needs_a_provided_version(provides, met):
-    packages = index(stanza("app", Depends="v (>= 2)"), stanza("b", Provides=provides))
+    packages = index(stanza("app", Depends="v (>= 2)"), stanza("libb", Provides=provides))
     if met:
-        assert set(chosen([packages], [], ["app"])) == {"app", "b"}
+        assert set(chosen([packages], [], ["app"])) == {"app", "libb"}
     else:
         with pytest.raises(PolicyError, match=r"needs what no package gives"):
             choose([packages], [], ["app"])
 
 
 def test_a_dependency_that_only_an_old_version_meets_is_refused():
-    suites = [index(stanza("app", Depends="b (<< 2)"), stanza("b", "1.0")), index(stanza("b", "2.0"))]
+    suites = [index(stanza("app", Depends="libb (<< 2)"), stanza("libb", "1.0")), index(stanza("libb", "2.0"))]
     with pytest.raises(PolicyError) as caught:
         choose(suites, [], ["app"])
     assert caught.value.code == "debian.unsatisfied"
-    assert "b (<< 2)" in caught.value.why
+    assert "libb (<< 2)" in caught.value.why
 
 
 def test_system_tools_are_left_out_and_reported_with_who_asked():
     packages = index(
-        stanza("app", Depends="dpkg (>= 1), b"),
+        stanza("app", Depends="dpkg (>= 1), libb"),
         stanza("dpkg"),
-        stanza("b", Depends="mytool"),
+        stanza("libb", Depends="mytool"),
         stanza("mytool", Essential="yes"),
     )
     choice = choose([packages], [], ["app"])
-    assert [deb.name for deb in choice.debs] == ["app", "b"]
-    assert choice.left_out == (("dpkg", "app"), ("mytool", "b"))
+    assert [deb.name for deb in choice.debs] == ["app", "libb"]
+    assert choice.left_out == (("dpkg", "app"), ("mytool", "libb"))
 
 
 def test_a_system_tool_is_not_replaced_by_another_that_provides_it():
@@ -173,6 +179,13 @@ def test_a_relation_allows_the_versions_it_says(op, allowed):
     assert [version for version in "123" if Relation("a", op, "2").allows(version)] == allowed
 
 
+@given(st.integers(1, 40))
+def test_an_index_is_the_same_in_whatever_pieces_it_comes(size):
+    text = "\n".join([stanza("app", Depends="libb"), stanza("libb"), stanza("other")]).encode()
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert set(chosen([Index(pieces, "https://mirror/debian")], [], ["app"])) == {"app", "libb"}
+
+
 names = st.sampled_from(["aa", "bb", "cc", "dd", "ee", "dpkg", "perl"])
 
 
@@ -190,6 +203,12 @@ def test_a_choice_is_closed_has_no_system_tool_and_does_not_depend_on_the_order(
     shuffle.shuffle(stanzas)
     again: Choice = choose([index(*stanzas)], [], sorted(wanted))
     assert again.debs == choice.debs
+
+
+@pytest.mark.parametrize(("name", "hex_digits"), [("../../etc/x", "a" * 64), ("libone", "../x"), ("libone", "A" * 64)])
+def test_a_package_from_an_edited_lock_cannot_name_a_file_elsewhere(name, hex_digits):
+    with pytest.raises(UsageError):
+        Deb(name, "1", "amd64", "https://mirror/x.deb", Digest(hex_digits), 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from corten.build.debian.files import MismatchError, checked, is_intact, replacing
-from corten.build.debian.mirror import Body, Mirror, Patience
+from corten.build.debian.mirror import Body, Mirror, Patience, each
 from corten.build.debian.release import Deb
 from corten.core.events import Event, Listener, Phase, nobody
 
@@ -31,7 +31,8 @@ def fetch(
     """The files of the packages, in their order, downloading what the cache lacks or holds damaged.
 
     `cache` is the installation's cache folder. No connection is opened when all are there. Raises PolicyError
-    (`debian.package_mismatch`) and RemoteError (`debian.unreachable`, `debian.gone`, `debian.refused`).
+    (`debian.package_mismatch`), RemoteError (`debian.unreachable`, `debian.gone`, `debian.refused`) and CortenError
+    (`cache.write`).
     """
     wanted = {deb.digest: deb for deb in debs}  # a package may be named twice; two threads must not write one file
     with ThreadPoolExecutor(_CONNECTIONS) as threads:
@@ -50,14 +51,8 @@ def _download(debs: Sequence[Deb], cache: Path, listen: Listener, mirror: Mirror
     listen(Event(_STEP, Phase.STARTED, f"fetching {len(debs)} Debian packages", figures))
     # The largest first: the last connection to finish decides.
     largest_first = sorted(debs, key=lambda deb: (-deb.size_bytes, deb.name))
-    with mirror, ThreadPoolExecutor(_CONNECTIONS) as threads:
-        jobs = [threads.submit(fetch_one, mirror, deb, cache) for deb in largest_first]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+    with mirror:
+        each(mirror, lambda deb: fetch_one(mirror, deb, cache), largest_first, at_once=_CONNECTIONS)
     listen(Event(_STEP, Phase.DONE, f"fetched {len(debs)} Debian packages", figures))
 
 
@@ -75,9 +70,9 @@ def fetch_one(mirror: Mirror, deb: Deb, cache: Path) -> Path:
         )
 
     def receive(body: Body) -> None:
-        with replacing(path) as stream:
+        with replacing(path) as write_piece:
             for piece in checked(body, deb.digest, deb.size_bytes, mismatch):
-                stream.write(piece)
+                write_piece(piece)
 
     mirror.get(deb.url, receive)
     return path

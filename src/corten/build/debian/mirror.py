@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import http.client
 import random
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,6 +24,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from corten.errors import CortenError, RemoteError, UsageError
 
+_I = TypeVar("_I")
 _T = TypeVar("_T")
 _MOST_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -43,8 +47,10 @@ class _TemporaryError(Exception):
 class Body:
     """What a mirror answers, in pieces. Reading ends with an error rather than with part of the file."""
 
-    def __init__(self, response: http.client.HTTPResponse, deadline_s: float) -> None:
+    def __init__(self, response: http.client.HTTPResponse, deadline_s: float, closed: threading.Event) -> None:
+        """Made by `Mirror`; `deadline_s` on the monotonic clock, `closed` ends it as well."""
         self._response = response
+        self._closed = closed
         self._deadline_s = deadline_s
 
     def __iter__(self) -> Iterator[bytes]:
@@ -55,6 +61,8 @@ class Body:
             yield self._response.read(len(there))
             if time.monotonic() > self._deadline_s:
                 raise TimeoutError("the transfer took too long")
+            if self._closed.is_set():
+                raise ConnectionAbortedError("broken off")
         yield self._response.read()  # raises IncompleteRead when bytes are missing
 
 
@@ -66,6 +74,8 @@ class Mirror:
         self._proxies = dict(proxies or {})
         self._patience = patience or Patience()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._busy: set[http.client.HTTPConnection] = set()
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
 
@@ -78,9 +88,14 @@ class Mirror:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close idle connections and break off busy ones: whoever waits for them gets an error at once."""
+        self._closed.set()
         with self._lock:
             idle, self._idle = self._idle, {}
+            for connection in self._busy:
+                if connection.sock is not None:
+                    with suppress(OSError):  # it may be closed by now
+                        connection.sock.shutdown(socket.SHUT_RDWR)
         for connection in (one for many in idle.values() for one in many):
             connection.close()
 
@@ -91,9 +106,10 @@ class Mirror:
         """
         failure: Exception | None = None
         for attempt in range(self._patience.attempts):
-            if attempt:
-                # Jitter keeps the threads of a build from knocking all at once.
-                time.sleep(self._patience.pause_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
+            # Jitter keeps the threads of a build from knocking all at once.
+            pause_s = self._patience.pause_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311
+            if self._closed.wait(pause_s if attempt else 0):
+                break
             try:
                 return self._follow(url, receive)
             except CortenError:
@@ -118,11 +134,11 @@ class Mirror:
                     response.read()
                 else:
                     _check_status(here, response)
-                    result = receive(Body(response, deadline_s))
+                    result = receive(Body(response, deadline_s, self._closed))
                     self._keep(split, connection, response)
                     return result
             except BaseException:
-                connection.close()
+                self._drop(connection)
                 raise
             self._keep(split, connection, response)
         raise RemoteError("debian.refused", "the mirror redirects without end", where=url)
@@ -136,9 +152,11 @@ class Mirror:
             headers |= _proxy_authorization(proxy)
         with self._lock:
             idle = self._idle.get((url.scheme, url.netloc))
-            if idle:
-                return idle.pop(), path, headers
-        return self._open(url, proxy), path, headers
+            connection = idle.pop() if idle else None
+        connection = connection or self._open(url, proxy)
+        with self._lock:
+            self._busy.add(connection)
+        return connection, path, headers
 
     def _open(self, url: SplitResult, proxy: SplitResult | None) -> http.client.HTTPConnection:
         through = proxy or url
@@ -167,11 +185,33 @@ class Mirror:
     def _keep(
         self, url: SplitResult, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
     ) -> None:
-        if response.will_close or not response.isclosed():
-            connection.close()
+        if response.will_close or not response.isclosed() or self._closed.is_set():
+            self._drop(connection)
             return
         with self._lock:
+            self._busy.discard(connection)
             self._idle.setdefault((url.scheme, url.netloc), []).append(connection)
+
+    def _drop(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+        connection.close()
+
+
+def each(mirror: Mirror, work: Callable[[_I], _T], items: Sequence[_I], *, at_once: int) -> list[_T]:
+    """`work` on every item, so many at once; the first failure is raised and breaks off what the others transfer."""
+    with ThreadPoolExecutor(at_once) as threads:
+        jobs = [threads.submit(work, item) for item in items]
+        try:
+            ended, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+            for job in jobs:
+                if job in ended:
+                    job.result()
+            return [job.result() for job in jobs]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            mirror.close()
+            raise
 
 
 def split_url(url: str) -> SplitResult:
@@ -217,6 +257,6 @@ def _unreachable(url: str, failure: Exception | None) -> RemoteError:
         "debian.unreachable",
         "the Debian mirror does not answer",
         where=url,
-        why=str(failure) or type(failure).__name__,
+        why="broken off" if failure is None else str(failure) or type(failure).__name__,
         hint="set CORTEN_DEBIAN_MIRROR to a mirror in reach, or build with a lock whose packages are in the cache",
     )

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corten.core.digest import Digest
+from corten.errors import UsageError
 
+PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 DEFAULT_MIRROR = "https://deb.debian.org"
 
 
@@ -21,6 +23,16 @@ class Deb:
     url: str
     digest: Digest
     size_bytes: int
+
+    def __post_init__(self) -> None:
+        """Refuse what may come from a lock somebody edited: name and digest become names of files."""
+        Digest.parse(str(self.digest))
+        if not PACKAGE_NAME.fullmatch(self.name):
+            raise UsageError(
+                "debian.package_name",
+                f"not a Debian package name: `{self.name[:60]}`",
+                why="expected at least two of a-z, 0-9, `+`, `-`, `.` (policy 5.6.1)",
+            )
 
 
 @dataclass(frozen=True, slots=True)
