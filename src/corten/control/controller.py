@@ -29,6 +29,7 @@ from corten.control.state import State
 from corten.control.tasks import Tasks
 from corten.core.deployment import ReplicaState, Revision
 from corten.core.events import Event, Phase
+from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
 
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 BUSY_TICK_S = 0.25  # while anything is on its way
 IDLE_TICK_S = 5.0  # deaths are told by pidfd; this is for what nobody told
-BLIND_TICK_S = 1.0  # some replica's process cannot be watched
+BLIND_TICK_S = 1.0  # while something is in the way, or some replica's process cannot be watched
 PROBE_TIMEOUT_S = 2.0
 FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
 DRAIN_POLL_S = 0.02
@@ -88,8 +89,7 @@ class Controller:
         for one in known.values():
             if one.replica.state is ReplicaState.STOPPING:
                 await self.tasks.off_loop(self.engine.terminate, one.replica.id)
-        if known or self.state.deployments():
-            await self.router.start(self.table(alive_only=True))
+        await self._start_gateway(self.table(alive_only=True))
 
     async def run(self) -> None:
         """Go on until cancelled; a failing look or plan is logged and tried again."""
@@ -112,12 +112,13 @@ class Controller:
     async def step(self) -> None:
         """One turn: look, then plan and act until nothing is left to do."""
         await self._look()
+        await self._start_gateway(self.table())
         for deployment in self.state.deployments():
             await self._converge(deployment.name)
         self.router.want(self.table())
         self._tend()
 
-    def table(self, *, alive_only: bool = False) -> Any:
+    def table(self, *, alive_only: bool = False) -> RouteTable:
         """The routes as they should be; `alive_only` leaves out replicas whose death is not written down yet."""
         records = [one for one in self.state.replicas() if not alive_only or self._running(one.replica.id)]
         return route_table(self.state.deployments(), records)
@@ -132,6 +133,17 @@ class Controller:
             return self.engine.logs(replica_id, tail=tail)
         except EngineError:
             return ()
+
+    async def _start_gateway(self, table: RouteTable) -> None:
+        """While anything is deployed there is a gateway; what is in its way (a taken port) is told, not fatal."""
+        if self.router.running or not self.state.deployments():
+            return
+        try:
+            await self.router.start(table)
+        except CortenError as error:
+            if self.router.trouble != str(error):
+                _log.error("no gateway: %s", error)
+            self.router.trouble = str(error)
 
     # Looking
 
@@ -329,7 +341,7 @@ class Controller:
             if state in busy or (state is ReplicaState.EXITED and not one.settled):
                 return BUSY_TICK_S
         if self.trouble or self.router.trouble:
-            return BUSY_TICK_S
+            return BLIND_TICK_S
         blind = any(each.running and not each.pid for each in self._observed.values())
         return BLIND_TICK_S if blind else IDLE_TICK_S
 

@@ -193,6 +193,7 @@ class _Planner:
         self.progressing = want.rollout is not None and want.rollout.state is RolloutState.PROGRESSING
         self.ours = [each for each in seen if each.revision == self.target]
         self.others = [each for each in seen if each.revision != self.target]
+        self.farewell = "the deployment is being stopped" if want.deleting else "another revision is wanted"
         self.capacity = sum(each.takes_requests for each in seen)
 
     def actions(self) -> Iterator[Action]:
@@ -297,10 +298,10 @@ class _Planner:
             if each.state is not ReplicaState.READY or (each.revision == self.serving and not proved):
                 continue
             if not each.takes_requests:
-                yield Drain(each.id, "another revision is wanted")
+                yield Drain(each.id, self.farewell)
             elif spare > 0:
                 spare -= 1
-                yield Drain(each.id, "another revision is wanted")
+                yield Drain(each.id, self.farewell)
         yield from self.shrink(spare)
 
     def retire_starting(self) -> Iterator[Action]:
@@ -312,7 +313,7 @@ class _Planner:
             if each.revision == self.serving and needed > 0:
                 needed -= 1
                 continue
-            yield Terminate(each.id, "another revision is wanted")
+            yield Terminate(each.id, self.farewell)
 
     def shrink(self, spare: int) -> Iterator[Action]:
         """Fewer are wanted: those that take no requests first, then the youngest."""

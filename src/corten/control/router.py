@@ -9,7 +9,7 @@ from collections.abc import Callable
 from corten.control.routes import steps
 from corten.control.tasks import settle
 from corten.core.route import RouteTable
-from corten.errors import CortenError
+from corten.errors import CortenError, EngineError
 from corten.gateway.base import Gateway
 
 _log = logging.getLogger(__name__)
@@ -50,10 +50,8 @@ class Router:
         async with self._lock:
             if self._gateway is not None:
                 return
-            gateway = self._make(self.port)
-            await settle(gateway.start(table), _START_TIMEOUT_S)
-            self._gateway = gateway
-            self._in_force(table)
+            self._wanted = table
+            await self._begin(self.port)
 
     async def move(self, port: int) -> None:
         """Serve on another port from now on; back to the old one if that fails. Raises EngineError."""
@@ -63,7 +61,7 @@ class Router:
             if self._gateway is None:
                 self.port = port
                 return
-            await settle(self._gateway.stop(), _STOP_TIMEOUT_S)
+            await self._end()
             try:
                 await self._begin(port)
             except CortenError:
@@ -73,7 +71,12 @@ class Router:
 
     async def _begin(self, port: int) -> None:
         gateway = self._make(port)
-        await settle(gateway.start(self._wanted), _START_TIMEOUT_S)
+        try:
+            await settle(gateway.start(self._wanted), _START_TIMEOUT_S)
+        except TimeoutError as error:
+            raise EngineError(
+                "gateway.start_timeout", "the gateway did not start", why=f"not within {_START_TIMEOUT_S:g} s"
+            ) from error
         self._gateway = gateway
         self._in_force(self._wanted)
 
@@ -143,10 +146,17 @@ class Router:
     async def stop(self) -> None:
         """Drain and end the gateway, if there is one."""
         async with self._lock:
-            gateway, self._gateway = self._gateway, None
-            if gateway is not None:
-                await settle(gateway.stop(), _STOP_TIMEOUT_S)
-                self._in_force(RouteTable())
+            await self._end()
+            self._in_force(RouteTable())
+
+    async def _end(self) -> None:
+        gateway, self._gateway = self._gateway, None
+        if gateway is None:
+            return
+        try:
+            await settle(gateway.stop(), _STOP_TIMEOUT_S)
+        except (CortenError, TimeoutError) as error:
+            _log.error("the gateway did not end: %s", error or f"not within {_STOP_TIMEOUT_S:g} s")
 
     async def detach(self) -> None:
         """Leave the gateway to itself."""

@@ -110,7 +110,8 @@ def rebuild(parts: Any) -> CortenError:
     """The error the daemon told of, as its own class again. Anything may stand in `parts`."""
     if not isinstance(parts, dict):
         return EngineError("control.bad_answer", "the daemon's answer makes no sense", why=str(parts)[:200])
-    family = _FAMILIES.get(parts.get("exit_code", 1), CortenError)
+    code = parts.get("exit_code")
+    family = _FAMILIES.get(code, CortenError) if isinstance(code, int) else CortenError
     text = {key: str(parts.get(key, "")) for key in ("code", "what", "where", "why", "hint")}
     return family(
         text["code"] or "control.failed",

@@ -265,10 +265,19 @@ class World:
             self.step()
             self.pass_time(tick_s)
 
+    def run_until_settled(self, seconds: float) -> None:
+        end_s = self.now_s + seconds
+        while self.now_s < end_s and not self.settled():
+            self.step()
+            self.pass_time(0.5)
+        assert self.settled() or self.crash_daemon_share, self.story()
+
     def settled(self) -> bool:
         deployment = self.state.find(self.name)
         if deployment is None:
             return not self.processes
+        if deployment.deleting:
+            return False
         if deployment.rollout is not None and deployment.rollout.state is RolloutState.PROGRESSING:
             return False
         running = [process for process in self.processes.values() if process.code is None]
