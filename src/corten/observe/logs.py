@@ -21,7 +21,18 @@ _LONGEST_TEXT = 8192
 _TRACEBACK_FRAMES = 8
 # What every LogRecord has; anything else was given as `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_UNSAFE = [0x7F, *range(0x80, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF]
+_UNSAFE = [
+    0x7F,
+    *range(0x80, 0xA0),
+    0x061C,
+    0x200E,
+    0x200F,
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+    0xFEFF,
+]
 _ESCAPES = {code: f"\\u{code:04x}" for code in _UNSAFE}
 
 
