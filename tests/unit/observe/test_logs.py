@@ -13,7 +13,6 @@ from corten.observe.access import AccessLog
 from corten.observe.logs import JsonFormatter, encode_line, rfc3339
 from corten.observe.trace import trace_fields
 
-
 BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
