@@ -21,6 +21,9 @@ from corten.errors import CortenError, PolicyError
 # Far above any package of main; keeps a compression bomb from taking the memory.
 MAX_UNPACKED_BYTES = 4 << 30
 
+# `xz -9` asks for 65 MB to unpack; a header can ask for 4 GiB.
+_MOST_XZ_MEMORY_BYTES = 256 << 20
+
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER_BYTES = 60
 _TAR_BLOCK = 512
@@ -220,7 +223,7 @@ def decompressor(suffix: str, where: str) -> Decompressor:
     """The decompressor of files that end so. Raises PolicyError (`deb.compression`)."""
     match suffix:
         case ".xz":
-            return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_XZ_MEMORY_BYTES)
         case ".gz":
             return zlib.decompressobj(wbits=31)
         case ".zst":

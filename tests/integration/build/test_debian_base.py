@@ -84,6 +84,22 @@ def run(root, code):
 RELEASE_NAMES = sorted(RELEASES)
 
 
+@pytest.mark.parametrize("codename", RELEASE_NAMES)
+def test_a_machine_without_debians_keyring_gets_the_pinned_keys_from_the_mirror(folder, entries_of, codename):
+    entries_of(codename, "amd64")  # so that the indexes are in the cache
+    said = []
+    resolve(
+        RELEASES[codename],
+        Platform("amd64"),
+        cache=folder / "cache",
+        now_s=time.time(),
+        listen=said.append,
+        keyring=folder / "nothing",
+    )
+    assert any("no Debian keyring" in event.message for event in said)
+    assert (folder / "cache" / "debs" / "keyring" / f"{codename}.pgp").stat().st_size > 1000
+
+
 @pytest.mark.bwrap
 @pytest.mark.parametrize("codename", RELEASE_NAMES)
 def test_python_of_the_base_imports_what_models_and_servers_need(unpacked, codename):

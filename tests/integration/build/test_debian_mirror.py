@@ -95,6 +95,9 @@ INRELEASE = "/debian/dists/bookworm/InRelease"
 SECURITY = "/debian-security/dists/bookworm-security/InRelease"
 
 
+LISTED_INDEX = "/debian/dists/bookworm/main/binary-amd64/Packages.gz"
+
+
 def refused(world, server, code, path, **options):
     with pytest.raises(PolicyError) as caught:
         world.resolve(server, **options)
@@ -210,7 +213,7 @@ def test_a_stale_security_suite_is_warned_of(world, server):
 def test_an_index_that_is_not_the_signed_one_is_refused(world, server):
     path = index_path(server)
     server.files[path] = server.files[path][:-1] + b"?"
-    refused(world, server, "debian.index_mismatch", path)
+    refused(world, server, "debian.index_mismatch", LISTED_INDEX)
     assert not (world.cache / "debs" / "indexes" / (path.rpartition("/")[2] + ".gz")).exists()
 
 
@@ -218,7 +221,13 @@ def test_an_index_that_is_not_the_signed_one_is_refused(world, server):
 def test_an_index_of_another_length_is_refused(world, server, content):
     path = index_path(server)
     server.files[path] = content
-    refused(world, server, "debian.index_mismatch", path)
+    refused(world, server, "debian.index_mismatch", LISTED_INDEX)
+
+
+def test_a_mirror_without_files_by_hash_will_do(world, server):
+    folder, by_hash = index_path(server).split("/by-hash/SHA256/")
+    server.files[f"{folder}/Packages.gz"] = server.files.pop(f"{folder}/by-hash/SHA256/{by_hash}")
+    assert len(world.resolve(server)) == 2
 
 
 def test_a_damaged_index_in_the_cache_is_fetched_again(world, server):
@@ -417,6 +426,14 @@ def test_a_mirror_that_drips_is_given_up(world, server):
     with pytest.raises(RemoteError, match="does not answer"):
         fetch(debs[:1], world.cache, patience=Patience(idle_s=1.0, total_s=0.3, attempts=2, pause_s=0.001))
     assert time.monotonic() - began_s < 4
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "https://user:word@proxy:3128"])
+def test_a_proxy_of_another_kind_is_refused_without_its_password(world, server, proxy):
+    with pytest.raises(UsageError) as caught:
+        world.resolve(server, proxies={"all": proxy})
+    assert caught.value.code == "debian.proxy"
+    assert "word" not in str(caught.value.as_dict())
 
 
 def test_a_tunnel_through_a_proxy_is_asked_for_where_the_mirror_has_tls(world, server):

@@ -177,10 +177,19 @@ class Mirror:
             return self._tls
 
     def _proxy_of(self, url: SplitResult) -> SplitResult | None:
-        proxy = self._proxies.get(url.scheme)
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if not proxy or proxy_bypass_environment(url.hostname or "", self._proxies):
             return None
-        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        split = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if split.scheme != "http" or not split.hostname:
+            raise UsageError(
+                "debian.proxy",
+                "not a proxy Corten can use for the Debian mirror",
+                where=f"{split.scheme}://{split.hostname or ''}",
+                why="expected http://host:port",
+                hint="set https_proxy to an HTTP proxy, or no_proxy for the mirror's host",
+            )
+        return split
 
     def _keep(
         self, url: SplitResult, connection: http.client.HTTPConnection, response: http.client.HTTPResponse

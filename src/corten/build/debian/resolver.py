@@ -38,7 +38,7 @@ SYSTEM_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _STEP = "lock"
 _RULES = 2  # of choose(); part of the key under which its outcome is kept
 _MOST_INRELEASE_BYTES = 8 << 20
-_MOST_INDEX_BYTES = 1 << 30
+_MOST_INDEX_BYTES = 512 << 20
 _MOST_KEYRING_BYTES = 64 << 20
 # gzip before xz: a third more to fetch, a third of a second less to unpack (main has 50 MB). -security has xz only.
 _INDEX_SUFFIXES = (".gz", ".xz")
@@ -207,8 +207,8 @@ class _Session:
         for suffix in _INDEX_SUFFIXES:
             if listed := signed.files.get(name + suffix):
                 plain = signed.files.get(name)
-                url = f"{self._url(signed.suite)}/{name.rpartition('/')[0]}/by-hash/SHA256/{listed.digest.hex}"
-                return _ListedIndex(url, suffix, listed, plain.size_bytes if plain else _MOST_INDEX_BYTES)
+                most_bytes = min(plain.size_bytes if plain else _MOST_INDEX_BYTES, _MOST_INDEX_BYTES)
+                return _ListedIndex(f"{self._url(signed.suite)}/{name}{suffix}", suffix, listed, most_bytes)
         raise PolicyError(
             "debian.no_index",
             f"`{signed.suite.name}` has no packages for {self.platform}",
@@ -227,7 +227,12 @@ class _Session:
             packed: list[bytes] = []
             return Index(_unpacked(wanted, _kept(body, packed)), base_url), b"".join(packed)
 
-        index, packed = self.client.get(wanted.url, receive)
+        try:
+            index, packed = self.client.get(wanted.url_by_hash, receive)
+        except RemoteError as error:
+            if error.code != "debian.gone":
+                raise
+            index, packed = self.client.get(wanted.url, receive)  # a partial mirror may not keep files by hash
         if keep:
             files.write(path, packed)
         return index
@@ -235,12 +240,17 @@ class _Session:
 
 @dataclass(frozen=True, slots=True)
 class _ListedIndex:
-    """An index as a suite lists it. By hash, so that an update between two requests cannot give half of each."""
+    """An index as a suite lists it: where it is, and the most it may unpack to."""
 
     url: str
     suffix: str
     listed: trust.Listed
     most_bytes: int
+
+    @property
+    def url_by_hash(self) -> str:
+        """Where it stays when the mirror is updated between two requests."""
+        return f"{self.url.rpartition('/')[0]}/by-hash/SHA256/{self.listed.digest.hex}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +294,8 @@ def _unpacked(wanted: _ListedIndex, packed: Iterable[bytes]) -> Iterator[bytes]:
             hint="do not build from this mirror; try https://deb.debian.org",
         )
 
+    if wanted.listed.size_bytes > _MOST_INDEX_BYTES:
+        raise mismatch(f"{wanted.listed.size_bytes} bytes is more than any index has")
     stream, left = deb.decompressor(wanted.suffix, wanted.url), wanted.most_bytes + 1
     try:
         for piece in checked(packed, wanted.listed.digest, wanted.listed.size_bytes, mismatch):
