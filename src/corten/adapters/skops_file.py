@@ -109,8 +109,10 @@ class _Reader:
                 return made
 
     def _object_array(self, node: Mapping[str, Any]) -> Array | None:
-        items, shape = self.value(node.get("content")), self.value(node.get("shape"))
-        if not isinstance(items, list) or not isinstance(shape, (list, tuple)) or not is_shape(tuple(shape)):
+        content = node.get("content")
+        items = [self.value(child) for child in content] if isinstance(content, list) else None
+        shape = self.value(node.get("shape"))
+        if items is None or not isinstance(shape, (list, tuple)) or not is_shape(tuple(shape)):
             return None
         return Array(ElementType("O", 8, has_objects=True), tuple(shape), items=tuple(items))
 
