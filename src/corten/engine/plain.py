@@ -85,7 +85,7 @@ def _interpreter(program: Path, image: Image) -> str:
                 if _u32(table, at) == _PT_INTERP:
                     stream.seek(_u64(table, at + 8))
                     return os.fsdecode(stream.read(_u64(table, at + 32)).rstrip(b"\0"))
-    except (OSError, IndexError) as error:
+    except (OSError, ValueError) as error:
         raise _unsupported(image, f"`{image.entrypoint[0]}` cannot be read: {error}") from error
     raise _unsupported(image, f"`{image.entrypoint[0]}` is statically linked")
 

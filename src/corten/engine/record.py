@@ -99,7 +99,7 @@ class ReplicaFolder:
         with suppress(OSError):
             for line in self.status_file.read_text().splitlines():
                 # The last line may be half-written.
-                with suppress(ValueError):
+                with suppress(ValueError, TypeError):
                     found |= json.loads(line)
         return Status(found.get("child-pid"), found.get("exit-code"))
 

@@ -251,18 +251,23 @@ class LayerTar:
         found = _KINDS[kind]
         if found is MemberKind.FILE and name.endswith("/"):
             found = MemberKind.FOLDER  # as old tars wrote folders
-        target = extended.get("linkpath") or os.fsdecode(header[157:257].partition(b"\0")[0])
-        if found in (MemberKind.SYMLINK, MemberKind.HARDLINK) and (not target or "\0" in target):
-            raise self.refuse(name, "a link to nothing")
-        if len(os.fsencode(target)) > _NAME_LIMIT_BYTES:
-            raise self.refuse(name, f"a link to a name longer than {_NAME_LIMIT_BYTES} bytes")
         return Member(
             parts=self._parts(name, name),
             kind=found,
             executable=bool(_number(header[100:108], self) & 0o111),
             size_bytes=size if found is MemberKind.FILE else 0,
-            target="/".join(self._parts(target, name)) if found is MemberKind.HARDLINK else target,
+            target=self._target(header, found, name, extended),
         )
+
+    def _target(self, header: bytes, kind: MemberKind, name: str, extended: dict[str, str]) -> str:
+        if kind not in (MemberKind.SYMLINK, MemberKind.HARDLINK):
+            return ""
+        target = extended.get("linkpath") or os.fsdecode(header[157:257].partition(b"\0")[0])
+        if not target or "\0" in target:
+            raise self.refuse(name, "a link to nothing")
+        if len(os.fsencode(target)) > _NAME_LIMIT_BYTES:
+            raise self.refuse(name, f"a link to a name longer than {_NAME_LIMIT_BYTES} bytes")
+        return "/".join(self._parts(target, name)) if kind is MemberKind.HARDLINK else target
 
     def _parts(self, text: str, name: str) -> tuple[str, ...]:
         parts = tuple(part for part in text.split("/") if part not in ("", "."))
