@@ -54,9 +54,9 @@ _DROPPED = re.compile(
     r"|usr/lib/python3[^/]*/((?!.*site-packages).*/)?tests?(/.*)?"
     r"|usr/lib/python3[^/]*/(EXTERNALLY-MANAGED|sitecustomize\.py|turtle\.py|distutils/command/wininst.*)"
     r"|usr/lib/python3[^/]*/lib-dynload/_?(ctypes_test|test|xxtestfuzz|xxlimited).*"
-    r"|usr/sbin/(update-ca-certificates|tzconfig|iconvconfig)"
-    r"|usr/bin/(py3?clean|py3?compile|tzselect|ldd|catchsegv)"
-    r"|etc/(issue|issue\.net|motd|ca-certificates\.conf|legal)"
+    r"|usr/sbin/(update-ca-certificates|tzconfig|iconvconfig|ldconfig|zic)"
+    r"|usr/bin/(py3?clean|py3?compile|tzselect|zdump|ld\.so|ldd|pldd|catchsegv|getconf|getent|iconv|locale|localedef)"
+    r"|etc/(issue|issue\.net|motd|ca-certificates\.conf|legal|bindresvport\.blacklist|default/.*|gai\.conf)"
     r"|var/(cache|backups|log|lib/dpkg)/.+"
 )
 _CERTIFICATES = "usr/share/ca-certificates/"

@@ -141,6 +141,13 @@ def test_time_zones_users_and_text_work_without_locales(unpacked, codename):
 
 @pytest.mark.bwrap
 @pytest.mark.parametrize("codename", RELEASE_NAMES)
+def test_the_locale_images_name_is_there(unpacked, codename):
+    code = "import locale, os; os.environ['LANG'] = 'C.UTF-8'; print(locale.setlocale(locale.LC_ALL, ''))"
+    assert run(unpacked(codename, "amd64"), code) == "C.UTF-8"
+
+
+@pytest.mark.bwrap
+@pytest.mark.parametrize("codename", RELEASE_NAMES)
 def test_wheels_folder_is_on_the_path_of_python(unpacked, codename):
     version = RELEASES[codename].python
     assert f"/usr/local/lib/python{version}/dist-packages" in run(

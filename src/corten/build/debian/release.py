@@ -74,6 +74,7 @@ _COMMON = (
     "base-files",
     "ca-certificates",
     "libbz2-1.0",
+    "libc-bin",  # for the locale C.UTF-8, of which C++ throws when it is named and not there; its programs are dropped
     "libc6",
     "libexpat1",
     "libffi8",
