@@ -239,8 +239,8 @@ class Trees:
                 with opened_folder(self._layer(layer)) as source:
                     merge(source, folder)
             for top in _MOUNTED_TOPS:
-                with _real_folder(folder, top) as made:
-                    os.fchmod(made, 0o755)
+                with _real_folder(folder, top):
+                    pass
 
     def _listed(self, layer: Layer) -> Listing:
         if layer.kind not in _MOUNTED_KINDS:
@@ -256,6 +256,7 @@ class Trees:
         _sync_file_system(self.root)
         for name, path in finished.items():
             path.parent.mkdir(exist_ok=True)
+            path.parent.chmod(0o755)  # whatever the umask: runners walk through as another user
             self._unfinished(name).rename(path)
         for parent in {path.parent for path in finished.values()}:
             sync_folder(parent)
@@ -343,20 +344,22 @@ def _listed_tops(root: int) -> Listing:
 def _add_mount_points(root: int) -> None:
     """Make what runners mount on, as real folders: through a symlink of the image we would write anywhere."""
     for name in (*_MOUNT_POINTS, PYCACHE):
-        with _real_folder(root, name) as folder:
-            os.fchmod(folder, 0o755)
+        with _real_folder(root, name):
+            pass
     with _real_folder(root, "etc") as etc:
         for name in _MOUNT_FILES:
             with suppress(FileNotFoundError):
                 if stat.S_ISREG(os.stat(name, dir_fd=etc, follow_symlinks=False).st_mode):
                     continue
                 os.unlink(name, dir_fd=etc)
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=etc))
+            made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=etc)
+            os.fchmod(made, 0o644)
+            os.close(made)
 
 
 @contextmanager
 def _real_folder(root: int, name: str) -> Iterator[int]:
-    """Open the folder `name` below `root`, made if missing, without walking through a link."""
+    """Open the folder `name` below `root`, made if missing and open to all, without walking through a link."""
     with ExitStack() as opened_ones:
         folder = root
         for part in name.split("/"):
@@ -373,6 +376,7 @@ def _real_folder(root: int, name: str) -> Iterator[int]:
                     hint="use a base in which it is a plain folder",
                 ) from error
             opened_ones.callback(os.close, folder)
+            os.fchmod(folder, 0o755)
         yield folder
 
 
