@@ -18,10 +18,11 @@ class Load:
     """100 requests/s (open loop) from a process of its own, while something else happens."""
 
     def __init__(self, url, body, seconds):
+        port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "corten.testing.load", "--url", url + "predict", "--body", json.dumps(body),
-                "--rate", str(RATE_PER_S), "--seconds", str(seconds),
+                sys.executable, "-m", "corten.testing.load", "--port", port, "--path", f"/{path}predict",
+                "--body", json.dumps(body), "--rate", str(RATE_PER_S), "--seconds", str(seconds),
             ],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
