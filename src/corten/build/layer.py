@@ -35,12 +35,14 @@ def write_layer(
 
     Memory stays at a few MB however large the layer. Raises what `tar` and `Layout.writer` raise.
     """
-    plain = hashlib.sha256()
+    # Stored as it is, the tar is the blob, and hashed by the blob's writer.
+    plain = hashlib.sha256() if compression is not Compression.NONE else None
     tar_bytes = 0
     compressor = _compressor(compression)
     with layout.writer() as blob:
         for piece in _large_pieces(tar(entries)):
-            plain.update(piece)
+            if plain:
+                plain.update(piece)
             tar_bytes += len(piece)
             if packed := compressor.compress(piece):
                 blob.write(packed)
@@ -50,7 +52,7 @@ def write_layer(
         kind=kind,
         title=title,
         digest=blob.digest,
-        diff_id=Digest(plain.hexdigest()),
+        diff_id=Digest(plain.hexdigest()) if plain else blob.digest,
         size_bytes=blob.size_bytes,
         tar_bytes=tar_bytes,
         compression=compression,
