@@ -21,6 +21,7 @@ from corten.control import wire
 from corten.core.home import Home
 from corten.errors import CortenError, EngineError, NotFoundError
 
+LOST = "control.daemon_lost"
 _START_S = 40.0
 _ANSWER_S = 60.0
 _POLL_S = 0.02
@@ -46,8 +47,15 @@ class Client:
     home: Home
 
     def get(self, path: str, *, timeout_s: float = _ANSWER_S, **query: Any) -> Any:
-        """GET a path; the JSON it answers, or the CortenError it tells of."""
-        return self._ask("GET", f"{path}?{urlencode(query)}" if query else path, None, timeout_s)
+        """GET a path; the JSON it answers, or the CortenError it tells of. Asks the successor if the daemon dies."""
+        target = f"{path}?{urlencode(query)}" if query else path
+        try:
+            return self._ask("GET", target, None, timeout_s)
+        except EngineError as error:
+            if error.code != LOST:
+                raise
+            connect(self.home)
+            return self._ask("GET", target, None, timeout_s)
 
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         """PUT JSON."""
@@ -216,7 +224,7 @@ def _disown(process: subprocess.Popen[bytes]) -> None:
 
 def _lost(home: Home, error: Exception) -> CortenError:
     return EngineError(
-        "control.daemon_lost",
+        LOST,
         "the daemon does not answer",
         where=str(home.daemon_socket),
         why=str(error) or type(error).__name__,

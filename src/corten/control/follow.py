@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corten.control import wire
-from corten.control.client import Client
+from corten.control.client import LOST, Client
 from corten.core.events import Event, Listener, Phase
 from corten.errors import CortenError, EngineError, NotFoundError, UnhealthyError
 
@@ -91,7 +91,7 @@ class Follower:
 
     def _again(self, error: EngineError) -> None:
         self._lost += 1
-        if error.code != "control.daemon_lost" or self._lost > _MOST_RECONNECTS:
+        if error.code != LOST or self._lost > _MOST_RECONNECTS:
             raise error
         self.client = self.reconnect()
 

@@ -156,7 +156,7 @@ class Router:
         try:
             await settle(gateway.stop(), _STOP_TIMEOUT_S)
         except (CortenError, TimeoutError) as error:
-            _log.error("the gateway did not end: %s", error or f"not within {_STOP_TIMEOUT_S:g} s")
+            _log.error("the gateway was not ended in order (%s): %s", type(error).__name__, error)
 
     async def detach(self) -> None:
         """Leave the gateway to itself."""

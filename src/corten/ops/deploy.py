@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from corten.control.client import Client, connect
+from corten.control.client import LOST, Client, connect
 from corten.control.follow import Follower
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.events import Listener, nobody
 from corten.core.home import Home
 from corten.core.name import parse_name, suggest_name
-from corten.errors import NotFoundError
+from corten.errors import EngineError, NotFoundError
 from corten.store.layout import Layout
 
 # What a rollout may take besides the time a replica may: unpacking an image, draining, a busy machine.
@@ -71,12 +71,14 @@ def deploy(
     digest = layout.image(image).digest if isinstance(image, Digest) else layout.resolve(image).digest
     name = parse_name(name or _name_of(layout, str(image), digest))
     client = connect(home, port=port, engine=engine)
-    body = {
-        "image": str(digest),
-        "settings": msgspec.to_builtins(settings),
-        "generation": _generation(client, name),
-    }
-    accepted = client.put(f"/v1/deployments/{name}", body)
+    change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
+    try:
+        accepted = _put(client, name, change)
+    except EngineError as error:
+        if error.code != LOST:
+            raise
+        # Whether it was written before the daemon died or not: wanting the same twice makes one revision.
+        accepted = _put(connect(home), name, change)
     return follow(home, client, accepted, listen=listen, timeout_s=timeout_s or patience_s(settings), began_s=began_s)
 
 
@@ -104,6 +106,12 @@ def url_of(port: int, name: str) -> str:
 def patience_s(settings: Settings) -> float:
     """How long a rollout may take: every replica may use its own time, one after the other."""
     return settings.replicas * (settings.ready_timeout_s + settings.drain_s) + _SLACK_S
+
+
+def _put(client: Client, name: str, change: Mapping[str, Any]) -> Mapping[str, Any]:
+    body = {**change, "generation": _generation(client, name)}
+    accepted: Mapping[str, Any] = client.put(f"/v1/deployments/{name}", body)
+    return accepted
 
 
 def _generation(client: Client, name: str) -> int:

@@ -241,7 +241,9 @@ class World:
     # Judging
 
     def capacity(self) -> int:
-        return sum(self.sent_requests(one.replica.id) for one in self.state.replicas())
+        """Replicas that get requests and that nothing was decided against before."""
+        ready = [one.replica.id for one in self.state.replicas() if one.replica.state is ReplicaState.READY]
+        return sum(map(self.sent_requests, ready))
 
     def check(self, before: int, actions) -> None:
         """What the daemon did must not take capacity away below what is wanted."""

@@ -1,0 +1,513 @@
+"""The daemon as a process, the embedded engine, Envoy and a small real image: everything but the model server."""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from corten.control.client import Client, connect
+from corten.control.database import backup_of
+from corten.core.deployment import Settings
+from corten.core.home import Home
+from corten.errors import CortenError, EngineError, NotFoundError, UnhealthyError, UsageError
+from corten.ops.deploy import deploy
+from corten.ops.logs import logs
+from corten.ops.predict import predict
+from corten.ops.rollback import rollback
+from corten.ops.status import status
+from corten.ops.stop import stop
+from corten.store.layout import Layout
+from corten.testing.tiny_image import TinyImage
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
+]
+
+SERVER = """
+import http.server, json, os, signal, socketserver, sys, threading, time
+
+env = os.environ
+time.sleep(float(env.get("LOAD_S", "0.1")))
+if env.get("BROKEN"):
+    print("no weights here", file=sys.stderr)
+    sys.exit(3)
+if env.get("DIES_AFTER_S"):
+    threading.Timer(float(env["DIES_AFTER_S"]), os._exit, (4,)).start()
+draining = False
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def address_string(self):
+        return "-"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("content-type", "application/json")
+        if draining:
+            self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        never = env.get("NEVER_READY") and self.path == "/readyz"
+        self.answer(503 if never or (draining and self.path == "/readyz") else 200, b"{}")
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+        time.sleep(float(body.get("work_s", 0)))
+        self.answer(200, json.dumps({"outputs": env.get("ANSWER", "one")}).encode())
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def get_request(self):
+        connection, _ = super().get_request()
+        return connection, ("-", 0)
+
+
+server = Server(env["CORTEN_LISTEN"].removeprefix("unix:"), Handler)
+
+
+def drain(*_):
+    global draining
+    draining = True
+    threading.Timer(0.3, server.shutdown).start()
+
+
+signal.signal(signal.SIGTERM, drain)
+print("serving", env["CORTEN_REPLICA"], flush=True)
+server.serve_forever()
+"""
+
+
+class Place:
+    """A home with an image in its store and a port of its own."""
+
+    def __init__(self, home, image, port):
+        self.home, self.image, self.port = home, image, port
+
+    def deploy(self, name="tiny", replicas=1, timeouts=None, **env):
+        settings = Settings(replicas=replicas, env={k: str(v) for k, v in env.items()}, **(timeouts or {}))
+        return deploy(self.image, name, settings, home=self.home, port=self.port)
+
+    def ask(self, name="tiny", **body):
+        return predict(name, body, home=self.home)["outputs"]
+
+    def one(self, name="tiny"):
+        return status(name, home=self.home).deployments[0]
+
+    def pids(self):
+        return sorted(each.pid for each in self.one().replicas)
+
+    def daemon_pid(self):
+        return status(home=self.home).as_dict()["daemon"]["pid"]
+
+    def processes(self):
+        """Every process that has the home in its command line or environment, ours excepted."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                    if str(self.home.root).encode() in text:
+                        found.append(int(entry.name))
+        return found
+
+
+def until(holds, what, deadline_s=30):
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if value := holds():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {deadline_s} s: {what}")
+
+
+@pytest.fixture(scope="module")
+def seed():
+    """A store with the image, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="corten-seed-", dir="/tmp"))
+    layout = Layout(folder / "store")
+    image = TinyImage(layout).build(["/usr/bin/python3", "/app/server.py"], code={"server.py": SERVER})
+    yield folder, image
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def place(seed):
+    folder, image = seed
+    # Not below pytest's own folder: that is closed (0700), and replicas run as another user.
+    root = Path(tempfile.mkdtemp(prefix="corten-it-", dir="/tmp"))
+    root.chmod(0o755)
+    shutil.copytree(folder / "store", root / "store")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = Place(Home(root), image, port)
+    yield place
+    try:
+        stop(home=place.home)
+        until(lambda: not place.processes(), "no process left", deadline_s=15)
+    finally:
+        for pid in place.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+LOAD = """
+import asyncio, json, sys
+from corten.testing.load import Load
+
+async def main(port, rate):
+    load = Load(port, "/tiny/predict", rate_per_s=rate).start()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    print(json.dumps((await load.stop()).as_dict()))
+
+asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
+"""
+
+
+class Load:
+    """Requests at a fixed rate from a process of its own, while something else happens."""
+
+    def __init__(self, place, rate=100):
+        self.words = [sys.executable, "-c", LOAD, str(place.port), str(rate)]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        return self
+
+    def __exit__(self, *_):
+        out, _ = self.process.communicate(timeout=60)
+        self.report = json.loads(out)
+        assert self.report["ok"] > 0
+
+
+def test_deploy_ask_log_scale_and_stop(place):
+    done = place.deploy(ANSWER="hello")
+    assert done.revision == "r1"
+    assert done.url == f"http://127.0.0.1:{place.port}/tiny/"
+    assert place.ask() == "hello"
+    assert f"serving {place.one().replicas[0].id}" in [line.text for line in logs("tiny", home=place.home)]
+    again = place.deploy(ANSWER="hello")
+    assert not again.changed
+    scaled = place.deploy(ANSWER="hello", replicas=3)
+    assert (scaled.revision, place.one().ready) == ("r1", 3)
+    assert place.deploy(ANSWER="hello").revision == "r1"
+    until(lambda: len(place.one().replicas) == 1, "two are gone")
+    assert stop("tiny", home=place.home) == ("tiny",)
+    assert status(home=place.home).deployments == ()
+    with pytest.raises(NotFoundError):
+        place.ask()
+
+
+def test_ten_redeploys_of_a_single_replica_lose_no_request(place):
+    place.deploy(ANSWER="0")
+    with Load(place) as load:
+        for number in range(1, 11):
+            place.deploy(ANSWER=number)
+            assert place.ask() == str(number)
+    assert load.report["failed"] == 0, load.report
+    assert set(load.report["revisions"]) == {f"r{number}" for number in range(1, 12)}
+
+
+def test_a_request_that_takes_long_is_finished_by_the_revision_it_went_to(place):
+    place.deploy(ANSWER="old")
+    answers = []
+    slow = threading.Thread(target=lambda: answers.append(place.ask(work_s=2)))
+    slow.start()
+    time.sleep(0.3)
+    place.deploy(ANSWER="new")
+    assert place.ask() == "new"
+    slow.join(timeout=20)
+    assert answers == ["old"]
+
+
+def test_a_killed_daemon_is_not_missed_and_its_successor_adopts(place):
+    place.deploy(replicas=2, ANSWER="x")
+    before, pids = place.daemon_pid(), place.pids()
+    gateway = status(home=place.home).as_dict()["gateway"]["pid"]
+    with Load(place) as load:
+        os.kill(before, signal.SIGKILL)
+        time.sleep(1)
+        assert place.daemon_pid() != before
+        assert place.pids() == pids
+        place.deploy(replicas=2, ANSWER="y")
+    assert load.report["failed"] == 0, load.report
+    assert status(home=place.home).as_dict()["gateway"]["pid"] == gateway
+    assert place.ask() == "y"
+
+
+def test_a_daemon_killed_at_random_points_of_rollouts_ends_on_the_last_one_without_orphans(place):
+    place.deploy(ANSWER="0")
+    chance = random.Random(7)
+    with Load(place) as load:
+        for number in range(1, 9):
+            victim = place.daemon_pid()
+            killer = threading.Timer(chance.uniform(0.0, 0.6), os.kill, (victim, signal.SIGKILL))
+            killer.start()
+            place.deploy(ANSWER=number)
+            killer.join()
+    assert load.report["failed"] == 0, load.report
+    assert place.ask() == "8"
+    until(lambda: len(place.one().replicas) == 1 and place.one().ready == 1, "one replica")
+    sandboxes = {each.id for each in place.one().replicas}
+    listed = {entry.name for entry in place.home.replicas.iterdir() if not entry.name.startswith(".")}
+    assert sandboxes <= listed
+    assert len(listed) <= 5
+
+
+def test_a_terminated_daemon_lets_go_of_everything(place):
+    place.deploy(ANSWER="x")
+    pids, daemon = place.pids(), place.daemon_pid()
+    os.kill(daemon, signal.SIGTERM)
+    until(lambda: daemon not in place.processes(), "the daemon ended")
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=10)
+    connection.request("POST", "/tiny/predict", b"{}")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert place.pids() == pids
+
+
+def test_a_broken_revision_never_takes_traffic_and_says_why(place):
+    place.deploy(ANSWER="good")
+    pids = place.pids()
+    with Load(place) as load, pytest.raises(UnhealthyError) as caught:
+        place.deploy(BROKEN=1)
+    assert caught.value.code == "deploy.unhealthy"
+    assert "no weights here" in caught.value.why
+    assert "exit code 3" in caught.value.why
+    assert load.report["failed"] == 0, load.report
+    assert set(load.report["revisions"]) == {"r1"}
+    assert place.pids() == pids
+
+
+def test_one_that_never_gets_ready_is_given_up_after_its_time(place):
+    place.deploy(ANSWER="good")
+    began_s = time.monotonic()
+    with pytest.raises(UnhealthyError) as caught:
+        place.deploy(NEVER_READY=1, timeouts={"ready_timeout_s": 2.0})
+    assert 2 <= time.monotonic() - began_s < 8
+    assert "within 2 s" in caught.value.why
+    assert place.ask() == "good"
+
+
+def test_a_first_revision_that_is_broken_leaves_nothing(place):
+    with pytest.raises(UnhealthyError) as caught:
+        place.deploy(BROKEN=1)
+    assert "nothing serves" in caught.value.what
+    assert place.one().state == "failed"
+    assert place.deploy(ANSWER="now").revision == "r2"
+
+
+def test_rollback_and_back_again_under_load(place):
+    place.deploy(ANSWER="first")
+    place.deploy(ANSWER="second")
+    with Load(place) as load:
+        assert rollback("tiny", home=place.home).revision == "r1"
+        assert place.ask() == "first"
+        assert rollback("tiny", home=place.home).revision == "r2"
+    assert load.report["failed"] == 0, load.report
+    assert rollback("tiny", 1, home=place.home).revision == "r1"
+    with pytest.raises(NotFoundError):
+        rollback("tiny", 9, home=place.home)
+
+
+def test_a_killed_replica_of_two_is_not_missed_and_replaced(place):
+    place.deploy(replicas=2, ANSWER="x")
+    pids = place.pids()
+    with Load(place) as load:
+        os.kill(pids[0], signal.SIGKILL)
+        until(lambda: place.one().ready == 2 and pids[0] not in place.pids(), "a replacement")
+        time.sleep(0.5)
+    assert load.report["failed"] == 0, load.report
+
+
+def test_a_crash_loop_is_called_one_and_backs_off(place):
+    with contextlib.suppress(UnhealthyError):
+        place.deploy(DIES_AFTER_S=1.0)
+    seen = until(
+        lambda: (one := place.one()).state == "crash-looping" and one, "it is called crash-looping", deadline_s=40
+    )
+    assert "exit code 4" in seen.reason
+
+
+def test_of_two_deploys_at_once_the_loser_is_told(place):
+    place.deploy(ANSWER="0")
+    client = connect(place.home)
+    generation = client.get("/v1/deployments/tiny")["generation"]
+    outcomes = []
+
+    def change(answer):
+        body = {"image": str(place.image), "settings": {"env": {"ANSWER": answer}}, "generation": generation}
+        try:
+            outcomes.append(client.put("/v1/deployments/tiny", body)["revision"])
+        except CortenError as error:
+            outcomes.append(error.code)
+
+    threads = [threading.Thread(target=change, args=(answer,)) for answer in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == ["2", "control.conflict", "control.conflict"]
+
+
+def test_deploys_of_different_names_at_once_all_come_true(place):
+    results = {}
+
+    def one(name):
+        results[name] = place.deploy(name, ANSWER=name).url
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert {name: place.ask(name) for name in results} == {"a": "a", "b": "b", "c": "c"}
+
+
+def test_a_taken_port_refuses_the_first_deploy_and_nothing_is_left(place):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place.port = taken.getsockname()[1]
+        with pytest.raises(EngineError) as caught:
+            place.deploy()
+    assert caught.value.code == "gateway.port_taken"
+    assert str(place.port) in str(caught.value)
+    assert status(home=place.home).deployments == ()
+
+
+def test_the_port_can_be_changed_and_is_kept(place):
+    place.deploy(ANSWER="x")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place.port = free.getsockname()[1]
+    place.deploy(ANSWER="x")
+    assert place.one().url == f"http://127.0.0.1:{place.port}/tiny/"
+    assert place.ask() == "x"
+    os.kill(place.daemon_pid(), signal.SIGKILL)
+    assert place.one().url == f"http://127.0.0.1:{place.port}/tiny/"
+
+
+def test_a_damaged_state_refuses_with_the_repair_and_replicas_go_on(place):
+    place.deploy(ANSWER="x")
+    os.kill(place.daemon_pid(), signal.SIGKILL)
+    pids = place.pids()  # the successor keeps a copy of the file
+    daemon = place.daemon_pid()
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: daemon not in place.processes(), "the daemon is gone")
+    file = place.home.state / "corten.db"
+    for suffix in ("-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    file.write_bytes(os.urandom(8192))
+    with pytest.raises(CortenError) as caught:
+        status(home=place.home)
+    assert caught.value.code == "state.corrupt"
+    assert str(backup_of(file)) in caught.value.hint
+    subprocess.run(["sh", "-c", caught.value.hint], check=True)
+    assert place.pids() == pids
+    assert place.ask() == "x"
+
+
+def test_only_one_daemon_runs_for_a_home_however_many_start_it(place):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(connect(place.home).get("/v1/status")["pid"])) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(found) == 6
+    assert len(set(found)) == 1
+
+
+def test_nothing_deployed_needs_no_daemon(place):
+    assert status(home=place.home).deployments == ()
+    assert place.processes() == []
+    assert stop(home=place.home) == ()
+    with pytest.raises(NotFoundError):
+        status("tiny", home=place.home)
+
+
+def test_bad_requests_to_the_daemon_are_errors_and_not_its_end(place):
+    client = connect(place.home)
+    pid = client.get("/v1/status")["pid"]
+    for call, family in (
+        (lambda: client.get("/v1/nothing"), NotFoundError),
+        (lambda: client.get("/v1/deployments/..%2fx"), UsageError),
+        (lambda: client.get("/v1/deployments/nobody"), NotFoundError),
+        (lambda: client.get("/v1/deployments/nobody/events", after="x"), UsageError),
+        (lambda: client.put("/v1/deployments/x", {"image": "latest"}), UsageError),
+        (lambda: client.put("/v1/gateway", {"port": 0}), UsageError),
+        (lambda: client.post("/v1/shutdown", {"replicas": "perhaps"}), UsageError),
+        (lambda: client.delete("/v1/deployments/nobody"), NotFoundError),
+    ):
+        with pytest.raises(family):
+            call()
+    assert client.get("/v1/status")["pid"] == pid
+
+
+def test_the_socket_is_for_its_owner_only(place):
+    connect(place.home)
+    assert place.home.daemon_socket.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user to try with")
+def test_another_user_cannot_use_the_daemon_even_if_the_socket_were_open(place):
+    connect(place.home)
+    place.home.daemon_socket.chmod(0o666)
+    script = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        "s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\n\\r\\n');"
+        "print(s.recv(4096).decode())"
+    )
+    words = ["/usr/bin/python3", "-c", script, str(place.home.daemon_socket)]
+    seen = subprocess.run(
+        words, user=65532, group=65532, extra_groups=[], cwd="/", capture_output=True, text=True, check=True
+    )
+    assert "403" in seen.stdout.splitlines()[0]
+    assert "control.not_the_owner" in seen.stdout
+    assert Client(place.home).get("/v1/status")["deployments"] == []
+
+
+def test_an_idle_daemon_costs_next_to_nothing(place):
+    place.deploy(replicas=2, ANSWER="x")
+    time.sleep(1)
+    stat = Path(f"/proc/{place.daemon_pid()}/stat")
+
+    def ticks():
+        fields = stat.read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    time.sleep(6)
+    # 1 % of a core; a tick is 10 ms.
+    assert ticks() - before <= 6

@@ -1,0 +1,343 @@
+"""The loop with an engine and a gateway in memory: what it writes down, does and adopts."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from corten.control.controller import Controller
+from corten.control.news import News
+from corten.control.probe import Answer
+from corten.control.router import Router
+from corten.control.tasks import Tasks
+from corten.core.deployment import ReplicaState, RolloutState, Settings
+from corten.core.digest import Digest
+from corten.engine.base import Observed
+from corten.engine.memory import Machine, Memory
+from corten.errors import EngineError
+from corten.testing.gateway import MemoryGateway, Wire
+
+ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
+
+
+class Bench:
+    """A controller on a machine and a gateway that outlive it; time runs ten times as fast where it is waited for."""
+
+    def __init__(self, state):
+        self.state = state
+        self.machine = Machine()
+        self.wire = Wire()
+        self.refuse_ready = set()
+        self.now_s = 1000.0
+        self.serial = itertools.count()
+
+    def controller(self):
+        wake, news = asyncio.Event(), News()
+        router = Router(lambda port: MemoryGateway(self.wire), 8080, wake.set)
+        return Controller(
+            state=self.state,
+            engine=Memory(machine=self.machine),
+            router=router,
+            tasks=Tasks(wake.set),
+            clock=self.clock,
+            new_suffix=lambda: f"{next(self.serial):06d}",
+            wake=wake,
+            tell=news.tell,
+            ask=self.ask,
+        )
+
+    def clock(self):
+        return self.now_s
+
+    async def ask(self, address, path, *, timeout_s):
+        del path, timeout_s
+        ready = not any(word in address for word in self.refuse_ready)
+        return Answer(200, "ready") if ready else Answer(503, "loading")
+
+    def deploy(self, image, **settings):
+        return self.state.deploy("m", image, Settings(**settings), generation=None, now_s=self.now_s)
+
+    def running(self):
+        return sorted(each.id for each in self.machine.observed.values() if each.running)
+
+    def during(self, story):
+        """Tell a story while a controller runs, then let go as a dying daemon would."""
+
+        async def main():
+            controller = self.controller()
+            await controller.adopt()
+            loop = asyncio.get_running_loop()
+            jobs = [loop.create_task(controller.run()), loop.create_task(controller.router.run())]
+            controller.wake.set()
+            try:
+                async with asyncio.timeout(20):
+                    await story(controller)
+                assert not any(job.done() for job in jobs)
+            finally:
+                for job in jobs:
+                    job.cancel()
+                await asyncio.gather(*jobs, return_exceptions=True)
+                await controller.tasks.wait_all()
+                controller.close()
+
+        asyncio.run(main())
+
+    async def until(self, controller, holds):
+        while not holds():
+            controller.wake.set()
+            await asyncio.sleep(0.005)
+
+    async def until_rolled_out(self, controller, state=RolloutState.DONE):
+        await self.until(controller, lambda: self.state.deployment("m").rollout.state is state)
+
+
+@pytest.fixture
+def bench(make_state):
+    return Bench(make_state())
+
+
+def test_a_deployment_is_started_routed_and_done(bench):
+    async def story(controller):
+        bench.deploy(ONE, replicas=2, env={"A": "b"})
+        await bench.until_rolled_out(controller)
+        assert MemoryGateway(bench.wire).weights("m") == {"r1": 2}
+
+    bench.during(story)
+    assert len(bench.running()) == 2
+    spec = next(iter(bench.machine.specs.values()))
+    assert spec.env["A"] == "b"
+    assert spec.env["CORTEN_DEPLOYMENT"] == "m"
+    assert spec.env["CORTEN_REVISION"] == "r1"
+    assert spec.env["CORTEN_REPLICA"] == spec.id
+
+
+def test_a_start_is_written_down_before_the_engine_is_asked(bench):
+    written, asked = [], []
+    add_replica = bench.state.add_replica
+
+    def note(replica, **others):
+        add_replica(replica, **others)
+        written.append(replica.id)
+
+    class Watching(Memory):
+        def start(self, spec):
+            asked.append(spec.id in written)
+            return super().start(spec)
+
+    bench.state.add_replica = note
+
+    async def story(controller):
+        controller.engine = Watching(machine=bench.machine)
+        bench.deploy(ONE, replicas=3)
+        await bench.until_rolled_out(controller)
+
+    bench.during(story)
+    assert asked == [True, True, True]
+
+
+def test_the_old_revision_is_drained_only_when_the_gateway_reaches_the_new_one(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        bench.wire.unhealthy = {"/memory/m-r2-000001/s"}
+        bench.deploy(TWO)
+        await bench.until(
+            controller,
+            lambda: any(
+                one.replica.revision == 2 and one.replica.state is ReplicaState.READY for one in bench.state.replicas()
+            ),
+        )
+        await asyncio.sleep(0.1)
+        assert MemoryGateway(bench.wire).weights("m") == {"r1": 1}
+        bench.wire.unhealthy = set()
+        await bench.until_rolled_out(controller)
+        assert MemoryGateway(bench.wire).weights("m") == {"r2": 1}
+
+    bench.during(story)
+
+
+def test_a_busy_replica_is_not_ended_before_its_requests_are(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        old = bench.running()[0]
+        bench.wire.busy[f"/memory/{old}/s"] = 1
+        bench.deploy(TWO)
+        await bench.until_rolled_out(controller)
+        await asyncio.sleep(0.2)
+        assert old in bench.running()
+        bench.wire.busy.clear()
+        await bench.until(controller, lambda: old not in bench.running())
+
+    bench.during(story)
+
+
+def test_drain_time_that_is_over_ends_even_a_busy_one(bench):
+    async def story(controller):
+        bench.deploy(ONE, drain_s=5.0)
+        await bench.until_rolled_out(controller)
+        old = bench.running()[0]
+        bench.wire.busy[f"/memory/{old}/s"] = 1
+        bench.deploy(TWO, drain_s=5.0)
+        await bench.until_rolled_out(controller)
+        bench.now_s += 6.0
+        await bench.until(controller, lambda: old not in bench.running())
+
+    bench.during(story)
+
+
+def test_one_that_does_not_heed_sigterm_is_killed_after_its_grace(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        old = bench.running()[0]
+        bench.machine.unkillable.add(old)
+        bench.deploy(TWO)
+        await bench.until(controller, lambda: ("terminate", old) in bench.machine.calls)
+        bench.now_s += 9.0
+        controller.wake.set()
+        await asyncio.sleep(0.1)
+        assert old in bench.running()
+        bench.now_s += 2.0
+        await bench.until(controller, lambda: old not in bench.running())
+        assert ("kill", old) in bench.machine.calls
+
+    bench.during(story)
+
+
+def test_a_death_while_loading_fails_the_rollout_with_the_last_words(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        bench.refuse_ready = {"-r2-"}
+        bench.deploy(TWO)
+        await bench.until(controller, lambda: any("-r2-" in each for each in bench.running()))
+        second = next(each for each in bench.running() if "-r2-" in each)
+        Memory(machine=bench.machine).exit(second, 3, lines=["no weights here"])
+        await bench.until_rolled_out(controller, RolloutState.FAILED)
+        failure = next(entry for entry in bench.state.events("m") if "given up" in entry.message)
+        assert failure.data["log"] == ["no weights here"]
+        assert "exit code 3" in failure.data["reason"]
+        assert MemoryGateway(bench.wire).weights("m") == {"r1": 1}
+
+    bench.during(story)
+
+
+def test_what_the_engine_refuses_fails_the_rollout_with_its_own_error(bench):
+    async def story(controller):
+        bench.machine.fail_next_start = EngineError("engine.no_memory", "no memory left", hint="buy some")
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller, RolloutState.FAILED)
+        failure = next(entry for entry in bench.state.events("m") if "given up" in entry.message)
+        assert failure.data["error"]["code"] == "engine.no_memory"
+        assert failure.data["error"]["exit_code"] == 5
+
+    bench.during(story)
+
+
+def test_a_dead_replica_is_replaced(bench):
+    async def story(controller):
+        bench.deploy(ONE, replicas=2)
+        await bench.until_rolled_out(controller)
+        victim = bench.running()[0]
+        Memory(machine=bench.machine).exit(victim, 137)
+        await bench.until(
+            controller, lambda: MemoryGateway(bench.wire).weights("m") == {"r1": 2} and victim not in bench.running()
+        )
+
+    bench.during(story)
+
+
+def test_a_successor_adopts_replicas_and_gateway_and_disturbs_neither(bench):
+    async def first(controller):
+        bench.deploy(ONE, replicas=2)
+        await bench.until_rolled_out(controller)
+
+    async def second(controller):
+        await asyncio.sleep(0.1)
+        assert MemoryGateway(bench.wire).weights("m") == {"r1": 2}
+
+    bench.during(first)
+    before, tables = bench.running(), len(bench.wire.applied)
+    bench.during(second)
+    assert bench.running() == before
+    assert bench.wire.starts == 1
+    assert all(table == bench.wire.table for table in bench.wire.applied[tables:])
+    assert not any(verb in ("terminate", "kill", "remove") for verb, _ in bench.machine.calls)
+
+
+def test_a_successor_does_not_route_to_what_died_meanwhile(bench):
+    async def first(controller):
+        bench.deploy(ONE, replicas=2)
+        await bench.until_rolled_out(controller)
+
+    async def second(controller):
+        await bench.until(
+            controller, lambda: MemoryGateway(bench.wire).weights("m") == {"r1": 2} and len(bench.running()) == 2
+        )
+
+    bench.during(first)
+    victim = bench.running()[0]
+    Memory(machine=bench.machine).exit(victim)
+    tables = len(bench.wire.applied)
+    bench.during(second)
+    for table in bench.wire.applied[tables:]:
+        for route in table.deployments:
+            assert f"/memory/{victim}/s" not in [each.address for share in route.revisions for each in share.endpoints]
+
+
+def test_a_successor_removes_replicas_nobody_knows(bench):
+    bench.machine.observed["x-r1-aaaaaa"] = Observed("x-r1-aaaaaa", "x", 1, running=True, address="/x", pid=0)
+
+    async def story(controller):
+        await asyncio.sleep(0.01)
+
+    bench.during(story)
+    assert bench.machine.observed == {}
+
+
+def test_a_gateway_that_refuses_is_told_and_tried_again(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        bench.wire.fail_next = EngineError("gateway.refused", "no such field")
+        bench.deploy(TWO)
+        await bench.until(controller, lambda: "no such field" in controller.router.trouble)
+        await bench.until_rolled_out(controller)
+        assert controller.router.trouble == ""
+
+    bench.during(story)
+
+
+def test_stopping_leaves_no_replica_and_no_route(bench):
+    async def story(controller):
+        bench.deploy(ONE, replicas=2)
+        await bench.until_rolled_out(controller)
+        bench.state.delete("m", now_s=bench.now_s)
+        await bench.until(controller, lambda: bench.state.find("m") is None)
+        await bench.until(controller, lambda: bench.wire.table.deployments == ())
+
+    bench.during(story)
+    assert bench.machine.observed == {}
+
+
+def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
+    monkeypatch.setattr("corten.control.controller.LIVENESS_PERIOD_S", 0.01)
+    silent = set()
+
+    async def ask(address, path, *, timeout_s):
+        del path, timeout_s
+        return Answer(0, "no answer") if address in silent else Answer(200, "")
+
+    async def story(controller):
+        controller.ask = ask
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        victim = bench.running()[0]
+        silent.add(f"/memory/{victim}/s")
+        await bench.until(controller, lambda: bench.running() not in ([victim], []))
+        assert ("kill", victim) in bench.machine.calls
+        dead = next(one for one in bench.state.replicas() if one.replica.id == victim)
+        assert "hung" in dead.replica.reason
+
+    bench.during(story)
