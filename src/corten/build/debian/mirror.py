@@ -1,7 +1,7 @@
 """HTTP to the Debian mirror: few connections, kept alive, with deadlines and retries.
 
 One connection a request cost a cold build five seconds where four kept ones need a fraction of one
-(docs/decisions: Debian without dpkg).
+(docs/decisions/0006).
 """
 
 from __future__ import annotations
