@@ -61,13 +61,12 @@ class Lock:
 def read(path: Path) -> tuple[Lock, ...]:
     """The locks in a file, none when there is no file. Raises UsageError `lock.broken`."""
     try:
-        document = json.loads(path.read_bytes())
-        if document["format"] != _FORMAT:
-            raise _broken(path, f"its format is {document['format']}, this Corten knows {_FORMAT}")
-        return tuple(_lock_from(entry) for entry in document["locks"])
+        return _locks_from(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return ()
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except UsageError as error:
+        raise _broken(path, str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise _broken(path, f"{type(error).__name__}: {error}") from error
 
 
@@ -115,6 +114,12 @@ def _block(lock: Lock) -> str:
         inner = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
         lines.append(f'   "{key}": [\n{inner}\n   ]' if rows else f'   "{key}": []')
     return "  {\n" + ",\n".join(lines) + "\n  }"
+
+
+def _locks_from(document: Mapping[str, Any]) -> tuple[Lock, ...]:
+    if document["format"] != _FORMAT:
+        raise ValueError(f"its format is {document['format']}, this Corten knows {_FORMAT}")
+    return tuple(_lock_from(entry) for entry in document["locks"])
 
 
 def _lock_from(document: Mapping[str, Any]) -> Lock:

@@ -19,7 +19,8 @@ from corten.errors import UsageError
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _DIGEST = st.binary(min_size=1, max_size=4).map(Digest.of)
-_DEB = st.builds(Deb, _TEXT, _TEXT, _TEXT, _TEXT, _DIGEST, st.integers(0, 1 << 40))
+_PACKAGE = st.from_regex(r"[a-z0-9][a-z0-9+.-]{1,9}", fullmatch=True)
+_DEB = st.builds(Deb, _PACKAGE, _TEXT, _TEXT, _TEXT, _DIGEST, st.integers(0, 1 << 40))
 _WHEEL = st.builds(Locked, _TEXT, _TEXT, _TEXT, _DIGEST, st.integers(0, 1 << 40), st.just("a-1-py3-none-any.whl"))
 _LOCK = st.builds(
     Lock,
@@ -104,16 +105,18 @@ def test_the_order_of_requirements_does_not_count() -> None:
         lambda document: document["locks"][0]["wheels"][0].update(filename="evil"),
         lambda document: document["locks"][0]["wheels"][0].pop("url"),
         lambda document: document["locks"][0].update(debs=3),
+        lambda document: document["locks"][0]["debs"][0].update(name="../../evil"),
     ],
-    ids=["format", "locks", "platform", "digest", "traversal", "no wheel", "no url", "no list"],
+    ids=["format", "locks", "platform", "digest", "traversal", "no wheel", "no url", "no list", "package"],
 )
 def test_a_lock_that_was_tampered_with_is_refused(tmp_path, change) -> None:
     document = json.loads(locks.dumps([LOCK]))
     change(document)
     (tmp_path / "corten.lock").write_text(json.dumps(document))
 
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         locks.read(tmp_path / "corten.lock")
+    assert (caught.value.code, caught.value.where) == ("lock.broken", str(tmp_path / "corten.lock"))
 
 
 @given(st.binary(max_size=100))
