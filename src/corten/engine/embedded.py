@@ -41,6 +41,7 @@ _LONGEST_ADDRESS_BYTES: Final = 107
 _RESOLVER: Final = Path("/etc/resolv.conf")
 # bubblewrap writes the exit code a moment after its child is gone.
 _REPORT_S: Final = 0.5
+_LEFT_S: Final = 600.0
 
 
 class Embedded:
@@ -368,6 +369,10 @@ class Embedded:
             for path in (self._home.root, self._home.run, self._home.trees):
                 make_passable(path)
             make_private(self._home.replicas)
+            for left in self._home.replicas.glob(".*"):
+                # Of a daemon killed while it wrote or removed one; a living one is done with it in milliseconds.
+                if left.stat().st_mtime < time.time() - _LEFT_S:
+                    shutil.rmtree(left, ignore_errors=True)
 
     # -- isolation
 
