@@ -221,7 +221,7 @@ def _find_uv() -> str:
 
 def _clean(env: Mapping[str, str]) -> dict[str, str]:
     kept = {name: text for name, text in env.items() if not name.startswith("UV_") and name not in _DROPPED_VARIABLES}
-    # uv trusts its own list of authorities by default, Python the system's; behind a company's proxy only that one works.
+    # uv trusts its own list of authorities, Python the system's; behind a company's proxy only that one works.
     return kept | {"UV_SYSTEM_CERTS": "true"} | source_variables(env)
 
 
