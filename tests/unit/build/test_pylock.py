@@ -177,4 +177,5 @@ def test_only_variables_about_the_origin_of_packages_reach_uv() -> None:
     env = {"UV_DEFAULT_INDEX": "http://i", "UV_PYTHON": "3.9", "UV_CONSTRAINT": "/c", "VIRTUAL_ENV": "/v", "HOME": "/h"}
 
     assert pylock.source_variables(env) == {"UV_DEFAULT_INDEX": "http://i"}
-    assert pylock._clean(env) == {"UV_DEFAULT_INDEX": "http://i", "HOME": "/h"}
+    assert pylock._clean(env) == {"UV_DEFAULT_INDEX": "http://i", "HOME": "/h", "UV_SYSTEM_CERTS": "true"}
+    assert pylock._clean({"UV_SYSTEM_CERTS": "false"}) == {"UV_SYSTEM_CERTS": "false"}
