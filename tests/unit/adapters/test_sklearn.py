@@ -123,9 +123,10 @@ def test_schema_and_answers_are_those_of_the_model(name, how, trained, saved, lo
 @pytest.mark.parametrize("method", ["predict_proba", "decision_function", "predict_log_proba"])
 def test_other_methods_answer_on_request(method, trained, saved, load):
     import numpy as np
+    from sklearn.datasets import load_breast_cancer
 
     source = saved(trained["pipeline"])
-    rows = np.random.default_rng(0).normal(size=(3, 30))
+    rows = load_breast_cancer().data[100:110]
     model = load(source, method)
     assert np.array_equal(model.run({"inputs": rows})["outputs"], getattr(trained["pipeline"], method)(rows))
     (output,) = model.schema.outputs
