@@ -56,6 +56,7 @@ def set_up(*, with_examples: bool) -> None:
     ensure_bubblewrap()
     ensure_uv()
     environment = {
+        "UV_SYSTEM_CERTS": "true",  # as Python does; uv's own list misses a company's authority
         **os.environ,
         "UV_PYTHON": sys.executable,
         "UV_PYTHON_DOWNLOADS": "never",
