@@ -33,13 +33,14 @@ def entries_of(folder):
     """A function: release and architecture to the entries of the base; each built once."""
     built = {}
 
-    def build(codename, architecture):
-        if (codename, architecture) not in built:
+    def build(codename, architecture, packages=()):
+        key = (codename, architecture, packages)
+        if key not in built:
             release, platform = RELEASES[codename], Platform(architecture)
-            debs = resolve(release, platform, cache=folder / "cache", now_s=time.time())
+            debs = resolve(release, platform, packages=packages, cache=folder / "cache", now_s=time.time())
             paths = fetch(debs, folder / "cache")
-            built[codename, architecture] = list(base.entries(list(zip(debs, paths, strict=True)), release, platform))
-        return built[codename, architecture]
+            built[key] = list(base.entries(list(zip(debs, paths, strict=True)), release, platform))
+        return built[key]
 
     return build
 
@@ -153,6 +154,14 @@ def test_wheels_folder_is_on_the_path_of_python(unpacked, codename):
     assert f"/usr/local/lib/python{version}/dist-packages" in run(
         unpacked(codename, "amd64"), "import sys; print(sys.path)"
     )
+
+
+@pytest.mark.bwrap
+@pytest.mark.parametrize("codename", RELEASE_NAMES)
+def test_a_library_that_was_asked_for_works_with_all_it_needs(folder, entries_of, codename):
+    root = folder / f"{codename}-with-sound"
+    write_tree(root, entries_of(codename, "amd64", ("libsndfile1",)))
+    run(root, "import ctypes; print(ctypes.CDLL('libsndfile.so.1').sf_version_string)")
 
 
 @pytest.mark.parametrize("codename", RELEASE_NAMES)

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pysequoia.packet import PacketPile
 
 from corten.build.debian import trust
 from corten.build.debian.release import Suite
@@ -70,6 +71,19 @@ def test_the_signature_of_another_text_is_refused(signer):
 def test_of_a_keyring_only_pinned_certificates_are_taken(signer, stranger):
     keyring = bytes(stranger.certificate) + bytes(signer.certificate)
     assert [cert.fingerprint for cert in trust.certificates(keyring, [signer.fingerprint])] == [signer.fingerprint]
+
+
+def test_a_pinned_certificate_with_a_strangers_subkey_added_does_not_vouch_for_the_stranger(signer, stranger):
+    def packets(one):
+        return list(PacketPile.from_bytes(bytes(one.certificate)))
+
+    foreign = packets(stranger)
+    first_subkey = next(at for at, packet in enumerate(foreign) if "Subkey" in str(packet.tag))
+    forged = b"".join(bytes(packet) for packet in [*packets(signer), *foreign[first_subkey:]])
+    certs = trust.certificates(forged, [signer.fingerprint])
+    assert trust.verify_inrelease(signer.sign("Codename: x\n"), certs, url=URL) == b"Codename: x\n"
+    data = stranger.sign("Codename: x\n")
+    refused("debian.bad_signature", lambda: trust.verify_inrelease(data, certs, url=URL))
 
 
 @pytest.mark.parametrize("keyring", [b"", b"not a keyring", bytes(range(256))])
