@@ -21,7 +21,7 @@ from corten.control.client import Client, connect
 from corten.control.database import backup_of
 from corten.core.deployment import Settings
 from corten.core.home import Home
-from corten.errors import CortenError, EngineError, NotFoundError, UnhealthyError, UsageError
+from corten.errors import CortenError, EngineError, NotFoundError, PolicyError, UnhealthyError, UsageError
 from corten.ops.deploy import deploy
 from corten.ops.logs import logs
 from corten.ops.predict import predict
@@ -282,6 +282,19 @@ def test_a_daemon_killed_at_random_points_of_rollouts_ends_on_the_last_one_witho
     assert len(listed) <= 5
 
 
+def test_after_a_power_cut_everything_comes_back(place):
+    place.deploy(replicas=2, ANSWER="x")
+    while found := place.processes():
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    assert place.one().state in ("degraded", "serving")
+    until(lambda: place.one().ready == 2, "both replicas")
+    assert place.ask() == "x"
+    assert place.one().revision == "r1"
+
+
 def test_a_terminated_daemon_lets_go_of_everything(place):
     place.deploy(ANSWER="x")
     pids, daemon = place.pids(), place.daemon_pid()
@@ -478,6 +491,16 @@ def test_bad_requests_to_the_daemon_are_errors_and_not_its_end(place):
 def test_the_socket_is_for_its_owner_only(place):
     connect(place.home)
     assert place.home.daemon_socket.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user to try with")
+def test_a_socket_folder_that_somebody_else_made_first_is_not_used(place):
+    place.home.run.mkdir()
+    os.chown(place.home.run, 65532, 65532)
+    with pytest.raises(PolicyError) as caught:
+        place.deploy()
+    assert caught.value.code == "control.foreign_folder"
+    os.chown(place.home.run, 0, 0)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user to try with")

@@ -12,18 +12,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from corten.control import wire
+from corten.control.folders import check_run, make_folders
 from corten.core.home import Home
 from corten.errors import CortenError, EngineError, NotFoundError
 
 LOST = "control.daemon_lost"
 _START_S = 40.0
 _ANSWER_S = 60.0
+_LONGEST_LOG_BYTES = 8 << 20
 _POLL_S = 0.02
 
 
@@ -138,6 +140,7 @@ def _deployed(home: Home) -> bool:
 
 
 def _answers(home: Home) -> bool:
+    check_run(home)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(2.0)
@@ -149,17 +152,8 @@ def _answers(home: Home) -> bool:
 
 def _start(home: Home, port: int | None, engine: str) -> None:
     """Start a daemon that outlives us, and wait until it answers or says why not."""
-    try:
-        home.state.mkdir(parents=True, exist_ok=True)
-        log = os.open(home.state / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise EngineError(
-            "control.home_unusable",
-            "Corten's folder cannot be written",
-            where=str(home.state),
-            why=str(error),
-            hint="set CORTEN_HOME to a folder of yours",
-        ) from error
+    make_folders(home)
+    log = _open_log(home)
     words = [sys.executable, "-m", "corten.control.daemon", "--home", str(home.root)]
     if engine:
         words += ["--engine", engine]
@@ -192,6 +186,19 @@ def _start(home: Home, port: int | None, engine: str) -> None:
                 hint=f"see `tail {home.state / 'daemon.log'}`",
             )
         time.sleep(_POLL_S)
+
+
+def _open_log(home: Home) -> int:
+    file = home.state / "daemon.log"
+    with suppress(OSError):
+        if file.stat().st_size > _LONGEST_LOG_BYTES:
+            file.replace(file.with_name("daemon.log.1"))
+    try:
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EngineError(
+            "control.home_unusable", "the daemon's log cannot be written", where=str(file), why=str(error)
+        ) from error
 
 
 def _first_line(fd: int, deadline_s: float) -> bytes:

@@ -26,6 +26,7 @@ from corten import plugin
 from corten.control import wire
 from corten.control.api import Api
 from corten.control.controller import Controller
+from corten.control.folders import make_folders
 from corten.control.news import News
 from corten.control.router import GatewayMaker, Router
 from corten.control.state import State
@@ -39,6 +40,7 @@ from corten.observe import logs
 
 DEFAULT_PORT = 8080
 IDLE_END_S = 60.0
+IDLE_LOOK_S = 5.0
 _STOP_ALL_S = 120.0
 _ANSWER_S = 2.0
 
@@ -129,7 +131,7 @@ class Daemon:
         idle_since_s: float | None = None
         loop = asyncio.get_running_loop()
         while True:
-            await self._news.until(lambda: False, 1.0 if idle_since_s is not None else 5.0)
+            await self._news.until(lambda: False, min(1.0, IDLE_LOOK_S) if idle_since_s is not None else IDLE_LOOK_S)
             if self.controller.state.deployments() or server.in_flight:
                 idle_since_s = None
                 continue
@@ -149,7 +151,6 @@ def steady_clock(start_s: float) -> Any:
 @contextlib.contextmanager
 def only_one(home: Home) -> Iterator[bool]:
     """Hold the home's daemon lock; False when another process holds it. The kernel drops it when we die."""
-    home.state.mkdir(parents=True, exist_ok=True)
     fd = os.open(home.state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -224,22 +225,29 @@ def main(words: Sequence[str]) -> int:
     options = _arguments(words)
     home = Home(Path(options["home"]))
     logs.configure()
+    try:
+        make_folders(home)
+    except CortenError as error:
+        return _failed(error)
     with only_one(home) as ours:
         if not ours:
             _announce({"busy": True})
             return 0
         try:
-            home.run.mkdir(parents=True, exist_ok=True)
             run(_serve(home, options))
         except CortenError as error:
-            _log.error("%s", error, extra=error.as_dict())
-            _announce(wire.error_body(error))
-            return error.exit_code
+            return _failed(error)
         except Exception as error:
             _log.exception("the daemon failed")
             _announce({"error": {"code": "control.daemon_failed", "what": f"{type(error).__name__}: {error}"}})
             return 70
     return 0
+
+
+def _failed(error: CortenError) -> int:
+    _log.error("%s", error, extra=error.as_dict())
+    _announce(wire.error_body(error))
+    return error.exit_code
 
 
 if __name__ == "__main__":
