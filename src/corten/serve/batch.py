@@ -68,7 +68,7 @@ class Bounds:
 class Batcher:
     """Owns the queue of one model. All methods are for the loop's thread."""
 
-    def __init__(self, runner: Runner, worker: Worker, bounds: Bounds, hooks: Hooks, *, call_s: float) -> None:
+    def __init__(self, runner: Runner, worker: Worker, bounds: Bounds, hooks: Hooks, *, call_s: float | None) -> None:
         self._runner = runner
         self._worker = worker
         self._bounds = bounds
@@ -79,11 +79,11 @@ class Batcher:
         self._running: Sequence[Job] = ()
         self._running_since_s: float | None = None
         self._scheduled = False
-        self._call_s = call_s  # running mean of a call, first as measured while warming up
+        self._call_s = call_s  # running mean of a call, first as measured while warming up; None: not known yet
         self._jobs_a_call = 1.0
         self._recent_s: deque[float] = deque(maxlen=_CALLS_TO_TRUST)
         self._slow_in_a_row = 0
-        self.inline = not runner.pinned and call_s < _FAST_S
+        self.inline = not runner.pinned and call_s is not None and call_s < _FAST_S
 
     @property
     def waiting(self) -> int:
@@ -169,7 +169,7 @@ class Batcher:
         return jobs
 
     def _learn(self, jobs: int, model_s: float) -> None:
-        self._call_s += _WEIGHT * (model_s - self._call_s)
+        self._call_s = model_s if self._call_s is None else self._call_s + _WEIGHT * (model_s - self._call_s)
         self._jobs_a_call += _WEIGHT * (jobs - self._jobs_a_call)
         if self.inline:
             # One slow call may be the machine's doing; three are the model's.
@@ -184,5 +184,5 @@ class Batcher:
                 self._slow_in_a_row = 0
 
     def _retry_after_s(self) -> int:
-        seconds = math.ceil(len(self._queue) * self._call_s / max(self._jobs_a_call, 1.0))
+        seconds = math.ceil(len(self._queue) * (self._call_s or 0.0) / max(self._jobs_a_call, 1.0))
         return min(max(seconds, 1), _LONGEST_RETRY_S)

@@ -28,11 +28,11 @@ class ReplayError(CortenError):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to serve: the time it took to load, and how long a call of one row takes."""
+    """A model ready to serve: the time it took to load, and a lone call (None: not known)."""
 
     runner: Runner
     load_s: float
-    call_s: float
+    call_s: float | None
 
 
 def read_spec(app: Path) -> ModelSpec:
@@ -108,13 +108,13 @@ def _replay(runner: Runner, example: Example) -> Inputs:
     return inputs
 
 
-def _warm_up(runner: Runner, inputs: Inputs | None, max_rows: int, *, trusted: bool) -> float:
-    """Call the model a few times, alone and as a batch; returns the median time of a lone call.
+def _warm_up(runner: Runner, inputs: Inputs | None, max_rows: int, *, trusted: bool) -> float | None:
+    """Call the model a few times, alone and as a batch; returns the median time of a lone call, None if unknown.
 
     Made-up inputs may be nonsense to the model, so what it says to them is noted and no more.
     """
     if inputs is None:
-        return float("inf")
+        return None
     times_s = []
     for _ in range(_WARM_UPS):
         outcome = runner.run([inputs])
@@ -126,7 +126,7 @@ def _warm_up(runner: Runner, inputs: Inputs | None, max_rows: int, *, trusted: b
                 "recorded" if trusted else "made-up",
                 extra={"reason": f"{type(failure).__qualname__}: {failure}"[:500]},
             )
-            return float("inf")
+            return None
     together = min(_WARM_UPS, max_rows // inputs.rows)
     if runner.joinable and together > 1:
         runner.run([inputs] * together)

@@ -146,6 +146,21 @@ def test_a_full_queue_says_when_to_come_back():
     story(inside())
 
 
+def test_a_full_queue_says_so_even_when_no_call_has_ended_yet():
+    async def inside():
+        runner = Runner(call_s=None)
+        bench = Bench(runner, queue=1)
+        assert not bench.batcher.inline
+        bench.submit(0)
+        await turn()
+        bench.submit(1)
+        with pytest.raises(QueueFullError) as caught:
+            bench.submit(2)
+        assert caught.value.retry_after_s == 1
+
+    story(inside())
+
+
 def test_a_queue_is_also_full_by_bytes_but_takes_one_request_of_any_size():
     async def inside():
         bench = Bench(Runner(call_s=1.0), queue_bytes=100)
