@@ -60,6 +60,6 @@ def run(options: argparse.Namespace, output: Output) -> int:
     )
     output.document(result.as_dict())
     output.note(f"\n{result.name} {result.revision} answers, {result.seconds:.1f} s in all. Try:\n\n  {result.curl}\n")
-    output.note(f"next: corten status · corten logs {result.name} · corten stop {result.name}")
+    output.note(f"next: corten predict {result.name} --example · corten status · corten stop {result.name}")
     output.result(result.url)
     return 0

@@ -147,12 +147,14 @@ def _sandbox(home: Home, env: Mapping[str, str]) -> Iterator[Check]:
     yield Check(
         "sandbox",
         Outcome.OK if isolated else Outcome.WARNING,
-        "; ".join(told.values()),
-        "" if isolated else _mend_sandbox(),
+        "; ".join(text if key == "sandbox" else f"{key}: {text}" for key, text in told.items()),
+        "" if isolated else _mend_sandbox(env),
     )
 
 
-def _mend_sandbox() -> str:
+def _mend_sandbox(env: Mapping[str, str]) -> str:
+    if env.get("CORTEN_SANDBOX") == "none":
+        return "unset CORTEN_SANDBOX"
     if not shutil.which("bwrap"):
         return "install bubblewrap: `apt-get install bubblewrap`"
     limit = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -162,10 +164,11 @@ def _mend_sandbox() -> str:
 
 
 def _gateway(env: Mapping[str, str]) -> Check:
-    from corten.gateway.envoy import find_envoy
+    from corten.gateway.process import find_binary, require_binary
 
     try:
-        binary = find_envoy(env)
+        chosen = env.get("CORTEN_ENVOY")
+        binary = require_binary(Path(chosen)) if chosen else find_binary()
         version = _output([str(binary), "--version"])
     except (CortenError, OSError, subprocess.SubprocessError) as error:
         hint = error.hint if isinstance(error, CortenError) else "set CORTEN_ENVOY to an Envoy binary that runs here"
