@@ -7,6 +7,7 @@ the loader (`py_call`) tells it exactly, from the types themselves.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,10 @@ def parse(path: Path) -> ast.Module:
     try:
         if path.stat().st_size > _MAX_SOURCE_BYTES:
             raise UsageError("adapter.syntax", f"`{path.name}` is too long for a source file", where=str(path))
-        return ast.parse(path.read_bytes(), filename=path.name)
+        with warnings.catch_warnings():
+            # `"\\d"` and the like are for the author's own tools to speak of.
+            warnings.simplefilter("ignore")
+            return ast.parse(path.read_bytes(), filename=path.name)
     except SyntaxError as error:
         raise UsageError(
             "adapter.syntax",
