@@ -244,7 +244,7 @@ def _check(download: Download, blob: BlobWriter) -> None:
             f"`{download.path.name}` is not the file that was locked",
             where=without_credentials(download.url),
             why=f"expected {download.digest}, got {blob.digest} ({blob.size_bytes} bytes)",
-            hint="if the index may have changed on purpose, lock again: corten build --upgrade",
+            hint="if the file was replaced on purpose, delete corten.lock (or the cache's locks) to lock anew",
         )
 
 

@@ -24,8 +24,21 @@ _FIRST_BYTES = 16
 def inspect(source: Source, *, cache: Path) -> tuple[Source, Inspection]:
     """The source an adapter takes (of a folder without settings: the one model file in it) and what it found out.
 
-    Raises UsageError `build.unknown_model`, `build.several_models`, and what the adapter raises for a broken file.
+    Raises UsageError `build.unknown_model`, `build.several_models`, `source.unreadable`, and what the adapter raises
+    for a broken file.
     """
+    try:
+        return _inspect(source, cache)
+    except OSError as error:
+        raise UsageError(
+            "source.unreadable",
+            f"`{source.path.name}` cannot be read",
+            where=str(error.filename or source.path),
+            why=str(error.strerror or error),
+        ) from error
+
+
+def _inspect(source: Source, cache: Path) -> tuple[Source, Inspection]:
     place = cache / "inspections" / f"{_key(source)}.json"
     if _cacheable(source) and (kept := _kept(place)):
         return source, kept

@@ -15,6 +15,7 @@ from corten.build.remote import without_credentials
 from corten.core.digest import Digest
 from corten.core.platform import Platform
 from corten.errors import CortenError, RemoteError, UsageError
+from corten.store.writing import translated
 
 _TIMEOUT_S = 600.0
 # Of uv's own variables only those that say where packages come from; the rest (VIRTUAL_ENV, UV_PYTHON, UV_PROJECT,
@@ -188,7 +189,8 @@ def _run_uv(
         "--python-version", python, "--python-platform", tag, "--only-binary", ":all:", "--no-config",
         "--python", sys.executable, "--no-python-downloads", "--cache-dir", str(cache / "uv"), "--color", "never",
     ]  # fmt: skip
-    cache.mkdir(parents=True, exist_ok=True)
+    with translated(cache, "make the cache"):
+        cache.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{check_requirement(line)}\n" for line in requirements)
     try:
         done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def read_project(
     Raises NotFoundError `source.missing`, UsageError `source.bad_config`, `source.no_class`, `name.malformed`.
     """
     path, entry = _split(str(text))
-    if not path.exists():
+    if not _exists(path):
         raise _missing(path)
     table, folder = (_table(path), path) if path.is_dir() else (Table(), None)
     if folder and table.source:
@@ -110,7 +111,7 @@ def read_project(
         method=method or table.method,
     )
     for extra in source.extra_files:
-        if not extra.exists():
+        if not _exists(extra):
             raise _missing(extra)
     return Project(
         name=parse_name(name or table.name or suggest_name(_called(text, path, entry))),
@@ -156,6 +157,10 @@ def _toml(path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            "source.unreadable", f"`{path.name}` cannot be read", where=str(path), why=str(error.strerror)
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("source.bad_config", f"`{path.name}` is not TOML", where=str(path), why=str(error)) from error
 
@@ -199,16 +204,23 @@ def _inside(folder: Path | None, text: str) -> tuple[Path, str]:
             why="paths in settings must stay in the folder",
             hint="give it on the command line: --file PATH",
         )
-    if not path.exists():
+    if not _exists(path):
         raise _missing(path)
     return path, entry
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # a name that is too long, a folder that is closed to us
 
 
 def _missing(path: Path) -> CortenError:
     import difflib
 
     neighbours: list[str] = []
-    if path.absolute().parent.is_dir():
+    with suppress(OSError):
         neighbours = sorted(other.name for other in path.absolute().parent.iterdir() if not other.name.startswith("."))
     near = difflib.get_close_matches(path.name, neighbours, n=1, cutoff=0.5)
     return NotFoundError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 
 from corten.build.entry import Entry, EntryKind
@@ -120,7 +121,7 @@ def _member(entry: Entry) -> Iterator[bytes]:
 
 
 def _streamed(entry: Entry, path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as stream:
+    with _opened(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         yield _header(entry.name, entry.kind, entry.mode, size, "")
         left = size
@@ -138,6 +139,15 @@ def _streamed(entry: Entry, path: Path) -> Iterator[bytes]:
             hint="build again when nothing writes to it",
         )
     yield bytes(-size % _BLOCK)
+
+
+def _opened(path: Path) -> FileIO:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise UsageError(
+            "source.unreadable", f"`{path.name}` cannot be read", where=str(path), why=str(error.strerror)
+        ) from error
 
 
 def _header(name: str, kind: EntryKind, mode: int, size: int, target: str) -> bytes:

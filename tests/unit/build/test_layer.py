@@ -12,6 +12,7 @@ from corten.build.layer import LayerCache, cache_key, write_layer
 from corten.build.tar import tar
 from corten.core.digest import Digest
 from corten.core.image import Compression, LayerKind
+from corten.errors import UsageError
 from corten.store.layout import Layout
 
 _ENTRIES = [Entry(f"app/{number:04}.py", data=b"print(%d)\n" % number * number) for number in range(300)]
@@ -64,8 +65,10 @@ def test_zstd_bytes_do_not_depend_on_how_the_content_arrives(tmp_path) -> None:
 def test_a_layer_that_fails_leaves_nothing(tmp_path) -> None:
     layout = Layout(tmp_path)
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UsageError) as caught:
         _write(layout, Compression.ZSTD, [*_ENTRIES, Entry("zzz", data=tmp_path / "missing")])
+
+    assert caught.value.code == "source.unreadable"
 
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name in {"sha256", ".incoming"}]
 

@@ -83,6 +83,12 @@ def test_a_missing_file_is_told_with_its_nearest_neighbour(folder) -> None:
     assert "model.joblib" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "no/such/folder/m.joblib", "model.joblib/m"])
+def test_a_path_that_cannot_be_is_missing_too(folder, name) -> None:
+    with pytest.raises(NotFoundError):
+        read_project(folder / name)
+
+
 def test_an_unknown_key_is_told_with_the_nearest_one(folder) -> None:
     (folder / "corten.toml").write_text('requirments = ["x"]\n')
 
