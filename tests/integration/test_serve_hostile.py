@@ -1,0 +1,131 @@
+"""The real server under input nobody means well: never a 5xx, never invalid JSON, never a hang."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import Served
+
+HOSTILE = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=150
+)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["x", "inputs", "", "é\x00"]), inner),
+    max_leaves=20,
+)
+BODIES = (
+    st.binary(max_size=200)
+    | ANY_JSON.map(lambda value: json.dumps(value).encode())
+    | ANY_JSON.map(lambda value: json.dumps({"inputs": value}).encode())
+    | st.lists(
+        st.sampled_from(
+            [b'{"inputs":', b"[", b"]", b"1", b",", b"}", b"NaN", b"1e999", b'"\\ud800"', b"\xff", b"null"]
+        ),
+        max_size=30,
+    ).map(b"".join)
+)
+
+
+@pytest.fixture(scope="module", params=["float32", "int8", "string", "json"])
+def server(request):
+    with Served({"entry": f"any:{request.param}", "limits": {"max_body_bytes": 1 << 20}}) as server:
+        yield server.until()
+        assert not [line for line in server.log if line["level"] in {"error", "critical"}]
+
+
+def strict(body):
+    def refuse(text):
+        raise AssertionError(f"{text} in an answer")
+
+    return json.loads(body, parse_constant=refuse)
+
+
+@HOSTILE
+@given(body=BODIES)
+def test_any_body_is_answered_or_refused_in_strict_json(server, body):
+    status, headers, answer = server.ask("POST", "/predict", body)
+    assert status in {200, 400, 422}
+    assert headers["content-type"] == "application/json"
+    told = strict(answer)
+    if status == 200:
+        assert set(told) == {"outputs"}
+    else:
+        assert set(told["error"]) == {"code", "message", "path"}
+        assert told["error"]["message"]
+
+
+@HOSTILE
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [
+                b"POST /predict HTTP/1.1\r\n",
+                b"GET / HTTP/1.1\r\n",
+                b"GET /metrics HTTP/1.0\r\n",
+                b"Host: a\r\n",
+                b"Content-Length: 2\r\n",
+                b"Content-Length: 99\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"\r\n",
+                b"\n",
+                b"{}",
+                b"0\r\n\r\n",
+                b"2\r\n{}\r\n",
+                b"Expect: 100-continue\r\n",
+                b"Connection: close\r\n",
+                b"Upgrade: h2c\r\n",
+                b" x\r\n",
+                b"X-Request-Id: \xff\xfe\r\n",
+                b"traceparent: \x7f\r\n",
+                b"Content-Type: \xe9\r\n",
+            ]
+        )
+        | st.binary(max_size=20),
+        max_size=14,
+    )
+)
+def test_any_bytes_on_the_wire_get_whole_answers_or_none(server, pieces):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+        received = b""
+        try:
+            sock.sendall(b"".join(pieces))
+            sock.shutdown(socket.SHUT_WR)
+            while piece := sock.recv(65536):
+                received += piece
+        except ConnectionError:
+            pass
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+    assert all(status < 500 or status in {501, 505} for status in statuses), received
+    heads = re.findall(rb"HTTP/1\.1 (?!100)\d{3} .*?\r\n\r\n", received, re.DOTALL)
+    lengths = [int(re.search(rb"Content-Length: (\d+)", head)[1]) for head in heads]
+    continues = received.count(b"HTTP/1.1 100 Continue\r\n\r\n") * len(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert len(received) == sum(map(len, heads)) + sum(lengths) + continues
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" * (1 << 20), {400, 422}),
+        (b'{"inputs":' + b"[" * 900_000, {400, 422}),
+        (b'{"inputs":[' + b"[1,2]," * 150_000 + b"[1]]}", {422}),
+        (b'{"inputs":{"x":[' + b"[1,2]," * 150_000 + b"[1]]}}", {422}),
+        (b'{"inputs":[[' + b"9" * 1_000_000 + b",1]]}", {422}),
+        (b'{"inputs":[' + b"{}," * 300_000 + b"{}]}", {422}),
+        (b'{"inputs":{' + b",".join(b'"%d":1' % i for i in range(80_000)) + b"}}", {422}),
+        (b'{"inputs":"' + b"\\u0000" * 170_000 + b'"}', {422}),
+        (b"x" * ((1 << 20) + 1), {413}),
+    ],
+    ids=["brackets", "deep-inputs", "ragged", "ragged-by-name", "long-number", "objects", "keys", "nul", "too-large"],
+)
+def test_large_nonsense_is_refused_quickly(server, body, status):
+    start_s = time.monotonic()
+    assert server.ask("POST", "/predict", body)[0] in status
+    assert time.monotonic() - start_s < 3
+    assert server.ask("GET", "/livez")[0] == 200
