@@ -300,10 +300,10 @@ class Controller:
             answer = await self.ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
             notes.answer = f"{answer.status} {answer.text}" if answer.status else answer.text
             notes.probed = answer.status == 200
-            # In proportion to the time it took so far: seldom late by more than a twentieth.
+            # In proportion to the time it took so far: seldom late by more than a fortieth.
             age_s = self.clock() - one.replica.started_s
             if not notes.probed:
-                await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 20)))
+                await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 40)))
 
     async def _until_routable(self, one: ReplicaRecord) -> None:
         wait_s = ROUTABLE_POLL_S

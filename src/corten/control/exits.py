@@ -15,7 +15,7 @@ class ExitWatch:
         self._fds: dict[int, int] = {}
 
     def watch_only(self, pids: set[int]) -> None:
-        """Watch exactly these processes; one that is gone already wakes at once."""
+        """Watch exactly these processes; of one that is gone already, the next look at the engine tells."""
         for pid in set(self._fds) - pids:
             self._drop(pid)
         for pid in pids - set(self._fds):
@@ -29,7 +29,7 @@ class ExitWatch:
         try:
             fd = os.pidfd_open(pid)
         except OSError:
-            # Gone, or a kernel before 5.3: the next look at the engine tells.
+            # Gone, or a kernel before 5.3. Not woken for: an engine that never notices would make the loop spin.
             return
         self._fds[pid] = fd
         asyncio.get_running_loop().add_reader(fd, self._ended, pid)

@@ -100,8 +100,10 @@ def test_the_end_of_a_watched_process_wakes_once(tmp_path):
     async def main():
         woken = asyncio.Event()
         watch = ExitWatch(woken.set)
-        process = await asyncio.create_subprocess_exec("true")
+        process = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
         watch.watch_only({process.pid})
+        assert not woken.is_set()
+        process.stdin.close()
         await asyncio.wait_for(woken.wait(), 10)
         await process.wait()
         watch.watch_only({process.pid, 2**22 + 1})
