@@ -26,6 +26,8 @@ _KEPT_VARIABLES = re.compile(
 )
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
+# uv has a fixed list of platforms; wheels for a newer glibc than this hardly exist.
+_NEWEST_GLIBC_OF_UV = 40
 _OLD_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 
 
@@ -181,7 +183,7 @@ def _url(file: Mapping[str, Any], folder: Path) -> str:
 def _run_uv(
     requirements: Sequence[str], *, python: str, glibc: str, platform: Platform, cache: Path, env: Mapping[str, str]
 ) -> str:
-    tag = f"{platform.machine}-manylinux_{glibc.replace('.', '_')}"
+    tag = f"{platform.machine}-manylinux_2_{min(int(glibc.removeprefix('2.')), _NEWEST_GLIBC_OF_UV)}"
     import subprocess
 
     command = [
