@@ -21,7 +21,7 @@ from corten.engine.embedded import Embedded, Sandbox
 from corten.engine.launch import probe
 from corten.engine.process import ProcessId
 from corten.engine.record import ReplicaFolder
-from corten.engine.sandbox import Host
+from corten.engine.sandbox import Bounds, Host
 from corten.errors import CortenError, EngineError
 from corten.store.layout import Layout
 from corten.testing.tiny_image import TinyImage
@@ -265,6 +265,66 @@ def test_a_log_that_grows_without_end_is_cut(engine: Embedded, tiny: TinyImage, 
     wait_until(lambda: engine.list() and log.with_name("log.1").exists(), "never cut")
     assert engine.list()[0].running
     assert len(engine.logs("a-r1-loud", tail=3)) <= 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the count is of uid 65532's processes")
+def test_a_fork_bomb_hits_its_own_limit(tiny: TinyImage, home: Home) -> None:
+    code = (
+        "import os, time\ncount = 0\n"
+        "try:\n    while count < 500:\n        if os.fork() == 0:\n            time.sleep(600)\n        count += 1\n"
+        "except BlockingIOError:\n    pass\nprint(count, flush=True)\nopen('/run/corten/s', 'w').close()\ntime.sleep(600)"
+    )
+    image = tiny.build(["/usr/bin/python3", "-c", code], code={"x": ""})
+    engine = Embedded(home, sandbox=Sandbox.BWRAP, bounds=Bounds(processes=40))
+    started = engine.start(ReplicaSpec("a-r1-bomb", "a", 1, image))
+    wait_until(lambda: Path(started.address).exists(), "never hit the limit")
+    assert int(engine.logs(started.id)[-1]) <= 40
+    engine.remove(started.id)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+@pytest.mark.parametrize("sandbox", ["bwrap", "none"])
+def test_an_ordinary_user_needs_no_root(tiny: TinyImage, home: Home, sandbox: str) -> None:
+    python = Path(sys.executable)
+    reachable = all(folder.stat().st_mode & 0o001 for folder in (python, *python.resolve().parents))
+    if not reachable:
+        python = Path("/usr/bin/python3")
+        version = subprocess.run(
+            [python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True
+        )
+        if version.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+            pytest.skip("no Python here that another user may run")
+    theirs = Path(tempfile.mkdtemp(prefix="corten-user-"))
+    shutil.copytree(home.store, theirs / "store")
+    subprocess.run(["chown", "-R", "1234:1234", str(theirs)], check=True)
+    image = sleeper(tiny, "user")
+    shutil.copytree(home.store, theirs / "store", dirs_exist_ok=True)
+    code = (
+        "import sys, time; from pathlib import Path; from corten.core.home import Home\n"
+        "from corten.core.digest import Digest; from corten.engine.base import ReplicaSpec\n"
+        "from corten.engine.embedded import Embedded, Sandbox\n"
+        f"engine = Embedded(Home(Path({str(theirs)!r})), sandbox=Sandbox({sandbox!r}))\n"
+        f"print(engine.describe()['user']); spec = ReplicaSpec('a-r1-u', 'a', 1, Digest.parse({str(image)!r}))\n"
+        "assert engine.start(spec).running; engine.kill(spec.id); print(engine.list()[0].exit_code)\n"
+        "engine.remove(spec.id)"
+    )
+    path = os.pathsep.join(entry for entry in sys.path if "site-packages" in entry or entry.endswith("/src"))
+    try:
+        done = subprocess.run(
+            [str(python), "-c", code],
+            user=1234,
+            group=1234,
+            extra_groups=[],
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        shutil.rmtree(theirs)
+    assert done.stdout.splitlines()[-1:] == ["137"], done.stderr
+    assert "your own" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")

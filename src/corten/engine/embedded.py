@@ -371,8 +371,9 @@ class Embedded:
             make_private(self._home.replicas)
             for left in self._home.replicas.glob(".*"):
                 # Of a daemon killed while it wrote or removed one; a living one is done with it in milliseconds.
-                if left.stat().st_mtime < time.time() - _LEFT_S:
-                    shutil.rmtree(left, ignore_errors=True)
+                with suppress(FileNotFoundError):
+                    if left.stat().st_mtime < time.time() - _LEFT_S:
+                        shutil.rmtree(left, ignore_errors=True)
 
     # -- isolation
 
