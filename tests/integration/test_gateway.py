@@ -23,6 +23,7 @@ from corten.core.home import Home
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 from corten.errors import EngineError
 from corten.gateway.envoy import Envoy
+from corten.http import run
 from corten.testing.load import Load
 
 pytestmark = pytest.mark.envoy
@@ -171,7 +172,7 @@ def test_path_and_host_lead_to_the_deployment(site):
                 assert headers["x-corten-revision"] == "r1"
                 assert headers["x-request-id"] == document["headers"]["x-request-id"]
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_an_upstream_on_a_port_is_routed_to(site):
@@ -181,7 +182,7 @@ def test_an_upstream_on_a_port_is_routed_to(site):
             assert await gateway.routable(a.address)
             assert (await site.asked())[2]["name"] == "a"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_an_unknown_deployment_is_404_in_json_and_lists_nothing(site):
@@ -194,7 +195,7 @@ def test_an_unknown_deployment_is_404_in_json_and_lists_nothing(site):
                 assert document["error"]["code"] == "gateway.not_found"
                 assert "iris" not in json.dumps(document)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_body_over_the_limit_is_413_and_one_at_the_limit_passes(site):
@@ -205,7 +206,7 @@ def test_a_body_over_the_limit_is_413_and_one_at_the_limit_passes(site):
             status, _, document = await site.asked(body=b"x" * 100_001)
             assert (status, document["error"]["code"]) == (413, "gateway.body_too_large")
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_deployment_without_a_ready_replica_is_503_and_says_when_to_come_back(site):
@@ -218,7 +219,7 @@ def test_a_deployment_without_a_ready_replica_is_503_and_says_when_to_come_back(
                 assert document["error"]["code"] == "gateway.unavailable"
                 await gateway.apply(table(revision(1, draining=[a])))
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_dead_only_replica_is_503_in_json_without_its_address(site):
@@ -230,7 +231,7 @@ def test_a_dead_only_replica_is_503_in_json_without_its_address(site):
             assert (status, headers["retry-after"]) == (503, "1")
             assert a.address not in json.dumps(document)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_prediction_over_its_time_is_504(site):
@@ -240,7 +241,7 @@ def test_a_prediction_over_its_time_is_504(site):
             status, _, document = await site.asked("/iris/predict?ms=2000")
             assert (status, document["error"]["code"]) == (504, "gateway.timeout")
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_clients_cannot_steer_the_gateway_by_headers(site):
@@ -259,7 +260,7 @@ def test_clients_cannot_steer_the_gateway_by_headers(site):
 
             assert document["headers"]["x-envoy-original-path"] == "/iris/predict?ms=50"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_pin_by_header_reaches_a_revision_of_weight_zero_only_when_enabled(site):
@@ -273,7 +274,7 @@ def test_a_pin_by_header_reaches_a_revision_of_weight_zero_only_when_enabled(sit
             await gateway.apply(table(*revisions))
             assert (await site.asked(headers={"x-corten-revision": "r2"}))[2]["name"] == "a"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_weights_share_the_traffic(site):
@@ -288,7 +289,7 @@ def test_weights_share_the_traffic(site):
             report = await Load(site.port, "/iris/predict", connections=4).run(0.3)
             assert (set(report.revisions), report.failed) == ({"r2"}, 0)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_access_log_is_json_and_says_who_answered(site):
@@ -303,7 +304,7 @@ def test_the_access_log_is_json_and_says_who_answered(site):
         assert (line["path"], line["code"], line["cluster"]) == ("/iris/predict?x=1", 200, "iris/r1")
         assert (line["upstream"], line["request_id"]) == (a.address, 'mine"')
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_admin_page_is_the_owners_only(site):
@@ -312,7 +313,7 @@ def test_the_admin_page_is_the_owners_only(site):
             assert (site.home.run / "envoy.sock").stat().st_mode & 0o777 == 0o600
             assert (site.home.run / "xds.sock").stat().st_mode & 0o777 == 0o600
 
-    asyncio.run(story())
+    run(story())
 
 
 # Change under load
@@ -336,7 +337,7 @@ def test_a_draining_upstream_finishes_what_it_has_and_gets_nothing_new(site):
             assert (await slow)[2]["name"] == "a"
             await idle(gateway, a.address)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_kill_9_of_one_of_two_upstreams_fails_no_request(site):
@@ -353,7 +354,7 @@ def test_kill_9_of_one_of_two_upstreams_fails_no_request(site):
             assert load.report.ok > 250
             assert not await gateway.routable(a.address)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
@@ -370,7 +371,7 @@ def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
             assert load.report.failed == 0, load.report.as_dict()
             assert load.report.ok > 20
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_large_crowd_in_flight_on_a_killed_upstream_is_answered_by_the_other(site):
@@ -386,7 +387,7 @@ def test_a_large_crowd_in_flight_on_a_killed_upstream_is_answered_by_the_other(s
                 await asyncio.sleep(1)
             assert load.report.failed == 0, load.report.as_dict()
 
-    asyncio.run(story())
+    run(story())
 
 
 @pytest.mark.slow
@@ -410,7 +411,7 @@ def test_twenty_rolling_swaps_under_load_fail_no_request(site):
             assert load.report.failed == 0, load.report.as_dict()
             assert load.report.ok > 1000
 
-    asyncio.run(story())
+    run(story())
 
 
 @pytest.mark.slow
@@ -434,7 +435,7 @@ def test_twenty_redeploys_of_a_single_replica_under_load_fail_no_request(site):
             assert load.report.failed == 0, load.report.as_dict()
             assert load.report.revisions["r21"] > 0
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_whole_traffic_moved_in_one_table_fails_no_request(site):
@@ -449,7 +450,7 @@ def test_the_whole_traffic_moved_in_one_table_fails_no_request(site):
                     await gateway.apply(table(revision(1, a)))
             assert load.report.failed == 0, load.report.as_dict()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_revision_that_comes_back_is_served_again(site):
@@ -462,7 +463,7 @@ def test_a_revision_that_comes_back_is_served_again(site):
                 await gateway.apply(table(revision(1, a)))
                 assert (await site.asked())[0] == 200
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_an_upstream_is_routable_within_moments_of_apply(site):
@@ -479,7 +480,7 @@ def test_an_upstream_is_routable_within_moments_of_apply(site):
                 await gateway.apply(table(revision(1, a)))
         assert sorted(seconds)[2] < 0.1, seconds
 
-    asyncio.run(story())
+    run(story())
 
 
 # Life of the process
@@ -503,7 +504,7 @@ def test_kill_9_of_the_gateway_starts_it_again_with_the_same_routes(site):
             await gateway.apply(RouteTable())
             assert (await site.asked())[0] == 404
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_gateway_serves_while_nobody_drives_it_and_is_adopted_without_a_failed_request(site):
@@ -529,7 +530,7 @@ def test_the_gateway_serves_while_nobody_drives_it_and_is_adopted_without_a_fail
         assert set(load.report.revisions) == {"r1", "r2", "r3"}
         await third.stop()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_an_adopted_gateway_that_dies_is_started_again(site):
@@ -545,7 +546,7 @@ def test_an_adopted_gateway_that_dies_is_started_again(site):
                     await asyncio.sleep(0.005)
             assert (await site.asked())[0] == 200
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_gateway_that_died_while_nobody_looked_is_started_anew(site):
@@ -561,7 +562,7 @@ def test_a_gateway_that_died_while_nobody_looked_is_started_anew(site):
             assert second.pid != pid
             assert (await site.asked())[0] == 200
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_gateway_nobody_wrote_down_gives_way(site):
@@ -576,7 +577,7 @@ def test_a_gateway_nobody_wrote_down_gives_way(site):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_running_gateway_moves_to_another_port(site):
@@ -591,7 +592,7 @@ def test_a_running_gateway_moves_to_another_port(site):
             assert second.pid == pid
             assert (await site.asked())[0] == 200
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(site):
@@ -612,7 +613,7 @@ def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(site):
         assert not (site.home.state / "gateway/envoy.json").exists()
         await gateway.stop()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_stopping_under_load_loses_no_request_that_was_taken(site):
@@ -629,7 +630,7 @@ def test_stopping_under_load_loses_no_request_that_was_taken(site):
         assert set(codes) == {200}
         assert len(codes) == load.report.ok > 50
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_connection_without_requests_does_not_hold_up_the_stop_for_long(site):
@@ -644,7 +645,7 @@ def test_a_connection_without_requests_does_not_hold_up_the_stop_for_long(site):
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_gateway_that_hangs_is_ended_and_started_again(site, monkeypatch):
@@ -660,7 +661,7 @@ def test_a_gateway_that_hangs_is_ended_and_started_again(site, monkeypatch):
                     await asyncio.sleep(0.005)
             assert (await site.asked())[0] == 200
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_access_log_is_set_aside_when_it_has_grown_and_goes_on(site, monkeypatch):
@@ -679,7 +680,7 @@ def test_the_access_log_is_set_aside_when_it_has_grown_and_goes_on(site, monkeyp
                 while not (site.access_log.exists() and "/iris/last" in site.access_log.read_text()):
                     await asyncio.sleep(0.05)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_two_changes_at_once_end_with_the_last(site):
@@ -689,7 +690,7 @@ def test_two_changes_at_once_end_with_the_last(site):
             await asyncio.gather(*(gateway.apply(table(revision(n, a if n % 2 else b))) for n in range(2, 7)))
             assert (await site.asked())[1]["x-corten-revision"] == "r6"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_change_given_up_half_way_does_not_hinder_the_next(site):
@@ -706,7 +707,7 @@ def test_a_change_given_up_half_way_does_not_hinder_the_next(site):
             assert load.report.failed == 0, load.report.as_dict()
             assert (await site.asked())[1]["x-corten-revision"] == "r1"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_gateway_dying_in_the_middle_of_a_change_only_delays_it(site):
@@ -723,7 +724,7 @@ def test_the_gateway_dying_in_the_middle_of_a_change_only_delays_it(site):
                         await asyncio.sleep(0.005)
                 assert (await site.asked())[1]["x-corten-revision"] == f"r{number}"
 
-    asyncio.run(story())
+    run(story())
 
 
 # Refusals
@@ -742,7 +743,7 @@ def test_a_configuration_envoy_refuses_is_an_error_with_its_reason_and_changes_n
             await gateway.apply(table(revision(2, a)))
             assert (await site.asked())[1]["x-corten-revision"] == "r2"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_taken_port_is_named_with_its_holder(site):
@@ -762,7 +763,7 @@ def test_a_taken_port_is_named_with_its_holder(site):
         async with site.serving(RouteTable()):
             pass
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_port_lost_in_the_race_is_told_from_envoys_log(site, monkeypatch):
@@ -775,7 +776,7 @@ def test_a_port_lost_in_the_race_is_told_from_envoys_log(site, monkeypatch):
                 await site.gateway().start(RouteTable())
         assert caught.value.code == "gateway.port_taken"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_moving_to_a_taken_port_is_an_error_and_the_old_port_still_serves(site):
@@ -794,7 +795,7 @@ def test_moving_to_a_taken_port_is_an_error_and_the_old_port_still_serves(site):
         async with site.serving(table(revision(1, a))):
             assert (await site.asked())[0] == 200
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_binary_that_does_not_run_is_told(site):
@@ -807,4 +808,4 @@ def test_a_binary_that_does_not_run_is_told(site):
             await site.gateway(binary=Path("/bin/false")).start(RouteTable())
         assert caught.value.code == "gateway.broken"
 
-    asyncio.run(story())
+    run(story())

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from corten.http import run
 from corten.testing.load import Load
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-corten-revision: r7\r\n\r\n{}"
@@ -60,7 +61,7 @@ def writes(data, *, goes_on):
 
 
 def test_complete_answers_are_counted_with_their_revision_and_latency():
-    report = asyncio.run(load_on(fine, connections=2))
+    report = run(load_on(fine, connections=2))
     assert report.failed == 0
     assert report.ok == report.revisions["r7"] == len(report.latencies_s) > 10
     assert 0 < report.latency_s(0.5) <= report.latency_s(1.0) < 1
@@ -77,7 +78,7 @@ def test_complete_answers_are_counted_with_their_revision_and_latency():
     ],
 )
 def test_anything_but_a_complete_200_is_a_failure_with_its_reason(data, goes_on, reason):
-    report = asyncio.run(load_on(writes(data, goes_on=goes_on), connections=1))
+    report = run(load_on(writes(data, goes_on=goes_on), connections=1))
     assert report.ok == 0
     assert set(report.reasons) == {reason}
 
@@ -88,7 +89,7 @@ def test_a_refused_connection_is_a_failure():
             unused.bind(("127.0.0.1", 0))
             return await Load(unused.getsockname()[1], rate_per_s=50).run(0.2)
 
-    report = asyncio.run(story())
+    report = run(story())
     assert set(report.reasons) == {"connect"}
     assert report.failed >= 9
 
@@ -97,14 +98,14 @@ def test_an_answer_that_does_not_come_in_time_is_a_failure():
     async def silent(writer, number):
         return True
 
-    report = asyncio.run(load_on(silent, connections=2, timeout_s=0.1))
+    report = run(load_on(silent, connections=2, timeout_s=0.1))
     assert report.ok == 0
     assert set(report.reasons) == {"timeout"}
 
 
 def test_a_server_that_closes_after_an_answer_fails_nothing():
     closing = OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
-    report = asyncio.run(load_on(writes(closing, goes_on=False), connections=4))
+    report = run(load_on(writes(closing, goes_on=False), connections=4))
     assert report.failed == 0
     assert report.ok > 10
 
@@ -116,7 +117,7 @@ def test_at_a_rate_requests_go_out_on_time_though_answers_stall_and_the_stall_is
         writer.write(OK)
         return True
 
-    report = asyncio.run(load_on(stalls, 0.5, rate_per_s=100))
+    report = run(load_on(stalls, 0.5, rate_per_s=100))
     assert report.failed == 0
     assert 45 <= report.ok <= 52
     assert report.latency_s(1.0) > 0.29
@@ -133,7 +134,7 @@ def test_a_server_that_holds_everybody_shows_in_the_latency_of_all_who_were_due(
         writer.write(OK)
         return True
 
-    report = asyncio.run(load_on(blocks, 0.4, rate_per_s=200))
+    report = run(load_on(blocks, 0.4, rate_per_s=200))
     late = sum(latency_s > 0.05 for latency_s in report.latencies_s)
     assert late > 20
 
@@ -146,7 +147,16 @@ def test_the_command_prints_a_report_and_ends_with_1_after_failures():
             done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=30)
             return done.returncode, json.loads(done.stdout)
 
-    code, report = asyncio.run(story(fine))
+    code, report = run(story(fine))
     assert (code, report["failed"], report["revisions"]) == (0, 0, {"r7": report["ok"]})
-    code, report = asyncio.run(story(writes(b"HTTP/1.1 500 Oh\r\ncontent-length: 3\r\n\r\nbad", goes_on=True)))
+    code, report = run(story(writes(b"HTTP/1.1 500 Oh\r\ncontent-length: 3\r\n\r\nbad", goes_on=True)))
     assert (code, report["ok"], report["failures"][0]["detail"]) == (1, 0, "bad")
+
+
+def test_a_fault_of_the_generator_itself_is_raised_and_not_counted_as_nothing(monkeypatch):
+    async def breaks(connection, request, timeout_s):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("corten.testing.load._Connection.ask", breaks)
+    with pytest.raises(ZeroDivisionError):
+        run(load_on(fine, rate_per_s=50))

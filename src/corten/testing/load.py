@@ -16,13 +16,16 @@ import collections
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httptools
 
 _REVISION = b"x-corten-revision"
+# Not the loop's time: uvloop's counts whole milliseconds.
+_now_s = time.perf_counter
 _SHOWN_FAILURES = 20
 _DETAIL_BYTES = 200
 # A gateway that is down must not turn a closed loop into a busy one.
@@ -104,8 +107,7 @@ class _Connection(asyncio.Protocol):
         self._revision = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self.open = True
 
     async def ask(self, request: bytes, timeout_s: float) -> _Answer:
@@ -201,6 +203,7 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._started_s = 0.0
+        self._broken: BaseException | None = None
         self._failures: list[Failure] = []
         self._latencies_s: list[float] = []
         self._revisions: collections.Counter[str] = collections.Counter()
@@ -217,7 +220,7 @@ class Load:
 
     def start(self) -> Self:
         """Begin; must be called inside a running loop."""
-        self._started_s = self._now_s()
+        self._started_s = _now_s()
         if self._rate_per_s is not None:
             self._own(self._send_at_rate(self._rate_per_s))
         else:
@@ -228,9 +231,11 @@ class Load:
     async def stop(self) -> Report:
         """Send no more, wait for the answers that are due, and report."""
         self._stopping.set()
-        duration_s = self._now_s() - self._started_s
+        duration_s = _now_s() - self._started_s
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            await asyncio.wait(self._tasks)
+        if self._broken is not None:  # a bug of ours must not pass for a load without failures
+            raise self._broken
         for connection in self._idle:
             connection.close()
         self.report = Report(
@@ -254,19 +259,21 @@ class Load:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()
-
     def _own(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = self._broken or error
 
     async def _send_at_rate(self, rate_per_s: float) -> None:
         number = 0
         while not self._stopping.is_set():
             due_s = self._started_s + number / rate_per_s
-            if (early_s := due_s - self._now_s()) > 0:
+            if (early_s := due_s - _now_s()) > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), early_s)
                 continue
@@ -276,7 +283,7 @@ class Load:
     async def _send_one_by_one(self) -> None:
         while not self._stopping.is_set():
             failed_before = len(self._failures)
-            await self._send(self._now_s())
+            await self._send(_now_s())
             pause_s = max(self._think_s, _AFTER_FAILURE_S if len(self._failures) > failed_before else 0.0)
             if pause_s:
                 await asyncio.sleep(pause_s)
@@ -292,7 +299,7 @@ class Load:
         if answer.reason:
             self._failures.append(Failure(due_s - self._started_s, answer.reason, answer.detail))
         else:
-            self._latencies_s.append(self._now_s() - due_s)
+            self._latencies_s.append(_now_s() - due_s)
             self._revisions[answer.revision] += 1
 
     async def _connection(self) -> _Connection | str:
