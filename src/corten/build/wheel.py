@@ -27,6 +27,7 @@ from typing import BinaryIO
 from corten.build.entry import Entry
 from corten.build.tar import check_name
 from corten.errors import CortenError, PolicyError, UsageError
+from corten.store.writing import translated
 
 _PREFIX = "usr/local"
 _INTERPRETER = b"#!/usr/bin/python3"
@@ -34,6 +35,9 @@ _ENTRY_POINT = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<function>[\w.]+)\s*(\[.
 # A script's name becomes a file's name below bin.
 _SCRIPT_NAME = re.compile(r"[\w.][\w .-]*")
 _LOCAL_HEADER_BYTES = 30
+_CHUNK_BYTES = 1 << 20
+# Larger members (a framework's main library may pass a gigabyte) go through a file instead of through memory.
+_IN_MEMORY_BYTES = 64 << 20
 _ENCRYPTED = 0x1
 
 
@@ -43,14 +47,15 @@ def site_packages(python: str) -> str:
 
 
 def entries(path: Path, python: str) -> Iterator[Entry]:
-    """The files a wheel installs, sorted by name; one member is held in memory at a time.
+    """The files a wheel installs, sorted by name; one member is held in memory at a time, large ones in a file beside
+    the wheel that is gone when the next entry is asked for.
 
     Every member is checked against RECORD (sha256 and stronger). Raises UsageError `wheel.broken`, PolicyError
     `wheel.unsafe_member` (traversal, symlink, duplicate ...) and `wheel.record_mismatch`, each naming the member.
     """
     with path.open("rb") as stream:
         wheel = _Wheel.read(path.name, stream, python)
-        yield from wheel.entries(stream)
+        yield from wheel.entries(stream, path.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +82,43 @@ class _Wheel:
         wheel = cls(filename, python, members, record, written)
         return wheel._with_record(f"{site_packages(python)}/{dist_info}/RECORD", rows)
 
-    def entries(self, stream: BinaryIO) -> Iterator[Entry]:
+    def entries(self, stream: BinaryIO, spool: Path) -> Iterator[Entry]:
         for target in sorted({*self.members, *self.written}):
             if entry := self.written.get(target):
                 yield entry
+            elif self.members[target].file_size > _IN_MEMORY_BYTES:
+                yield from self._large(target, self.members[target], stream, spool)
             else:
                 yield self._entry(target, self.members[target], stream)
 
     def _entry(self, target: str, info: zipfile.ZipInfo, stream: BinaryIO) -> Entry:
         data = _content(self.filename, info, stream)
         self._check(info, data)
-        executable = bool((info.external_attr >> 16) & 0o111)
         if _is_script(info.filename):
-            data, executable = _with_interpreter(data), True
-        return Entry(target, mode=0o755 if executable else 0o644, data=data)
+            data = _with_interpreter(data)
+        return Entry(target, mode=_mode(info), data=data)
+
+    def _large(self, target: str, info: zipfile.ZipInfo, stream: BinaryIO, spool: Path) -> Iterator[Entry]:
+        import tempfile
+
+        name, expected = self.record.get(info.filename, ("", ""))
+        state = hashlib.new(name or "sha256")
+        with translated(spool, "unpack a large member of a wheel"):
+            file = tempfile.NamedTemporaryFile(dir=spool, prefix=".member-")  # noqa: SIM115
+        with file:
+            size = 0
+            for piece in _inflated(self.filename, info, stream):
+                state.update(piece)
+                size += len(piece)
+                with translated(spool, "unpack a large member of a wheel"):
+                    file.write(piece)
+            if size != info.file_size:
+                raise _broken(self.filename, f"`{info.filename}` has another size than the zip gives for it")
+            if name and (seen := _encoded(state.digest())) != expected:
+                raise self._mismatch(info, f"expected {name}={expected}, found {seen}")
+            with translated(spool, "unpack a large member of a wheel"):
+                file.flush()
+            yield Entry(target, mode=_mode(info), data=Path(file.name))
 
     def _check(self, info: zipfile.ZipInfo, data: bytes) -> None:
         name, expected = self.record.get(info.filename, ("", ""))
@@ -100,12 +128,15 @@ class _Wheel:
                 raise _broken(self.filename, f"`{info.filename}` does not have the checksum the zip gives for it")
             return
         if (seen := _record_digest(name, data)) != expected:
-            raise PolicyError(
-                "wheel.record_mismatch",
-                f"`{info.filename}` in `{self.filename}` is not what its RECORD says",
-                why=f"expected {name}={expected}, found {seen}",
-                hint="the wheel was changed after it was built; get it from another index",
-            )
+            raise self._mismatch(info, f"expected {name}={expected}, found {seen}")
+
+    def _mismatch(self, info: zipfile.ZipInfo, why: str) -> PolicyError:
+        return PolicyError(
+            "wheel.record_mismatch",
+            f"`{info.filename}` in `{self.filename}` is not what its RECORD says",
+            why=why,
+            hint="the wheel was changed after it was built; get it from another index",
+        )
 
     def _with_record(self, target: str, rows: list[tuple[str, tuple[str, str], str]]) -> _Wheel:
         # Tools find a distribution's files by it. Scripts get other bytes here, so their hash is left open.
@@ -273,7 +304,11 @@ def _with_interpreter(data: bytes) -> bytes:
     return _INTERPRETER + newline + rest
 
 
-def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
+def _mode(info: zipfile.ZipInfo) -> int:
+    return 0o755 if (info.external_attr >> 16) & 0o111 or _is_script(info.filename) else 0o644
+
+
+def _seek(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> None:
     # zipfile opens a member in 50 us, this takes 5; what it checks beyond is checked by RECORD and CRC.
     stream.seek(max(info.header_offset, 0))
     header = stream.read(_LOCAL_HEADER_BYTES)
@@ -281,6 +316,10 @@ def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
         raise _broken(filename, f"`{info.filename}` has no local header")
     skipped = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     stream.seek(skipped, io.SEEK_CUR)
+
+
+def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
+    _seek(filename, info, stream)
     raw = stream.read(info.compress_size)
     if info.compress_type == zipfile.ZIP_STORED:
         data = raw
@@ -295,8 +334,34 @@ def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
     return data
 
 
+def _inflated(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> Iterator[bytes]:
+    """A member in pieces, never more of it than the zip promises and one piece."""
+    _seek(filename, info, stream)
+    left = info.compress_size
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
+    promised = info.file_size
+    while promised >= 0 and left > 0 and (raw := stream.read(min(_CHUNK_BYTES, left))):
+        left -= len(raw)
+        while raw:
+            try:
+                piece = inflater.decompress(raw, _CHUNK_BYTES) if inflater else raw
+            except zlib.error as error:
+                raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
+            raw = inflater.unconsumed_tail if inflater else b""
+            promised -= len(piece)
+            yield piece
+            if promised < 0:
+                return
+    # All input may be taken while a last bit of output waits for room.
+    if inflater and (rest := inflater.flush()):
+        yield rest
+
+
 def _record_digest(name: str, data: bytes) -> str:
-    digest = hashlib.new(name, data).digest()
+    return _encoded(hashlib.new(name, data).digest())
+
+
+def _encoded(digest: bytes) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

@@ -224,6 +224,42 @@ def test_a_bomb_is_noticed_before_it_is_inflated(make) -> None:
         _files(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_large_members_go_through_a_file_that_is_gone_afterwards(make, monkeypatch, method) -> None:
+    large = bytes(range(256)) * 20_000 + bytes(3_000_000)
+    info = zipfile.ZipInfo("demo/large.so")
+    info.compress_type = method
+    record = _record(PLAIN | {"demo/large.so": large})
+    path = make(extra=[(info, large)], record=record)
+    monkeypatch.setattr(wheel, "_IN_MEMORY_BYTES", 1_000_000)
+
+    seen = {}
+    for entry in wheel.entries(path, "3.11"):
+        seen[entry.name] = entry.data.read_bytes() if hasattr(entry.data, "read_bytes") else entry.data
+
+    assert seen[f"{SITE}/demo/large.so"] == large
+    assert [child.name for child in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("harm", ["record", "size"])
+def test_large_members_are_checked_like_small_ones(make, monkeypatch, harm) -> None:
+    large = bytes(5_000_000)
+    record = _record(PLAIN | {"demo/large.so": large if harm == "size" else b"other"})
+    path = make({"demo/large.so": large}, record=record)
+    if harm == "size":
+        data = bytearray(path.read_bytes())
+        at = data.rindex(b"demo/large.so") - 46
+        data[at + 24 : at + 28] = (2_000_000).to_bytes(4, "little")
+        path.write_bytes(data)
+    monkeypatch.setattr(wheel, "_IN_MEMORY_BYTES", 1_000_000)
+
+    with pytest.raises(CortenError) as caught:
+        _files(path)
+
+    assert caught.value.code == {"record": "wheel.record_mismatch", "size": "wheel.broken"}[harm]
+    assert [child.name for child in path.parent.iterdir()] == [path.name]
+
+
 @given(st.data())
 def test_damaged_wheels_give_an_error_of_ours_or_the_same_files(tmp_path_factory, data) -> None:
     folder = tmp_path_factory.getbasetemp() / "damaged"
