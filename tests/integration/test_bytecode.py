@@ -82,7 +82,7 @@ def test_the_second_replica_runs_bytecode_compiled_from_the_root(home: Home) -> 
         second = told(engine, ReplicaSpec("a-r1-second", "a", 1, image))
         assert second["prefix"] == "/var/cache/python"
         assert second["there"] is True
-        assert second["write"] == "OSError"  # read-only file system
+        assert second["write"] in ("OSError", "PermissionError")  # read-only, and not its own
         assert second["poisoned"] is False
         assert second["dont"] is True
         (made,) = published(home)
