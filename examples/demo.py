@@ -1,6 +1,6 @@
 """`make demo`: the main job on a really trained model, told step by step.
 
-Trains the breast-cancer diagnosis model (seeded; real data bundled with scikit-learn), builds an image of it, starts two
+Trains the breast-cancer diagnosis model (seeded; real data bundled with scikit-learn), builds an image, starts two
 replicas behind the gateway, asks about patients the model has not seen, compares with the training process, and shows
 where everything is. The service goes on running; the last line says how to stop it.
 """
