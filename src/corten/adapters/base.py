@@ -86,7 +86,11 @@ class RowsModel(Protocol):
 
 
 class CallModel(Protocol):
-    """A loaded model that takes calls with named arguments."""
+    """A loaded model that takes calls with named arguments.
+
+    One that answers them one after the other says so by an attribute `joinable = False` (absent: True): it then gets
+    one call at a time, so that no answer waits for those behind it.
+    """
 
     schema: Schema
 

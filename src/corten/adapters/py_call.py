@@ -58,6 +58,7 @@ class PyModel:
                 f"`{type(instance).__name__}` has no method `{_PREDICT}`",
                 hint="write `def predict(self, ...)`",
             )
+        self.joinable = self._batch is not None
         self._predict: Any = predict
         item, batch_returns = _batch_types(self._batch) if self._batch is not None else (None, Any)
         if predict is not None:

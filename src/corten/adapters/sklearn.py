@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +11,7 @@ from corten.adapters.allowlist import DISTRIBUTIONS, Verdict, judge
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.pickles import is_pickle, read_pickle
 from corten.adapters.sklearn_facts import Facts, default_method, facts_of, schema_of
+from corten.adapters.sklearn_frame import Frames, wants_frame
 from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
 from corten.adapters.unpickle import load_pickle, refused
@@ -234,8 +235,7 @@ class SklearnModel:
         tensor = self.schema.inputs[0]
         self._input = tensor.name
         self._output = self.schema.outputs[0].name
-        # A pipeline that picks columns by name fails on plain arrays; all others are faster with them.
-        self._frame_columns = list(tensor.columns) if tensor.columns and _wants_frame(estimator) else None
+        self._frames = Frames(estimator, tensor.columns) if tensor.columns and wants_frame(estimator) else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Rows in, what the estimator says of each out."""
@@ -244,16 +244,10 @@ class SklearnModel:
             # Columns come in the order the estimator was fitted with, so that it misses their names is no news.
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
             try:
-                answer = self._answer(rows if self._frame_columns is None else self._frame(rows))
+                answer = self._answer(rows if self._frames is None else self._frames.make(rows))
             except (ValueError, TypeError) as error:
                 raise InputError(str(error), path="inputs") from error
         return {self._output: _dense(answer)}
-
-    def _frame(self, rows: np.ndarray) -> Any:
-        import pandas as pd
-
-        frame = pd.DataFrame(rows, columns=self._frame_columns)
-        return frame.infer_objects() if rows.dtype == object else frame
 
 
 def _dense(answer: Any) -> np.ndarray:
@@ -269,30 +263,6 @@ def _dense(answer: Any) -> np.ndarray:
         joined[:] = [[part[row].tolist() for part in answer] for row in range(len(joined))]
         return joined
     return np.asarray(answer)
-
-
-def _wants_frame(estimator: Any) -> bool:
-    """Whether a ColumnTransformer in it was fitted on a data frame's columns by name."""
-    pending: list[Any] = [estimator]
-    seen: set[int] = set()
-    while pending:
-        part = pending.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, (list, tuple)):
-            pending.extend(part)
-        elif type(part).__name__ == "ColumnTransformer" and hasattr(part, "feature_names_in_"):
-            return any(_names_text(columns) for _, _, columns in part.transformers)
-        elif type(part).__module__.startswith("sklearn.") and hasattr(part, "__dict__"):
-            pending.extend(vars(part).values())
-    return False
-
-
-def _names_text(columns: Any) -> bool:
-    if isinstance(columns, str) or callable(columns):
-        return True
-    return isinstance(columns, Sequence) and any(isinstance(name, str) for name in columns)
 
 
 def _fallback_schema(estimator: Any) -> Schema:

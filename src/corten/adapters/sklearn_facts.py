@@ -71,10 +71,11 @@ def facts_of(root: Made, cls: Global) -> Facts:
         version=version,
         other_versions=tuple(text for text in versions if text != version),
         text=first.cls is not None and first.cls.name in _TEXT,
-        n_features=next((n for made in _chain(root) if (n := as_int(made.attributes.get("n_features_in_")))), None),
+        n_features=next((n for made in _chain(root) if (n := _n_features(made))), None),
         columns=next((names for made in _chain(root) if (names := _columns(made))), ()),
         needs_frame=any(_selects_by_name(made) for made in found),
-        mixed=any(_has_text_categories(made) for made in found),
+        # Columns that are picked by name may be of any type, those that are not picked too.
+        mixed=any(_selects_by_name(made) or _has_text_categories(made) for made in found),
         label_dtype=_dtype(labels) if labels else None,
         n_classes=labels.length if labels else None,
         n_outputs=_n_outputs(final),
@@ -175,8 +176,9 @@ def _labels(root: Made) -> Array | None:
         if current is None:
             return None
         for owner in (current, current.attributes.get("_label_encoder"), current.attributes.get("le_")):
-            if isinstance(owner, Made) and isinstance(found := as_array(owner.attributes.get("classes_")), Array):
-                return found
+            for name in ("classes_", "_classes"):  # the second is LightGBM's
+                if isinstance(owner, Made) and isinstance(found := as_array(owner.attributes.get(name)), Array):
+                    return found
         # Only a wrapper around classifiers hands on their labels: a transformer's estimator predicts nothing here.
         current = _inner(current) if current.cls is not None and "Classifier" in current.cls.name else None
     return None
@@ -192,6 +194,13 @@ def _dtype(labels: Array) -> DType:
     if kind == "U" or (kind == "O" and values and all(isinstance(value, str) for value in values)):
         return DType.STRING
     return DType.JSON
+
+
+def _n_features(made: Made) -> int | None:
+    for name in ("n_features_in_", "_n_features_in"):  # the second is LightGBM's
+        if (count := as_int(made.attributes.get(name))) is not None:
+            return count
+    return None
 
 
 def _columns(made: Made) -> tuple[str, ...]:
