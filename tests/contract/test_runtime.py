@@ -366,7 +366,23 @@ def test_10_2_the_queue_is_bounded_and_says_when_to_come_back():
         assert set(statuses) == {200, 429}
 
 
-def test_10_3_what_could_be_read_in_two_ways_ends_the_connection():
+def test_10_3_who_leaves_gives_up_what_waits_and_who_only_stops_sending_is_answered():
+    ask = b'POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n{"seconds":0.5}'
+    with Served({"entry": "sleepy"}) as server:
+        server.until()
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5)) for _ in range(2)]
+            for sock in socks:
+                sock.sendall(ask)
+                time.sleep(0.1)
+                sock.shutdown(socket.SHUT_WR)
+            first, second = (b"".join(iter(lambda sock=sock: sock.recv(4096), b"")) for sock in socks)
+        assert first.startswith(b"HTTP/1.1 200 ")
+        assert second.startswith(b"HTTP/1.1 408 ")
+        assert b'corten_requests_total{code="499"} 1\n' in server.ask("GET", "/metrics")[2]
+
+
+def test_10_4_what_could_be_read_in_two_ways_ends_the_connection():
     with double() as server, socket.create_connection(("127.0.0.1", server.until().port), timeout=5) as sock:
         sock.sendall(
             b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -55,7 +55,6 @@ class Connection(asyncio.Protocol):
         "_chunk_bytes",
         "_congested",
         "_expects",
-        "_half_closed",
         "_head_bytes",
         "_headers",
         "_keep_alive",
@@ -70,6 +69,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_version",
         "_waiters",
+        "half_closed",
         "lost",
         "phase",
         "server",
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self.since_s = server.now_s  # when the phase began
         self.stalled_s: float | None = None  # since when the client does not read
         self._queue: deque[Request] = deque()  # requests without a complete answer, oldest first
-        self._half_closed = False
+        self.half_closed = False  # the client sends no more
         self._congested = False  # reading is paused
         self._expects = False  # the client waits for `100 Continue`
         self._waiters: list[asyncio.Future[None]] = []
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Part of asyncio.Protocol; True keeps our side open for the answers that are owed."""
-        self._half_closed = True
+        self.half_closed = True
         if not self._queue or any(request.watched for request in self._queue):
             return False
         self._enter(_CLOSING)
@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
         request.respond(status, error_body(code, message), JSON)
 
     def _closes(self, request: Request) -> bool:
-        if not request.keep_alive or self._half_closed:
+        if not request.keep_alive or self.half_closed:
             return True
         # The last answer owed is the one that says so: those pipelined behind it would be lost.
         return self.server.draining and self._queue[-1] is request and self.phase is _IDLE
@@ -447,7 +447,7 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         draining = self.server.draining and self.phase is _IDLE
-        if self._half_closed:
+        if self.half_closed:
             self.close()
         elif not last.keep_alive or self.phase is _CLOSING or draining:
             self._linger()

@@ -108,6 +108,11 @@ class Request:
         """The user at the other end of a unix socket, as the kernel tells; None for TCP."""
         return self._connection.peer_uid()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the client has closed its side. Usually it is gone, but it may still read (`nc -N` does)."""
+        return self._connection.half_closed
+
     def on_gone(self, callback: Callable[[], object]) -> None:
         """Call this if the client goes away before it is answered; a half-closed connection then counts as gone."""
         self._gone_callback = callback

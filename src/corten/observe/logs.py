@@ -79,10 +79,14 @@ def configure(stream: TextIO | None = None, *, level: str = "info", fields: Mapp
 
 def describe(error: BaseException) -> dict[str, Any]:
     """An exception for a log line: type, message, the last frames of its traceback."""
-    frames = traceback.format_tb(error.__traceback__)[-_TRACEBACK_FRAMES:]
+    frames = [frame for frame in traceback.format_tb(error.__traceback__) if "<frozen importlib" not in frame]
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    described: dict[str, Any] = {"type": name, "message": _shortened(_text(error)), "traceback": frames}
+    described: dict[str, Any] = {
+        "type": name,
+        "message": _shortened(_text(error)),
+        "traceback": frames[-_TRACEBACK_FRAMES:],
+    }
     if error.__cause__ is not None:
         described["cause"] = f"{type(error.__cause__).__qualname__}: {_shortened(_text(error.__cause__))}"
     return described

@@ -20,10 +20,11 @@ class CallsRunner:
 
     # User code may block, and may hold what belongs to one thread (a SQLite connection, a CUDA stream).
     pinned = True
-    joinable = True
 
     def __init__(self, model: CallModel) -> None:
         self.schema: Schema = model.schema
+        # Nothing is gained by giving many to one that answers them in turn, and all would wait for the last.
+        self.joinable: bool = getattr(model, "joinable", True)
         self._model = model
         self._decoder = msgspec.json.Decoder(dict[str, Any])
         self._names = frozenset(parameter.name for parameter in model.schema.parameters)

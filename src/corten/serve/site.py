@@ -177,10 +177,13 @@ class Site:
         self._meters.model_seconds.observe(model_s)
 
     def _wanted(self, job: Job) -> bool:
-        call: Call = job.context
-        if not call.request.gone:
+        request: Request = job.context.request
+        if not request.gone and not request.leaving:
             return True
         self._meters.count(499)  # nginx' word for a client that went away
+        if not request.gone:
+            # Nearly always a client that gave up, as nginx and Go take it too; whoever still reads is told.
+            request.fail(408, "request.left", "the connection was closed while the request waited for the model")
         return False
 
     # Everything else

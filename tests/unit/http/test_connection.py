@@ -292,7 +292,9 @@ def test_a_client_that_goes_away_is_told_to_whoever_asked(wire):
 
 def test_a_half_closed_client_still_gets_its_answer(wire):
     one = wire(answer_at_once=False).feed(GET)
+    assert not one.requests[0].leaving
     assert one.connection.eof_received() is True
+    assert one.requests[0].leaving
     one.requests[0].respond(200, b"x", "text/plain")
     assert one.bodies == [b"x"]
     assert one.ended

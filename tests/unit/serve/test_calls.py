@@ -73,6 +73,13 @@ def test_calls_that_each_raise_are_not_done_twice(calls_model):
     assert model.calls == [2]
 
 
+def test_a_model_that_answers_one_after_the_other_gets_one_call_at_a_time(calls_model):
+    model = calls_model(lambda: 1)
+    assert CallsRunner(model).joinable
+    model.joinable = False
+    assert not CallsRunner(model).joinable
+
+
 def test_even_an_exit_in_the_model_is_only_its_answer(calls_model):
     model = calls_model(lambda: None)
 

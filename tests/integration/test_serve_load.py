@@ -1,0 +1,138 @@
+"""The real server with many clients at once: stopping, overload, clients that leave."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import json
+import threading
+import time
+
+import pytest
+from served import Served
+
+
+class Client(threading.Thread):
+    """Asks over one connection until told to close, or until `stop`; remembers what went wrong."""
+
+    def __init__(self, server, body, check):
+        super().__init__(daemon=True)
+        self.server, self.body, self.check = server, body, check
+        self.answered = 0
+        self.told_to_close = False
+        self.failure = None
+        self.stop = threading.Event()
+
+    def run(self):
+        connection = self.server.connect()
+        try:
+            while not self.told_to_close and not self.stop.is_set():
+                connection.request("POST", "/predict", self.body)
+                answer = connection.getresponse()
+                body = answer.read()
+                assert answer.status == 200, body
+                assert self.check(json.loads(body))
+                self.answered += 1
+                self.told_to_close = answer.getheader("Connection") == "close"
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            self.failure = error
+        finally:
+            connection.close()
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize(
+    ("entry", "body", "outputs"),
+    [
+        ("double", b'{"inputs":[[1,2,3]]}', [[2, 4, 6]]),
+        ("sleepy", b'{"seconds":0.005,"text":"a"}', "a"),
+    ],
+    ids=["fast", "slow"],
+)
+def test_stopping_under_load_fails_no_request(unix, entry, body, outputs):
+    with Served({"entry": entry}, unix=unix) as server:
+        server.until()
+        clients = [Client(server, body, lambda answer: answer == {"outputs": outputs}) for _ in range(32)]
+        for client in clients:
+            client.start()
+        time.sleep(0.5)
+        server.signal()
+        for client in clients:
+            client.join(10)
+        assert [client.failure for client in clients if client.failure] == []
+        assert all(client.told_to_close for client in clients)
+        assert sum(client.answered for client in clients) > 100
+        assert server.end() == 0
+
+
+def test_answers_belong_to_their_requests_under_load():
+    with Served({"entry": "double"}) as server:
+        server.until()
+        clients = []
+        for number in range(24):
+            rows = [[number, row, -number] for row in range(1 + number % 4)]
+            expected = {"outputs": [[2 * value for value in row] for row in rows]}
+            body = json.dumps({"inputs": rows}).encode()
+            clients.append(Client(server, body, lambda answer, expected=expected: answer == expected))
+        for client in clients:
+            client.start()
+        time.sleep(1.0)
+        for client in clients:
+            client.stop.set()
+        for client in clients:
+            client.join(10)
+        assert [client.failure for client in clients if client.failure] == []
+
+
+def test_overload_is_shed_and_the_server_recovers():
+    limits = {"queue": 20, "predict_timeout_s": 5}
+    with Served({"entry": "sleepy", "limits": limits, "batching": {"max_rows": 1}}) as server:
+        server.until()
+        body = b'{"seconds":0.02,"text":"a"}'
+        with concurrent.futures.ThreadPoolExecutor(60) as pool:
+            start_s = time.monotonic()
+            answers = [pool.submit(server.ask, "POST", "/predict", body) for _ in range(240)]
+            statuses = [answer.result()[0] for answer in answers]
+            took_s = time.monotonic() - start_s
+        good = statuses.count(200)
+        assert set(statuses) == {200, 429}
+        assert good / took_s > 0.6 * 50, "most of the fifty a second the model can do are still done"
+        start_s = time.monotonic()
+        assert server.ask("POST", "/predict", body)[0] == 200
+        assert time.monotonic() - start_s < 0.5
+
+
+def test_the_probes_answer_while_the_model_is_busy():
+    with Served({"entry": "sleepy"}) as server:
+        server.until()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            slow = pool.submit(server.ask, "POST", "/predict", b'{"seconds":1}')
+            time.sleep(0.1)
+            start_s = time.monotonic()
+            for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/"):
+                assert server.ask("GET", path)[0] == 200
+            assert time.monotonic() - start_s < 0.5
+            assert slow.result()[0] == 200
+
+
+def test_clients_that_leave_do_not_make_the_model_work():
+    with Served({"entry": "sleepy", "batching": {"max_rows": 1}}) as server:
+        server.until()
+        connections = [server.connect() for _ in range(20)]
+        for connection in connections:
+            connection.request("POST", "/predict", b'{"seconds":0.5}')
+        time.sleep(0.1)
+        for connection in connections:
+            connection.close()
+        start_s = time.monotonic()
+        assert server.ask("POST", "/predict", b'{"text":"a"}')[0] == 200
+        assert time.monotonic() - start_s < 2, "twenty calls of half a second would be before it"
+        assert b'corten_requests_total{code="499"} 19' in server.ask("GET", "/metrics")[2]
+
+
+def test_large_bodies_and_answers_go_through_whole():
+    with Served({"entry": "any:float64"}) as server:
+        rows = [[float(i), i / 7] for i in range(100_000)]
+        status, answer = server.until().predict({"inputs": rows}, timeout_s=30)
+        assert status == 200
+        assert answer["outputs"] == rows
