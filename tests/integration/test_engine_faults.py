@@ -176,6 +176,21 @@ def test_killing_a_replica_ends_all_it_started(engine: Embedded, tiny: TinyImage
     wait_until(lambda: not processes(mark), "children survived")
 
 
+def test_a_plain_process_leaves_no_children_either(tiny: TinyImage, home: Home) -> None:
+    mark = f"mark-plain-{os.getpid()}"
+    code = (
+        "import os, sys, time\n"
+        f"if os.fork() == 0:\n    os.setsid(); time.sleep(600)  # {mark}\n"
+        "time.sleep(0.2)\nsys.exit(4)"
+    )
+    engine = Embedded(home, sandbox=Sandbox.NONE)
+    engine.start(ReplicaSpec("a-r1-plain", "a", 1, tiny.build(["/usr/bin/python3", "-c", code], code={"x": ""})))
+    wait_until(lambda: not engine.list()[0].running, "still runs")
+    assert engine.list()[0].exit_code == 4
+    assert processes(mark) == []
+    engine.remove("a-r1-plain")
+
+
 def test_a_replica_killed_by_somebody_else_is_seen(engine: Embedded, tiny: TinyImage) -> None:
     started = engine.start(ReplicaSpec("a-r1-kill", "a", 1, sleeper(tiny, "other")))
     os.kill(started.pid, signal.SIGKILL)

@@ -308,7 +308,10 @@ class Embedded:
     def _exit_code(self, record: Record, folder: ReplicaFolder) -> int:
         """128 + signal for a signal's end, -1 when nobody saw it."""
         if record.host is None:
-            return _own_exit_code(record.process)
+            own = _own_exit_code(record.process)
+            # Without a PID namespace nobody else ends what it started.
+            _kill_marked(record)
+            return own
         deadline_s = time.monotonic() + _REPORT_S
         while (code := folder.status().exit_code) is None and record.watcher and record.watcher.alive:
             if time.monotonic() > deadline_s:
@@ -329,8 +332,6 @@ class Embedded:
         record = folder.read() or record
         if record.process:
             record.process.kill()
-        if record.host is None:
-            _kill_marked(_marker(record))
         self._observe(record, folder)
 
     def _forget(self, folder: ReplicaFolder) -> None:
@@ -452,10 +453,10 @@ def _own_exit_code(process: ProcessId | None) -> int:
     return -1 if code is None else code
 
 
-def _kill_marked(marker: str) -> None:
+def _kill_marked(record: Record) -> None:
     """End all processes a plain one started, those that left its session too. Repeated: they may start others."""
     for _ in range(100):
-        found = with_environment(marker)
+        found = with_environment(_marker(record))
         if not found:
             return
         for process in found:
