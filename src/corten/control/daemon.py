@@ -223,6 +223,9 @@ async def _serve(home: Home, options: Mapping[str, str]) -> None:
 def main(words: Sequence[str]) -> int:
     """Run the daemon; 0 when it ended as it was told to."""
     options = _arguments(words)
+    if options.get("detach") and os.fork():
+        # Whoever started us waits for this process only, and the daemon is nobody's child: no zombie in a notebook.
+        os._exit(0)
     home = Home(Path(options["home"]))
     logs.configure()
     try:
