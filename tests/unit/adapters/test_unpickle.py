@@ -206,6 +206,7 @@ def test_what_joblib_loads_we_load(trained, saved):
     assert np.array_equal(load_pickle(source.path).predict_proba(rows), joblib.load(source.path).predict_proba(rows))
 
 
+@pytest.mark.slow
 def test_every_global_of_every_estimator_of_scikit_learn_is_allowed():
     """All estimators that can be fitted with defaults on two small data sets: none of them may be refused."""
     import warnings
