@@ -138,7 +138,7 @@ def _split(text: str) -> tuple[Path, str]:
 
 
 def _called(text: str | Path, path: Path, entry: str) -> str:
-    given = _split(str(text))[0].absolute()
+    given = _split(str(text))[0].resolve()  # `..` has a name too
     return entry or (given.name if given.is_dir() else path.stem)
 
 

@@ -83,6 +83,14 @@ def test_a_missing_file_is_told_with_its_nearest_neighbour(folder) -> None:
     assert "model.joblib" in caught.value.hint
 
 
+@pytest.mark.parametrize("given", [".", "../notes", "inner/.."])
+def test_a_folder_has_its_name_however_it_is_given(tmp_path, monkeypatch, given) -> None:
+    (tmp_path / "notes" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notes")
+
+    assert read_project(given).name == "notes"
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "no/such/folder/m.joblib", "model.joblib/m"])
 def test_a_path_that_cannot_be_is_missing_too(folder, name) -> None:
     with pytest.raises(NotFoundError):
