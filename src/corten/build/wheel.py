@@ -2,8 +2,8 @@
 
 Where files go is what `installer` does for Debian's /usr/local: both libs to `dist-packages`, scripts to `bin` with
 the image's interpreter, `data` to the prefix. Nothing is left out but what is stale by definition (bytecode,
-signatures of the RECORD that is rewritten). Dropping `.pyi`, `.pxd`, `.h` and sources would save under 1 % of a
-scikit-learn image and break those who look for them (numba, Cython at run time); dropping `tests` would save 8 % and
+signatures of the RECORD that is rewritten). Dropping `.pyi`, `.pxd`, `.h` and sources would save 1 % of a
+scikit-learn image and break those who look for them (numba, Cython at run time); dropping `tests` would save 9 % and
 break packages that import from theirs.
 """
 
