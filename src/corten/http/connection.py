@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from corten.http.request import JSON, HeaderPairs, Request, error_body
+from corten.http.screening import Refusal, body_too_large, head_too_large, screen_head, screen_head_size
 from corten.http.wire import BODILESS, CONTINUE, encode_headers
 
 if TYPE_CHECKING:
@@ -43,10 +44,6 @@ class Phase(Enum):
 _IDLE, _HEAD, _BODY, _CLOSING, _LINGERING = Phase
 
 
-class _RefusedError(Exception):
-    """Ends parsing from inside a callback."""
-
-
 class Connection(asyncio.Protocol):
     """The protocol object of one connection."""
 
@@ -65,16 +62,18 @@ class Connection(asyncio.Protocol):
         "_refusal",
         "_silent_bytes",
         "_size_bytes",
+        "_stalled_s",
         "_target",
         "_transport",
+        "_unsent_bytes",
         "_version",
         "_waiters",
+        "_writing_paused",
         "half_closed",
         "lost",
         "phase",
         "server",
         "since_s",
-        "stalled_s",
     )
 
     def __init__(self, server: Server) -> None:
@@ -83,13 +82,15 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self.phase = _IDLE
         self.since_s = server.now_s  # when the phase began
-        self.stalled_s: float | None = None  # since when the client does not read
+        self._writing_paused = False
+        self._unsent_bytes = 0  # at the last sweep
+        self._stalled_s = 0.0  # when the client last took some of it
         self._queue: deque[Request] = deque()  # requests without a complete answer, oldest first
         self.half_closed = False  # the client sends no more
         self._congested = False  # reading is paused
         self._expects = False  # the client waits for `100 Continue`
         self._waiters: list[asyncio.Future[None]] = []
-        self._refusal: tuple[int, str, str] | None = None
+        self._refusal: Refusal | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._target = b""
         self._body: bytes | bytearray = b""
@@ -128,7 +129,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except HttpParserUpgrade:
             # Whatever follows is not HTTP/1.1 any more for llhttp, so the connection cannot be used further.
-            self._refuse(400, "http.upgrade", "this server does not upgrade connections")
+            self._refuse(Refusal(400, "http.upgrade", "this server does not upgrade connections"))
         except HttpParserError as error:
             self._parse_failed(error)
         else:
@@ -158,12 +159,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Part of asyncio.Protocol: the client does not read, so nothing more is read from it."""
-        self.stalled_s = self.server.now_s
+        self._writing_paused = True
         self._pause()
 
     def resume_writing(self) -> None:
         """Part of asyncio.Protocol."""
-        self.stalled_s = None
+        self._writing_paused = False
         self._wake()
         self._unpause()
 
@@ -172,7 +173,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Part of httptools' protocol."""
         if self.phase is not _IDLE:  # a pipelined request behind one that closes
-            raise _RefusedError
+            raise Refusal(400, "http.malformed", "nothing may follow")
         self.phase = _HEAD
         self.since_s = self.server.now_s
         self._headers = []
@@ -193,7 +194,15 @@ class Connection(asyncio.Protocol):
         self._keep_alive = parser.should_keep_alive()
         self._method = parser.get_method()
         self._version = parser.get_http_version()
-        self._check_head()
+        limits = self._limits
+        try:
+            # Only when all that was received could be too much is it worth counting what of it is the head.
+            if self._head_bytes + self._chunk_bytes > limits.header_bytes:
+                screen_head_size(self._target, self._headers, limits)
+            self._expects = screen_head(self._headers, self._version, limits)
+        except Refusal as refusal:
+            self._refusal = refusal  # httptools wraps what its callbacks raise
+            raise
         self.phase = _BODY
         self._head_bytes = self._size_bytes = self._silent_bytes = 0
 
@@ -202,7 +211,8 @@ class Connection(asyncio.Protocol):
         self._size_bytes += len(piece)
         self._silent_bytes = 0
         if self._size_bytes > self._limits.body_bytes:
-            self._stop(413, "http.body_too_large", _too_large_body(self._limits.body_bytes))
+            self._refusal = body_too_large(self._limits)
+            raise self._refusal
         if not self._body:
             self._body = piece
             return
@@ -285,7 +295,7 @@ class Connection(asyncio.Protocol):
 
     async def writable(self) -> None:
         """Wait until the client has read enough; raises ConnectionResetError when it is gone."""
-        if self.stalled_s is not None and not self.lost:
+        if self._writing_paused and not self.lost:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -309,24 +319,26 @@ class Connection(asyncio.Protocol):
 
     def turn_away(self) -> None:
         """Say that the server is full, without reading."""
-        self._refuse(503, "http.too_many_connections", "too many connections")
+        self._refuse(Refusal(503, "http.too_many_connections", "too many connections"))
 
     def sweep(self, now_s: float) -> None:
         """End what takes too long. Called once a second."""
         limits = self._limits
         for_s = now_s - self.since_s
-        if self.stalled_s is not None and now_s - self.stalled_s > limits.write_s:
+        if self._stalls(now_s):
             self.abort()
+        elif self._unsent_bytes:
+            return
         elif self.phase is _IDLE:
             if for_s > limits.idle_s and not self._queue:
                 self.close()
         elif self.phase is _HEAD:
             if for_s > limits.header_s:
-                self._refuse(408, "http.slow_headers", f"headers took more than {limits.header_s:g} s")
+                self._refuse(Refusal(408, "http.slow_headers", f"headers took more than {limits.header_s:g} s"))
         elif self.phase is _BODY:
             allowed_s = limits.body_s + self._size_bytes / limits.body_rate_bytes_s
             if for_s > allowed_s and not self._congested:
-                self._refuse(408, "http.slow_body", f"the body took more than {allowed_s:.0f} s")
+                self._refuse(Refusal(408, "http.slow_body", f"the body took more than {allowed_s:.0f} s"))
         elif self.phase is _LINGERING and for_s > LINGER_S:
             self.abort()
 
@@ -336,46 +348,10 @@ class Connection(asyncio.Protocol):
         self.phase = phase
         self.since_s = self.server.now_s
 
-    def _stop(self, status: int, code: str, message: str) -> None:
-        self._refusal = (status, code, message)
-        raise _RefusedError
-
-    def _check_head(self) -> None:
-        limits = self._limits
-        headers = self._headers
-        if len(headers) > limits.headers or self._head_is_too_large():
-            self._stop(431, "http.headers_too_large", _too_large_head(limits.header_bytes, limits.headers))
-        hosts = 0
-        self._expects = False
-        for name, value in headers:
-            # By length first: most names are none of these.
-            match len(name):
-                case 4 if name.lower() == b"host":
-                    hosts += 1
-                case 14 if name.lower() == b"content-length" and int(value) > limits.body_bytes:
-                    self._stop(413, "http.body_too_large", _too_large_body(limits.body_bytes))
-                case 17 if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                    self._stop(501, "http.transfer_coding", "the only transfer coding known here is `chunked`")
-                case 6 if name.lower() == b"expect" and value.lower() == b"100-continue":
-                    self._expects = self._version == "1.1"
-                case _:
-                    pass
-        if hosts != 1 and (hosts or self._version == "1.1"):
-            self._stop(400, "http.host", "a request must have one Host header")
-        if self._version not in {"1.1", "1.0"}:
-            self._stop(505, "http.version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
-
-    def _head_is_too_large(self) -> bool:
-        limit_bytes = self._limits.header_bytes
-        if self._head_bytes + self._chunk_bytes <= limit_bytes:
-            return False  # whatever part of it was the head
-        return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers) > limit_bytes
-
     def _parse_failed(self, error: HttpParserError) -> None:
         if self.phase is _CLOSING or self.phase is _LINGERING:
             return  # it came behind a request that closes the connection
-        refusal = self._refusal or (400, "http.malformed", f"not HTTP/1.1: {error}")
-        self._refuse(*refusal)
+        self._refuse(self._refusal or Refusal(400, "http.malformed", f"not HTTP/1.1: {error}"))
 
     def _check_partial(self) -> None:
         """Look after a request that is not complete: bound what is kept of it, and answer `Expect`."""
@@ -384,8 +360,7 @@ class Connection(asyncio.Protocol):
             # Pieces of one unfinished header stay in the parser, so they are counted as received.
             self._head_bytes += self._chunk_bytes
             if self._head_bytes > limits.header_bytes:
-                message = _too_large_head(limits.header_bytes, limits.headers)
-                self._refuse(431, "http.headers_too_large", message)
+                self._refuse(head_too_large(limits))
         elif self.phase is _BODY:
             if self._expects and not self._queue:
                 self._expects = False
@@ -393,17 +368,17 @@ class Connection(asyncio.Protocol):
                     self._transport.write(CONTINUE)
             # Trailers and chunk extensions are bytes that bring no body. The piece in hand may have brought some.
             if self._silent_bytes > limits.header_bytes:
-                self._refuse(431, "http.trailers_too_large", "too much between the pieces of the body")
+                self._refuse(Refusal(431, "http.trailers_too_large", "too much between the pieces of the body"))
             self._silent_bytes += self._chunk_bytes
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Answer what cannot become a request, after the answers that are owed; the connection ends with it."""
         self._enter(_CLOSING)
-        self.server.refused(status, code)
+        self.server.refused(refusal.status, refusal.code)
         request = Request(self, b"", b"", [], b"", False, "1.1")
         self._queue.append(request)
         self.server.in_flight += 1
-        request.respond(status, error_body(code, message), JSON)
+        request.respond(refusal.status, error_body(refusal.code, refusal.message), JSON)
 
     def _closes(self, request: Request) -> bool:
         if not request.keep_alive or self.half_closed:
@@ -467,11 +442,22 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _unpause(self) -> None:
-        if self.lost or self.stalled_s is not None or len(self._queue) > self._limits.pipelined:
+        if self.lost or self._writing_paused or len(self._queue) > self._limits.pipelined:
             return
         if self._congested:
             self._congested = False
             self._transport.resume_reading()
+
+    def _stalls(self, now_s: float) -> bool:
+        """Whether nothing of what is to be sent was taken for too long. While it moves, it may take any time."""
+        before, self._unsent_bytes = self._unsent_bytes, self._transport.get_write_buffer_size()
+        if not self._unsent_bytes:
+            return False
+        if not before or self._unsent_bytes < before:
+            self._stalled_s = now_s
+        if self.phase is _LINGERING:
+            self.since_s = now_s  # lingering begins when the last byte is out
+        return now_s - self._stalled_s > self._limits.write_s
 
     def _unsent(self) -> bool:
         return not self.lost and self._transport.get_write_buffer_size() > 0
@@ -485,11 +471,3 @@ class Connection(asyncio.Protocol):
 
 def _connection_header(*, close: bool) -> bytes:
     return b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"
-
-
-def _too_large_head(limit_bytes: int, limit_count: int) -> str:
-    return f"headers may have {limit_bytes} bytes and {limit_count} lines"
-
-
-def _too_large_body(limit_bytes: int) -> str:
-    return f"a body may have {limit_bytes} bytes"

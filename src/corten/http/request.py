@@ -145,6 +145,11 @@ class Request:
         self._connection.begin_stream(self, status, content_type, headers, chunked=chunked)
         return Stream(self, self._connection, chunked=chunked)
 
+    def abandon(self) -> None:
+        """Cut the connection: the only way to tell that an answer begun by `stream` will not be finished."""
+        if not self._connection.lost:
+            self._connection.abort()
+
     def lost(self) -> None:
         """Called by the connection when it is lost."""
         callback, self._gone_callback = self._gone_callback, None

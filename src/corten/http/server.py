@@ -111,6 +111,8 @@ class Server:
             _log.exception("handler failed", extra={"method": request.method, "path": request.path})
             if not request.answered:
                 request.fail(500, "http.handler_failed", "the request could not be answered")
+            elif not request.done:
+                request.abandon()
 
     # Inside
 

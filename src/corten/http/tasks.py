@@ -36,17 +36,22 @@ class Spawner:
         try:
             await self.answer(request)
         except asyncio.CancelledError:
-            if not request.answered:
-                request.fail(503, "http.stopping", "the server is stopping")
+            _give_up(request, 503, "http.stopping", "the server is stopping")
             raise
         except Exception:
             _log.exception("handler failed", extra={"method": request.method, "path": request.path})
-            if not request.answered:
-                request.fail(500, "http.handler_failed", "the request could not be answered")
+            _give_up(request, 500, "http.handler_failed", "the request could not be answered")
         else:
-            if not request.answered:
+            if not request.done:
                 _log.error("handler gave no answer", extra={"method": request.method, "path": request.path})
-                request.fail(500, "http.no_answer", "the request was not answered")
+                _give_up(request, 500, "http.no_answer", "the request was not answered")
+
+
+def _give_up(request: Request, status: int, code: str, message: str) -> None:
+    if not request.answered:
+        request.fail(status, code, message)
+    elif not request.done:
+        request.abandon()
 
 
 def spawn(answer: Callable[[Request], Awaitable[None]]) -> Spawner:

@@ -17,6 +17,7 @@ HOST = b"Host: test\r\n"
 class FakeTransport:
     def __init__(self):
         self.sent = b""
+        self.unsent_bytes = 0
         self.shut = self.closed = self.aborted = self.paused = False
 
     def write(self, data):
@@ -44,7 +45,7 @@ class FakeTransport:
         self.paused = False
 
     def get_write_buffer_size(self):
-        return 0
+        return self.unsent_bytes
 
 
 @dataclass

@@ -258,9 +258,33 @@ def test_waiting_for_the_handler_is_not_idle(wire):
 def test_a_client_that_does_not_read_is_not_read_and_then_cut(wire):
     one = wire(write_s=30)
     one.connection.pause_writing()
+    one.transport.unsent_bytes = 100_000
     assert one.transport.paused
-    assert not one.after(29).ended
+    assert not one.after(1).after(29).ended
     assert one.after(2).transport.aborted
+
+
+def test_a_client_that_reads_slowly_is_served_as_long_as_it_reads(wire):
+    one = wire(write_s=30, idle_s=75).feed(post(b"x", b"Connection: close"))
+    for left_bytes in range(1000, 0, -100):
+        one.transport.unsent_bytes = left_bytes
+        assert not one.after(29).transport.aborted
+    one.transport.unsent_bytes = 0
+    assert not one.after(1).transport.aborted
+    assert one.after(3).transport.aborted, "it was to close, and has had all there is"
+
+
+def test_a_stream_whose_handler_fails_is_cut_not_completed(wire, caplog):
+    def fail(request):
+        request.stream(200, "text/plain").write(b"half")
+        raise LookupError
+
+    one = wire()
+    one.server._handler = fail
+    one.feed(GET)
+    assert one.transport.aborted
+    assert not one.sent.endswith(b"0\r\n\r\n")
+    assert "LookupError" in caplog.text
 
 
 def test_reading_goes_on_when_the_client_reads_again(wire):
