@@ -405,8 +405,9 @@ class Embedded:
         return found
 
     def _passable(self) -> bool:
-        self._make_folders()
-        return passable(self._home.trees) and passable(self._home.run)
+        # Of our own folders `make_passable` sees to it; asking must not make them.
+        above = {self._home.root.parent, self._home.run.parent} - {self._home.root}
+        return all(passable(folder) for folder in above)
 
     def _plain_host(self) -> Host | None:
         return Host.NOBODY if os.geteuid() == 0 and self._passable() else None
