@@ -14,10 +14,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
+from corten.adapters.pickle_bytes import BrokenPickleError, Budget, ModelBytes
 from corten.adapters.plainfile import BROKEN, compression_of, open_plain
 from corten.adapters.standins import (
     Array,
@@ -37,17 +36,9 @@ MAX_OPCODES = 16_000_000
 _MAX_STACK = 4_000_000
 _MAX_NESTED = 64  # pickles within a joblib pickle: object arrays in object arrays
 _MAX_PLAIN_BYTES = 16 << 30  # what a compressed file may hold: deflate reaches 1,032 to 1
-_KEEP_BYTES = 64 << 10
-_MAX_LINE_BYTES = 1 << 20
 _HIGHEST_PROTOCOL = 5
 _WRAPPER = "NumpyArrayWrapper"
 _FIRST_LINE = (b"ccopy_reg\n", b"ccopyreg\n", b"csklearn", b"cnumpy", b"cjoblib", b"c__main__")
-
-
-@dataclass(slots=True)
-class _BrokenPickleError(Exception):
-    offset: int
-    why: str
 
 
 def looks_like_pickle(head: bytes) -> bool:
@@ -77,11 +68,11 @@ def read_pickle(path: Path, *, max_opcodes: int = MAX_OPCODES) -> Contents:
     """
     with open_plain(path) as (stream, compression):
         size_bytes = _MAX_PLAIN_BYTES if compression else path.stat().st_size
-        source = _Bytes(stream, size_bytes, seekable=not compression)
-        machine = _Machine(source, _Budget(max_opcodes), set())
+        source = ModelBytes(stream, size_bytes, seekable=not compression)
+        machine = _Machine(source, Budget(max_opcodes), set())
         try:
             root = machine.run()
-        except _BrokenPickleError as error:
+        except BrokenPickleError as error:
             place = f"byte {error.offset}" + (f" of the {compression} content" if compression else "")
             raise _corrupt(path, f"{place}: {error.why}") from None
         except BROKEN as error:
@@ -104,65 +95,10 @@ def _corrupt(path: Path, why: str) -> UsageError:
     )
 
 
-@dataclass(slots=True)
-class _Budget:
-    """Opcodes still allowed; shared by the pickles within a file."""
-
-    left: int
-
-
-class _Bytes:
-    """A stream with its position; every read is complete or fails."""
-
-    def __init__(self, stream: BinaryIO, size_bytes: int, *, seekable: bool) -> None:
-        self._stream = stream
-        self._size_bytes = size_bytes
-        self._seekable = seekable
-        self.position = 0
-        self.arrays = 0
-
-    def fail(self, why: str) -> NoReturn:
-        raise _BrokenPickleError(self.position, why)
-
-    def take(self, count: int) -> bytes:
-        """Exactly `count` bytes, which must be few."""
-        data = self._stream.read(count)
-        if len(data) != count:
-            self.fail(f"the file ends {count - len(data)} bytes early")
-        self.position += count
-        return data
-
-    def keep_or_skip(self, count: int) -> bytes | Opaque:
-        """`count` bytes if they are few, else pass over them."""
-        if count <= _KEEP_BYTES:
-            return self.take(count)
-        if count > self._size_bytes - self.position:
-            self.fail(f"{count} bytes announced where the file has {max(self._size_bytes - self.position, 0)}")
-        if self._seekable:
-            self._stream.seek(count, 1)
-            self.position += count
-            return Opaque(count)
-        left = count
-        while left:
-            left -= len(self.take(min(left, 1 << 20)))
-        return Opaque(count)
-
-    def line(self) -> bytes:
-        data = self._stream.readline(_MAX_LINE_BYTES)
-        if not data.endswith(b"\n"):
-            self.fail("a line has no end")
-        self.position += len(data)
-        return data[:-1]
-
-    def number(self, size_bytes: int) -> int:
-        """An unsigned little-endian integer."""
-        return int.from_bytes(self.take(size_bytes), "little")
-
-
 class _Machine:
     """Pickle's stack machine on stand-ins."""
 
-    def __init__(self, source: _Bytes, budget: _Budget, names: set[Global], depth: int = 0) -> None:
+    def __init__(self, source: ModelBytes, budget: Budget, names: set[Global], depth: int = 0) -> None:
         self.source = source
         self.globals = names
         self.protocol = 0
