@@ -89,7 +89,20 @@ class Controller:
         for one in known.values():
             if one.replica.state is ReplicaState.STOPPING:
                 await self.tasks.off_loop(self.engine.terminate, one.replica.id)
+            elif one.replica.state is ReplicaState.STARTING and not one.replica.address:
+                self._adopt_unfinished(one.replica.id)
         await self._start_gateway(self.table(alive_only=True))
+
+    def _adopt_unfinished(self, replica_id: str) -> None:
+        """The daemon before died between asking the engine for this replica and writing down where it is."""
+        found = self._observed.get(replica_id)
+        if found is not None and found.running:
+            self.state.locate(replica_id, found.address, found.pid)
+            return
+        # Not its revision's fault: it must not count as a death.
+        reason = "the daemon ended while this was being started"
+        self.state.move(replica_id, ReplicaState.EXITED, now_s=self.clock(), reason=reason)
+        self.state.settle(replica_id)
 
     async def run(self) -> None:
         """Go on until cancelled; a failing look or plan is logged and tried again."""
@@ -169,7 +182,7 @@ class Controller:
             since_s=replica.changed_s,
             ready_s=one.ready_s,
             probed=notes.probed,
-            routable=one.routed,
+            routable=one.routed and self.router.sends_to(replica.address),
             unrouted=not self.router.open_to(replica.address),
             idle=notes.idle,
             hung=notes.hung,

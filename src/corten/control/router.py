@@ -125,6 +125,16 @@ class Router:
             for each in share.endpoints
         )
 
+    def sends_to(self, address: str) -> bool:
+        """Whether it does so with a share of the requests above nothing."""
+        return any(
+            each.address == address and not each.draining
+            for route in self.in_force.deployments
+            for share in route.revisions
+            if share.weight
+            for each in share.endpoints
+        )
+
     async def routable(self, address: str) -> bool:
         """Whether requests may go there now; False when the gateway cannot tell."""
         if self._gateway is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,8 @@ class Wire:
     """What outlives a gateway object: the "process". Give the same one to a second gateway to have it adopted.
 
     `table` is in force, `applied` all that ever were, in order. `unhealthy` upstreams are not routable. `busy` are
-    requests by upstream. `fail_next` is raised by the next `start` or `apply`.
+    requests by upstream. `apply_s` is how long a table takes to be in force. `fail_next` is raised by the next `start`
+    or `apply`.
     """
 
     running: bool = False
@@ -23,6 +25,7 @@ class Wire:
     applied: list[RouteTable] = field(default_factory=list)
     unhealthy: set[str] = field(default_factory=set)
     busy: dict[str, int] = field(default_factory=dict)
+    apply_s: float = 0.0
     fail_next: EngineError | None = None
 
 
@@ -41,8 +44,9 @@ class MemoryGateway:
         self._put(table)
 
     async def apply(self, table: RouteTable) -> None:
-        """In force at once."""
+        """In force after `apply_s`."""
         self._fail()
+        await asyncio.sleep(self.wire.apply_s)
         if not self.wire.running:
             raise EngineError("gateway.missing", "the gateway is not running")
         self._put(table)

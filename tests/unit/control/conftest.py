@@ -124,7 +124,7 @@ class World:
                     since_s=replica.changed_s,
                     ready_s=one.ready_s,
                     probed=process is not None and self.is_ready(replica.id),
-                    routable=one.routed,
+                    routable=one.routed and found is not None and found[0].weight > 0 and not found[1].draining,
                     unrouted=unrouted,
                     idle=unrouted and self.now_s >= self.busy_until_s.get(replica.id, 0.0),
                     restarts=replica.restarts,
@@ -152,6 +152,7 @@ class World:
             case StartReplica(revision):
                 image = str(self.state.revision(self.name, revision).image)
                 self.processes[key] = Process(revision, self.behaviours[image], self.now_s)
+                self.fate()
                 self.state.locate(key, key, 1)
             case Terminate(id=replica):
                 self.terminate(replica)
@@ -198,6 +199,16 @@ class World:
         for one in self.state.replicas():
             if one.replica.state is ReplicaState.STOPPING:
                 self.terminate(one.replica.id)
+            elif one.replica.state is ReplicaState.STARTING and not one.replica.address:
+                self.adopt_unfinished(one.replica.id)
+
+    def adopt_unfinished(self, key: str) -> None:
+        process = self.processes.get(key)
+        if process is not None and process.code is None:
+            self.state.locate(key, key, 1)
+        else:
+            self.state.move(key, ReplicaState.EXITED, now_s=self.now_s)
+            self.state.settle(key)
 
     def step(self) -> int:
         """One turn of the daemon's loop; gives the number of actions. The daemon may be killed in it and restarted."""

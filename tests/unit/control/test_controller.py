@@ -10,7 +10,7 @@ from corten.control.news import News
 from corten.control.probe import Answer
 from corten.control.router import Router
 from corten.control.tasks import Tasks
-from corten.core.deployment import ReplicaState, RolloutState, Settings
+from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.engine.base import Observed
 from corten.engine.memory import Machine, Memory
@@ -133,6 +133,20 @@ def test_a_start_is_written_down_before_the_engine_is_asked(bench):
 
     bench.during(story)
     assert asked == [True, True, True]
+
+
+def test_a_rollout_is_done_only_when_the_share_is_in_force(bench):
+    bench.wire.apply_s = 0.05
+
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        assert MemoryGateway(bench.wire).weights("m") == {"r1": 1}
+        bench.deploy(TWO)
+        await bench.until_rolled_out(controller)
+        assert MemoryGateway(bench.wire).weights("m") == {"r2": 1}
+
+    bench.during(story)
 
 
 def test_the_old_revision_is_drained_only_when_the_gateway_reaches_the_new_one(bench):
@@ -284,6 +298,22 @@ def test_a_successor_does_not_route_to_what_died_meanwhile(bench):
     for table in bench.wire.applied[tables:]:
         for route in table.deployments:
             assert f"/memory/{victim}/s" not in [each.address for share in route.revisions for each in share.endpoints]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_daemon_killed_while_it_started_a_replica_does_not_fail_the_rollout(bench, running):
+    bench.deploy(ONE)
+    half = "m-r1-aaaaaa"
+    starting = Replica(half, "m", 1, ReplicaState.STARTING, "", 0, bench.now_s, bench.now_s)
+    bench.state.add_replica(starting, replaces=None, now_s=bench.now_s)
+    bench.machine.observed[half] = Observed(half, "m", 1, running=running, address=f"/memory/{half}/s", pid=0)
+
+    async def story(controller):
+        await bench.until_rolled_out(controller)
+
+    bench.during(story)
+    assert (bench.running() == [half]) is running
+    assert len(bench.running()) == 1
 
 
 def test_a_successor_removes_replicas_nobody_knows(bench):
