@@ -7,7 +7,7 @@ records (`[{"age": 1, "height": 2}, ...]`) for models with named columns, or wit
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,11 @@ from corten.serve.decoding import decode
 from corten.serve.job import Inputs, ModelOutputError, Outcome, RequestError, Result, invalid
 from corten.serve.tensors import FLOATS, blank_array, json_type, to_array
 from corten.serve.values import to_json
+
+# Python's numbers take four times the room of an array's: large requests do not wait in that form.
+_MOST_LATE_ROWS = 256
+# And large answers are never wholly in it.
+_MOST_LISTED_ROWS = 4096
 
 
 class RowsRunner:
@@ -42,7 +47,7 @@ class RowsRunner:
         """See Runner."""
         given = decode(self._decoder, body).inputs
         if isinstance(given, list):
-            if self._width and _all_have_length(given, self._width):
+            if self._width and len(given) <= _MOST_LATE_ROWS and _all_have_length(given, self._width):
                 # One array for the whole batch costs less than one for each request, so this is left until then.
                 return Inputs(given, len(given))
             arrays = self._of_list(given)
@@ -103,11 +108,12 @@ class RowsRunner:
 
     def _together(self, batch: Sequence[Inputs]) -> list[Result]:
         outputs = self._call(self._joined(batch), sum(inputs.rows for inputs in batch))
+        lists = {name: array.tolist() for name, array in outputs.items()}
         results: list[Result] = []
         start = 0
         for inputs in batch:
             end = start + inputs.rows
-            results.append(_answer(outputs, start, end))
+            results.append(_answer(lists, start, end))
             start = end
         return results
 
@@ -128,26 +134,26 @@ class RowsRunner:
         except RequestError as error:
             return error
         try:
-            return _answer(self._call(arrays, inputs.rows), 0, inputs.rows)
+            return _answer_alone(self._call(arrays, inputs.rows))
         except ValueError as error:
             # Many models take no missing values and say so by ValueError; that is the request's fault.
             return _refused(error) if type(error) is ValueError and self._misses_values(arrays) else error
         except BaseException as error:
             return error
 
-    def _call(self, values: Mapping[str, np.ndarray], rows: int) -> dict[str, list[Any]]:
+    def _call(self, values: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         outputs = self._model.run(values)
-        lists = {}
+        arrays = {}
         for name, output in outputs.items():
             array = np.asarray(output)
             if array.ndim == 0 or array.shape[0] != rows:
                 raise ModelOutputError(f"output {name!r} has shape {array.shape} for {rows} rows")
             if array.dtype.kind == "S":
                 array = np.char.decode(array, "utf-8", "replace")
-            lists[name] = array.tolist()
-        if not lists:
+            arrays[name] = array
+        if not arrays:
             raise ModelOutputError("the model gave no outputs")
-        return lists
+        return arrays
 
     def _misses_values(self, arrays: Mapping[str, np.ndarray]) -> bool:
         return any(tensor.dtype in FLOATS and bool(np.isnan(arrays[tensor.name]).any()) for tensor in self._tensors)
@@ -159,6 +165,23 @@ def _answer(outputs: Mapping[str, list[Any]], start: int, end: int) -> bytes:
         (rows,) = outputs.values()
         return to_json({"outputs": rows[start:end]})
     return to_json({"outputs": {name: rows[start:end] for name, rows in outputs.items()}})
+
+
+def _answer_alone(outputs: Mapping[str, np.ndarray]) -> bytes:
+    """The same body for all rows, made in parts when there are many."""
+    rows = len(next(iter(outputs.values())))
+    if rows <= _MOST_LISTED_ROWS:
+        return _answer({name: array.tolist() for name, array in outputs.items()}, 0, rows)
+    bodies = {name: b"[%b]" % b",".join(_parts(array)) for name, array in outputs.items()}
+    if len(bodies) == 1:
+        return b'{"outputs":%b}' % next(iter(bodies.values()))
+    return b'{"outputs":{%b}}' % b",".join(b"%b:%b" % (to_json(name), body) for name, body in bodies.items())
+
+
+def _parts(array: np.ndarray) -> Iterator[bytes]:
+    """A JSON array's elements, some rows at a time, without the brackets."""
+    for start in range(0, len(array), _MOST_LISTED_ROWS):
+        yield to_json(array[start : start + _MOST_LISTED_ROWS].tolist())[1:-1]
 
 
 def _all_have_length(rows: list[Any], length: int) -> bool:

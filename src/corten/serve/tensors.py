@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -88,32 +89,38 @@ def _length(value: Any) -> int:
 
 def _first_wrong(values: Sequence[Any], tensor: Tensor, path: str) -> RequestError:
     """Walk the value to say which element does not fit. The slow path: only for what was refused."""
-    for wrong in _wrong_elements(values, tensor, path):
-        return wrong
-    return invalid(f"expected {describe(tensor)}", path)
+    search = _Search(tensor)
+    return search.within(values, 0, path) or invalid(f"expected {describe(tensor)}", path)
 
 
-def _wrong_elements(values: Sequence[Any], tensor: Tensor, path: str) -> Iterator[RequestError]:
-    free_lengths: dict[int, int] = {}
-    searched = 0
-    stack: list[tuple[Any, int, str]] = [(values, 0, path)]
-    while stack and searched < _MOST_SEARCHED:
-        value, depth, place = stack.pop()
-        searched += 1
-        if depth == len(tensor.shape):
-            if (reason := _misfit(value, tensor)) is not None:
-                yield invalid(reason, place)
-            continue
+@dataclass(slots=True)
+class _Search:
+    """Looks for the first element that does not fit, in the order of the text, and not for ever."""
+
+    tensor: Tensor
+    free_lengths: dict[int, int] = field(default_factory=dict)
+    searched: int = 0
+
+    def within(self, value: Any, depth: int, place: str) -> RequestError | None:
+        """The first misfit in a value `depth` dimensions down; None when there is none, or too much to search."""
+        self.searched += 1
+        if depth == len(self.tensor.shape):
+            reason = _misfit(value, self.tensor)
+            return invalid(reason, place) if reason is not None else None
         if not isinstance(value, list | tuple):
-            yield invalid(f"expected a list, got {_name(value)}", place)
-            continue
-        wanted = tensor.shape[depth]
+            return invalid(f"expected a list, got {_name(value)}", place)
+        wanted = self.tensor.shape[depth]
         if wanted is None:
             # A free length is free for the request, but the same everywhere in it.
-            wanted = free_lengths.setdefault(depth, len(value))
+            wanted = self.free_lengths.setdefault(depth, len(value))
         if len(value) != wanted:
-            yield invalid(f"expected {wanted} {_things(depth, tensor)}, got {len(value)}", place)
-        stack.extend((item, depth + 1, f"{place}[{i}]") for i, item in reversed(list(enumerate(value))))
+            return invalid(f"expected {wanted} {_things(depth, self.tensor)}, got {len(value)}", place)
+        for i, item in enumerate(value):
+            if self.searched >= _MOST_SEARCHED:
+                break
+            if (found := self.within(item, depth + 1, f"{place}[{i}]")) is not None:
+                return found
+        return None
 
 
 def _misfit(value: Any, tensor: Tensor) -> str | None:

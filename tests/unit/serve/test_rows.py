@@ -242,6 +242,15 @@ def test_strings_and_bytes_of_numpy_are_written_as_text(rows_model, tensor):
     assert ask(runner, {"inputs": [1]}) == {"u": ["a"], "s": ["b"], "o": [1]}
 
 
+@pytest.mark.parametrize("count", [255, 256, 257, 4095, 4096, 4097, 9000])
+def test_answers_of_any_length_are_whole_and_in_order(rows_model, tensor, count):
+    x = tensor("float32", (None, 1))
+    rows = [[float(number)] for number in range(count)]
+    assert ask(RowsRunner(rows_model(lambda x: {"y": x}, x)), {"inputs": rows}) == rows
+    two = RowsRunner(rows_model(lambda x: {'a"b': x, "c": x[:, 0] * 2}, x))
+    assert ask(two, {"inputs": rows}) == {'a"b': rows, "c": [2 * row[0] for row in rows]}
+
+
 def test_blank_inputs_fit_the_schema(rows_model, tensor):
     runner = RowsRunner(
         rows_model(
