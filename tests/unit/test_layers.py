@@ -29,7 +29,7 @@ def test_core_imports_only_the_standard_library_and_errors():
 def test_the_server_in_the_image_loads_nothing_of_the_builder():
     code = (
         "import sys, corten.serve, corten.serve.app; "
-        "print([m for m in sys.modules if m.split('.')[:2] in (['corten','build'],['corten','store'],"
+        "print([m for m in sys.modules if m.split('.')[:2] in (['corten','builder'],['corten','store'],"
         "['corten','engine'],['corten','gateway'],['corten','control'],['corten','ops'],['corten','cli'])])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
@@ -40,7 +40,7 @@ def test_help_loads_no_argument_parser_and_no_verb():
     code = (
         "import sys, io; sys.stdout = io.StringIO(); from corten.cli.main import main; main(['--help']); "
         "sys.stdout = sys.__stdout__; print([m for m in sys.modules if m in ('argparse', 'msgspec', 'sqlite3', 'asyncio')"
-        " or m.startswith(('corten.ops', 'corten.build'))])"
+        " or m.startswith(('corten.ops', 'corten.builder'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corten.build import image as documents
-from corten.build import plan as planning
-from corten.build.debian.release import DEFAULT_MIRROR
-from corten.build.download import Downloader
-from corten.build.inspecting import inspect
-from corten.build.lock import Inputs
-from corten.build.locking import Rules, Sources, obtain
-from corten.build.pipeline import Made, Workshop, make_layers
-from corten.build.plan import Plan
-from corten.build.remote import Access
-from corten.build.source import Project, read_project
+from corten.builder import image as documents
+from corten.builder import plan as planning
+from corten.builder.debian.release import DEFAULT_MIRROR
+from corten.builder.download import Downloader
+from corten.builder.inspecting import inspect
+from corten.builder.lock import Inputs
+from corten.builder.locking import Rules, Sources, obtain
+from corten.builder.pipeline import Made, Workshop, make_layers
+from corten.builder.plan import Plan
+from corten.builder.remote import Access
+from corten.builder.source import Project, read_project
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home

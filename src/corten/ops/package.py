@@ -16,9 +16,9 @@ import msgspec
 
 from corten import plugin
 from corten.adapters.base import Inspection, Source
-from corten.build.inspecting import inspect
-from corten.build.plan import distribution
-from corten.build.source import read_project
+from corten.builder.inspecting import inspect
+from corten.builder.plan import distribution
+from corten.builder.source import read_project
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home

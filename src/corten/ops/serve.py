@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from corten.adapters.base import SourceFile
-from corten.build.inspecting import inspect
-from corten.build.pipeline import spec_json
-from corten.build.plan import spec_of
-from corten.build.source import read_project
+from corten.builder.inspecting import inspect
+from corten.builder.pipeline import spec_json
+from corten.builder.plan import spec_of
+from corten.builder.source import read_project
 from corten.core.home import Home
 from corten.core.model import SPEC_FILE
 from corten.errors import UsageError

@@ -1,0 +1,162 @@
+"""The lock: every package of an image by digest, so that a rebuild asks nobody and gives the same bytes.
+
+`corten.lock` lies beside a project and holds one lock a platform; sources without a folder of their own keep theirs in
+the cache, by their inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corten.builder.debian.release import Deb
+from corten.builder.pylock import Locked
+from corten.core.digest import Digest
+from corten.core.platform import Platform
+from corten.errors import UsageError
+from corten.store.writing import atomic_write, translated
+
+LOCK_FILE = "corten.lock"
+_FORMAT = 1
+_NOTE = "Written by corten build. Keep it with the source: it makes builds repeatable."
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What decides a lock. Where packages come from is no part of it: they are pinned by digest, wherever they are."""
+
+    requirements: tuple[str, ...]
+    packages: tuple[str, ...]
+    release: str
+    python: str
+    glibc: str
+    platform: Platform
+
+    @property
+    def key(self) -> str:
+        """64 hex digits, the same for the same inputs."""
+        document = [
+            _FORMAT, sorted(self.requirements), sorted(self.packages), self.release, self.python, self.glibc,
+            str(self.platform),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Everything that is downloaded for an image on one platform, made from the inputs with this key."""
+
+    inputs: str
+    platform: Platform
+    release: str
+    python: str
+    debs: tuple[Deb, ...]
+    wheels: tuple[Locked, ...]
+
+
+def read(path: Path) -> tuple[Lock, ...]:
+    """The locks in a file, none when there is no file. Raises UsageError `lock.broken`."""
+    try:
+        return _locks_from(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return ()
+    except UsageError as error:
+        raise _broken(path, str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise _broken(path, f"{type(error).__name__}: {error}") from error
+
+
+def write(path: Path, locks: Sequence[Lock]) -> None:
+    """Write locks in order of platform: one package a line, so that a diff shows what changed."""
+    with translated(path, "write the lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, dumps(locks).encode())
+
+
+def dumps(locks: Sequence[Lock]) -> str:
+    """Locks as text: JSON with one package a line."""
+    blocks = [_block(lock) for lock in sorted(locks, key=lambda lock: lock.platform)]
+    return f'{{\n "format": {_FORMAT},\n "note": {json.dumps(_NOTE)},\n "locks": [\n' + ",\n".join(blocks) + "\n ]\n}\n"
+
+
+def fitting(locks: Sequence[Lock], inputs: Inputs) -> Lock | None:
+    """The lock made from exactly these inputs."""
+    return next((lock for lock in locks if lock.inputs == inputs.key and lock.platform == inputs.platform), None)
+
+
+def with_lock(locks: Sequence[Lock], lock: Lock) -> tuple[Lock, ...]:
+    """The locks with one put in place of the one for its platform."""
+    return (*(other for other in locks if other.platform != lock.platform), lock)
+
+
+def _block(lock: Lock) -> str:
+    head = {"platform": str(lock.platform), "release": lock.release, "python": lock.python, "inputs": lock.inputs}
+    lines = [f"   {json.dumps(key)}: {json.dumps(text)}" for key, text in head.items()]
+    debs = [
+        {
+            "name": deb.name, "version": deb.version, "architecture": deb.architecture, "size": deb.size_bytes,
+            "digest": str(deb.digest), "url": deb.url,
+        }
+        for deb in lock.debs
+    ]  # fmt: skip
+    wheels = [
+        {
+            "name": wheel.name, "version": wheel.version, "filename": wheel.filename, "size": wheel.size_bytes,
+            "digest": str(wheel.digest), "url": wheel.url,
+        }
+        for wheel in lock.wheels
+    ]  # fmt: skip
+    for key, rows in (("debs", debs), ("wheels", wheels)):
+        inner = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
+        lines.append(f'   "{key}": [\n{inner}\n   ]' if rows else f'   "{key}": []')
+    return "  {\n" + ",\n".join(lines) + "\n  }"
+
+
+def _locks_from(document: Mapping[str, Any]) -> tuple[Lock, ...]:
+    if document["format"] != _FORMAT:
+        raise ValueError(f"its format is {document['format']}, this Corten knows {_FORMAT}")
+    return tuple(_lock_from(entry) for entry in document["locks"])
+
+
+def _lock_from(document: Mapping[str, Any]) -> Lock:
+    return Lock(
+        inputs=str(document["inputs"]),
+        platform=Platform.parse(document["platform"]),
+        release=str(document["release"]),
+        python=str(document["python"]),
+        debs=tuple(
+            Deb(
+                name=str(row["name"]), version=str(row["version"]), architecture=str(row["architecture"]),
+                url=str(row["url"]), digest=Digest.parse(row["digest"]), size_bytes=int(row["size"]),
+            )
+            for row in document["debs"]
+        ),
+        wheels=tuple(
+            Locked(
+                name=str(row["name"]), version=str(row["version"]), url=str(row["url"]),
+                digest=Digest.parse(row["digest"]), size_bytes=int(row["size"]), filename=_file_name(row["filename"]),
+            )
+            for row in document["wheels"]
+        ),
+    )  # fmt: skip
+
+
+def _file_name(text: str) -> str:
+    # It becomes a path below the cache, and a lock may come from a stranger's repository.
+    if "/" in text or "\0" in text or not text.endswith(".whl"):
+        raise ValueError(f"not a wheel's file name: {text[:100]!r}")
+    return text
+
+
+def _broken(path: Path, why: str) -> UsageError:
+    return UsageError(
+        "lock.broken",
+        f"`{path.name}` cannot be read",
+        where=str(path),
+        why=why,
+        hint="take it back from version control, or delete it to lock anew",
+    )

@@ -1,0 +1,273 @@
+"""A plan to layers: what is cached is taken, the rest is downloaded and made, as much at once as helps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+import corten
+from corten.adapters.base import SourceFile
+from corten.builder import runtime, wheel
+from corten.builder.debian.release import Deb
+from corten.builder.download import Downloader
+from corten.builder.entry import Entry
+from corten.builder.layer import LayerCache, cache_key, write_layer
+from corten.builder.plan import Plan, WeightGroup, WheelGroup
+from corten.builder.pylock import Locked
+from corten.builder.remote import Access, Download
+from corten.builder.tar import in_order, merged
+from corten.core.events import Event, Listener, Phase
+from corten.core.image import Compression, Layer, LayerKind
+from corten.core.model import SPEC_FILE, ModelSpec
+from corten.errors import NotFoundError, UsageError
+from corten.store.layout import Layout
+
+# Three at once keep two processors busy while one waits for a download or the disk; zstd has threads of its own.
+_AT_ONCE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A layer, whether the cache had it, and how long it took to make."""
+
+    layer: Layer
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What layers are made with. `clock` counts seconds; `listen` must bear calls from several threads."""
+
+    layout: Layout
+    cache: Path
+    access: Access
+    downloads: Downloader
+    offline: bool
+    clock: Callable[[], float]
+    listen: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A layer to be: the key of its inputs, what must be downloaded first, how its entries are made."""
+
+    kind: LayerKind
+    title: str
+    key: str
+    compression: Compression
+    entries: Callable[[], Iterable[Entry]]
+    wheels: tuple[Locked, ...] = ()
+    step: str = ""
+    size_bytes: int = 0
+
+
+def make_layers(plan: Plan, shop: Workshop) -> tuple[Made, ...]:
+    """The layers of a plan, lowest first, all in the store. The first error ends the rest and is raised."""
+    layers = LayerCache(shop.cache / "layers", shop.layout)
+    jobs = _jobs(plan, shop)
+    made: dict[str, Made] = {}
+    for job in jobs:
+        if layer := layers.get(job.key):
+            made[job.key] = Made(layer, cached=True, seconds=0.0)
+            shop.listen(Event(job.step, Phase.DONE, job.title, {"cached": True, "bytes": layer.size_bytes}))
+    if missing := [job for job in jobs if job.key not in made]:
+        made |= _make(missing, layers, shop)
+    return tuple(made[job.key] for job in jobs)
+
+
+def wheel_download(locked: Locked, folder: Path) -> Download:
+    """Where a wheel is kept in the cache: below its digest, under its own name (it tells what is inside)."""
+    return Download(
+        locked.url, locked.digest, locked.size_bytes, folder / "wheels" / locked.digest.hex / locked.filename
+    )
+
+
+@cache
+def fingerprint() -> str:
+    """A digest of the builder's own source: a cached layer of another builder may have other bytes."""
+    folder = Path(__file__).parent
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        state.update(path.read_bytes())
+    return state.hexdigest()
+
+
+def _make(jobs: Sequence[_Job], layers: LayerCache, shop: Workshop) -> dict[str, Made]:
+    with _cancelling(_AT_ONCE) as pool:
+        futures: dict[str, Future[Made]] = {}
+        # The largest first: what ends last decides, and large layers overlap with the downloads of the others.
+        for job in sorted(jobs, key=lambda job: -job.size_bytes):
+            wheels = [(one, shop.downloads.submit(wheel_download(one, shop.cache))) for one in job.wheels]
+            futures[job.key] = pool.submit(_make_one, job, wheels, layers, shop)
+        done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return {key: future.result() for key, future in futures.items()}
+
+
+def _make_one(job: _Job, wheels: Sequence[tuple[Locked, Future[Path]]], layers: LayerCache, shop: Workshop) -> Made:
+    for _, download in wheels:
+        download.result()
+    started_s = shop.clock()
+    shop.listen(Event(job.step, Phase.STARTED, job.title))
+    layer = write_layer(job.entries(), shop.layout, kind=job.kind, title=job.title, compression=job.compression)
+    layers.put(job.key, layer)
+    seconds = shop.clock() - started_s
+    figures = {"seconds": seconds, "bytes": layer.size_bytes, "tar_bytes": layer.tar_bytes}
+    shop.listen(Event(job.step, Phase.DONE, job.title, figures))
+    return Made(layer, cached=False, seconds=seconds)
+
+
+@contextmanager
+def _cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that on an error forgets what has not begun; leaving it always joins the threads."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="corten-layer")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
+    return [
+        _base(plan, shop),
+        *(_wheels(plan, group, shop) for group in plan.wheels),
+        _runtime(plan),
+        *(_weights(group) for group in plan.weights),
+        _code(plan),
+    ]
+
+
+def _base(plan: Plan, shop: Workshop) -> _Job:
+    debs = plan.lock.debs
+    digests = (str(deb.digest) for deb in debs)
+
+    def entries() -> Iterator[Entry]:
+        from corten.builder import base
+
+        yield from base.entries(list(zip(debs, _fetched(debs, shop), strict=True)), plan.release, plan.platform)
+
+    return _Job(
+        LayerKind.BASE,
+        f"Debian {plan.release.version_id}, Python {plan.release.python}",
+        cache_key(fingerprint(), "base", plan.release.codename, str(plan.platform), plan.compression.name, *digests),
+        plan.compression,
+        entries,
+        step="base",
+        size_bytes=3 * sum(deb.size_bytes for deb in debs),  # xz: three times the work of a wheel of that size
+    )
+
+
+def _fetched(debs: Sequence[Deb], shop: Workshop) -> tuple[Path, ...]:
+    from corten.builder.debian.fetcher import deb_path, fetch
+
+    if shop.offline and (missing := [deb for deb in debs if not deb_path(shop.cache, deb).is_file()]):
+        raise UsageError(
+            "build.offline",
+            f"`{missing[0].name}` and {len(missing) - 1} more Debian packages are not in the cache",
+            where=str(shop.cache / "debs"),
+            why="they would have to be downloaded, and --offline forbids it",
+            hint="build once without --offline",
+        )
+    return fetch(debs, shop.cache, shop.listen, proxies=shop.access.proxies)
+
+
+def _wheels(plan: Plan, group: WheelGroup, shop: Workshop) -> _Job:
+    python = plan.release.python
+    paths = [wheel_download(locked, shop.cache).path for locked in group.wheels]
+    digests = (str(locked.digest) for locked in group.wheels)
+    return _Job(
+        LayerKind.WHEELS,
+        group.title,
+        cache_key(fingerprint(), "wheels", python, plan.compression.name, group.title, *digests),
+        plan.compression,
+        lambda: merged(wheel.entries(path, python) for path in paths),
+        step="wheels",
+        wheels=group.wheels,
+        size_bytes=sum(locked.size_bytes for locked in group.wheels),
+    )
+
+
+def _runtime(plan: Plan) -> _Job:
+    entries = list(runtime.entries(Path(corten.__file__).parent, plan.release.python))
+    contents = (text for entry in entries for text in (entry.name, content_digest(entry)))
+    return _Job(
+        LayerKind.RUNTIME,
+        "server",
+        cache_key(fingerprint(), "runtime", plan.compression.name, *contents),
+        plan.compression,
+        lambda: entries,
+        step="runtime",
+    )
+
+
+def _weights(group: WeightGroup) -> _Job:
+    # Weights hardly compress, and stored plain the blob is the file: it can be mounted, and pushed as it lies there.
+    return _Job(
+        LayerKind.WEIGHTS,
+        group.title,
+        cache_key(fingerprint(), "weights", group.title, *(stat_key(file) for file in group.files)),
+        Compression.NONE,
+        lambda: in_order(Entry(f"models/{file.name}", data=file.path) for file in group.files),
+        step="weights",
+        size_bytes=sum(_stat(file.path).st_size for file in group.files),
+    )
+
+
+def _code(plan: Plan) -> _Job:
+    spec = spec_json(plan.spec)
+    return _Job(
+        LayerKind.CODE,
+        "code",
+        cache_key(fingerprint(), "code", plan.compression.name, spec.decode(), *(stat_key(file) for file in plan.code)),
+        plan.compression,
+        lambda: in_order(
+            [
+                Entry(f"app/{SPEC_FILE}", data=spec),
+                *(Entry(f"app/{file.name}", mode=_code_mode(file.path), data=file.path) for file in plan.code),
+            ]
+        ),
+        step="code",
+    )
+
+
+def spec_json(spec: ModelSpec) -> bytes:
+    """`/app/corten.json`: the same spec gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(spec, order="sorted"), indent=1)
+
+
+def stat_key(file: SourceFile) -> str:
+    """Tells a file's content without reading it: a file that was written to has another time, size or inode.
+
+    Only the key of a cached layer depends on it, never a digest.
+    """
+    seen = _stat(file.path)
+    return f"{file.name}\0{file.path}\0{seen.st_size}\0{seen.st_mtime_ns}\0{seen.st_ctime_ns}\0{seen.st_ino}"
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise NotFoundError(
+            "source.missing", f"no file `{path.name}`", where=str(path), why=str(error.strerror)
+        ) from error
+
+
+def _code_mode(path: Path) -> int:
+    # Of the mode only what a checkout keeps on every machine; the rest depends on the umask.
+    return 0o755 if _stat(path).st_mode & 0o100 else 0o644
+
+
+def content_digest(entry: Entry) -> str:
+    """The digest of an entry held in memory."""
+    return hashlib.sha256(entry.data).hexdigest() if isinstance(entry.data, bytes) else ""

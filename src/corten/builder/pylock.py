@@ -1,0 +1,261 @@
+"""Let uv resolve requirements for a platform, and read the pylock.toml (PEP 751) it answers with. Pure but for uv."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from corten.builder.remote import without_credentials
+from corten.core.digest import Digest
+from corten.core.platform import Platform
+from corten.errors import CortenError, RemoteError, UsageError
+from corten.store.writing import translated
+
+_TIMEOUT_S = 600.0
+# Of uv's own variables only those that say where packages come from; the rest (VIRTUAL_ENV, UV_PYTHON, UV_PROJECT,
+# UV_CONSTRAINT ...) would make the answer depend on the shell it was asked in.
+_KEPT_VARIABLES = re.compile(
+    r"UV_(DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|INDEX_STRATEGY|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)|FIND_LINKS"
+    r"|KEYRING_PROVIDER|INSECURE_HOST|NATIVE_TLS|SYSTEM_CERTS|HTTP_TIMEOUT|HTTP_RETRIES|EXCLUDE_NEWER)"
+)
+_DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
+_NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
+# uv has a fixed list of platforms; wheels for a newer glibc than this hardly exist.
+_NEWEST_GLIBC_OF_UV = 40
+_OLD_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """One wheel, pinned: where it is, what it must hash to. `size_bytes` 0: the index did not say."""
+
+    name: str
+    version: str
+    url: str
+    digest: Digest
+    size_bytes: int
+    filename: str
+
+
+def check_requirement(line: str) -> str:
+    """Return a requirement line if it is one; raises UsageError `build.bad_requirement` for options and the like.
+
+    A line that begins with `-` would be an option of uv: another index, or a path to read.
+    """
+    text = line.strip()
+    if not text or not re.match(r"[A-Za-z0-9]", text) or "\n" in text or "\r" in text or "\0" in text:
+        raise UsageError(
+            "build.bad_requirement",
+            f"not a requirement: `{line[:100]}`",
+            why="expected a PEP 508 line such as `scikit-learn==1.7.2`; options are not allowed",
+            hint="set an index by UV_DEFAULT_INDEX",
+        )
+    return text
+
+
+def source_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """What in the environment decides where packages come from; part of a lock's inputs."""
+    return {name: text for name, text in sorted(env.items()) if _KEPT_VARIABLES.fullmatch(name)}
+
+
+def resolve(
+    requirements: Sequence[str], *, python: str, glibc: str, platform: Platform, cache: Path, env: Mapping[str, str]
+) -> tuple[Locked, ...]:
+    """Pin every wheel the requirements need on that platform, sorted by name. Asks the package index.
+
+    Raises UsageError `build.lock_failed` (with uv's reason), RemoteError `build.index_unreachable`.
+    """
+    text = _run_uv(requirements, python=python, glibc=glibc, platform=platform, cache=cache, env=env)
+    return parse(text, python=python, glibc=glibc, platform=platform, folder=cache)
+
+
+def parse(text: str, *, python: str, glibc: str, platform: Platform, folder: Path) -> tuple[Locked, ...]:
+    """Read a pylock.toml; of several wheels of one release the one an installer would take. `folder`: of its paths."""
+    import tomllib
+
+    try:
+        packages = tomllib.loads(text).get("packages", [])
+        locked = [_locked(package, python, glibc, platform, folder) for package in packages]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CortenError(
+            "build.lock_failed", "uv's answer cannot be read", why=f"{type(error).__name__}: {error}"
+        ) from error
+    return tuple(sorted(locked, key=lambda wheel: (wheel.name, wheel.version)))
+
+
+def rank(filename: str, *, python: str, glibc: str, machine: str) -> tuple[int, ...] | None:
+    """How well a wheel fits, higher is better, None: not at all. The order of PEP 425 tags as installers take them.
+
+    Exact interpreter before stable ABI before pure Python; among equals the newest glibc the base still has.
+    """
+    parts = filename.removesuffix(".whl").split("-")
+    if len(parts) < 5 or not filename.endswith(".whl"):
+        return None
+    interpreters, abis, platforms = (part.split(".") for part in parts[-3:])
+    minor = int(python.partition(".")[2])
+    interpreter = max((_interpreter_rank(tag, abi, minor) for tag in interpreters for abi in abis), default=(-1, 0))
+    fit = max((_platform_rank(tag, glibc, machine) for tag in platforms), default=(-1, 0))
+    if interpreter[0] < 0 or fit[0] < 0:
+        return None
+    return (*interpreter, *fit)
+
+
+def _interpreter_rank(tag: str, abi: str, minor: int) -> tuple[int, int]:
+    match = re.fullmatch(r"(cp|py)3(\d*)", tag)
+    if not match:
+        return (-1, 0)
+    kind, version = match[1], int(match[2] or 0)
+    if kind == "cp" and abi == f"cp3{minor}" and version == minor:
+        return (3, version)
+    if kind == "cp" and abi == "abi3" and version <= minor:
+        return (2, version)
+    if kind == "cp" and abi == "none" and version == minor:
+        return (1, version)
+    if kind == "py" and abi == "none" and version <= minor:
+        return (0, version)
+    return (-1, 0)
+
+
+def _platform_rank(tag: str, glibc: str, machine: str) -> tuple[int, int]:
+    if tag == "any":
+        return (0, 0)
+    if not tag.endswith(f"_{machine}"):
+        return (-1, 0)
+    form = tag.removesuffix(f"_{machine}")
+    if form == "linux":
+        return (1, 0)  # no promise about glibc: only from an index of one's own
+    match = re.fullmatch(r"manylinux_(\d+)_(\d+)", form)
+    needed = (int(match[1]), int(match[2])) if match else _OLD_MANYLINUX.get(form)
+    major, _, minor = glibc.partition(".")
+    if needed is None or needed > (int(major), int(minor)):
+        return (-1, 0)
+    return (2, needed[0] * 1000 + needed[1])
+
+
+def _locked(package: Mapping[str, Any], python: str, glibc: str, platform: Platform, folder: Path) -> Locked:
+    name, version = package["name"], package.get("version", "")
+    files = [dict(wheel) for wheel in package.get("wheels", [])]
+    if archive := package.get("archive"):
+        files.append(dict(archive))
+    ranked = [
+        (fit, filename, file)
+        for file in files
+        if (fit := rank(filename := _filename(file), python=python, glibc=glibc, machine=platform.machine))
+    ]
+    if not ranked:
+        seen = ", ".join(sorted(_filename(file) for file in files)[:5]) or "only a source distribution"
+        raise UsageError(
+            "build.no_wheel",
+            f"no wheel of `{name} {version}` for {platform}",
+            why=f"Python {python}, glibc {glibc}; found {seen}",
+            hint="Corten runs nothing of a source distribution: take another version, or build the wheel yourself "
+            f"and require `{name} @ file:///path/to.whl`",
+        )
+    _, filename, file = max(ranked, key=lambda item: item[:2])
+    digest = (file.get("hashes") or {}).get("sha256", "")
+    if not digest:
+        raise UsageError(
+            "build.no_hash",
+            f"the index gives no sha256 for `{filename}`",
+            hint="use an index that does (PEP 503), or a wheel by its path",
+        )
+    return Locked(
+        name, version or filename.split("-")[1], _url(file, folder), Digest.parse(f"sha256:{digest}"),
+        int(file.get("size", 0)), filename,
+    )  # fmt: skip
+
+
+def _filename(file: Mapping[str, Any]) -> str:
+    text = file.get("name") or unquote(urlsplit(file.get("url", "")).path) or file.get("path", "")
+    return str(text).rsplit("/", 1)[-1]
+
+
+def _url(file: Mapping[str, Any], folder: Path) -> str:
+    return str(file["url"]) if "url" in file else (folder / file["path"]).resolve().as_uri()
+
+
+def _run_uv(
+    requirements: Sequence[str], *, python: str, glibc: str, platform: Platform, cache: Path, env: Mapping[str, str]
+) -> str:
+    tag = f"{platform.machine}-manylinux_2_{min(int(glibc.removeprefix('2.')), _NEWEST_GLIBC_OF_UV)}"
+    import subprocess
+
+    command = [
+        _find_uv(), "pip", "compile", "-", "--quiet", "--format", "pylock.toml", "--no-header", "--no-annotate",
+        "--python-version", python, "--python-platform", tag, "--only-binary", ":all:", "--no-config",
+        "--python", sys.executable, "--no-python-downloads", "--cache-dir", str(cache / "uv"), "--color", "never",
+    ]  # fmt: skip
+    with translated(cache, "make the cache"):
+        cache.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{check_requirement(line)}\n" for line in requirements)
+    try:
+        done = subprocess.run(
+            command, input=lines, capture_output=True, text=True, encoding="utf-8", errors="replace",
+            env=_clean(env), cwd=cache, timeout=_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RemoteError(
+            "build.index_unreachable", "locking the requirements took too long", why=f"gave up after {_TIMEOUT_S:.0f} s"
+        ) from error
+    except OSError as error:
+        raise CortenError("build.uv_failed", "could not run `uv`", where=command[0], why=str(error)) from error
+    if done.returncode:
+        raise _explained(done.stderr, requirements)
+    return done.stdout
+
+
+def _find_uv() -> str:
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError) as error:
+        if found := shutil.which("uv"):
+            return found
+        raise CortenError(
+            "build.uv_failed", "`uv` is not installed", why=str(error), hint="pip install --force-reinstall corten"
+        ) from error
+
+
+def _clean(env: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: text for name, text in env.items() if not name.startswith("UV_") and name not in _DROPPED_VARIABLES}
+    # uv trusts its own list of authorities, Python the system's; behind a company's proxy only that one works.
+    return kept | {"UV_SYSTEM_CERTS": "true"} | source_variables(env)
+
+
+def _explained(stderr: str, requirements: Sequence[str]) -> CortenError:
+    reason = condensed(stderr)
+    if any(mark in stderr for mark in _NO_NETWORK):
+        return RemoteError(
+            "build.index_unreachable",
+            "the package index cannot be reached",
+            why=reason,
+            hint="check the network, HTTPS_PROXY or UV_DEFAULT_INDEX; a locked project builds without it",
+        )
+    return UsageError(
+        "build.lock_failed",
+        "no set of wheels satisfies the requirements",
+        where=", ".join(requirements),
+        why=reason,
+        hint="loosen or correct a version (`--requirement` or `requirements` in corten.toml)",
+    )
+
+
+def condensed(stderr: str) -> str:
+    """The essential lines of what uv says when it fails: its causes, without the decoration."""
+    lines = [line.strip() for line in stderr.splitlines()]
+    essential = [
+        re.sub(r"^[^A-Za-z`]*(cause|error|Caused by): ?|^[\W_]+", "", line)
+        for line in lines
+        if line and not line.startswith(("hint:", "warning:", "Resolved"))
+    ]
+    if len(essential) > 1 and essential[0].startswith("No solution found"):
+        del essential[0]
+    urls = re.compile(r"https?://\S+")
+    return "; ".join(urls.sub(lambda match: without_credentials(match[0]), line) for line in essential[:6])[:1500]

@@ -1,0 +1,232 @@
+"""What the user gave, as values: `model.joblib`, `annotator.py:Annotator`, or a folder with its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from corten.adapters.base import Source
+from corten.builder.lock import LOCK_FILE
+from corten.core.deployment import Settings
+from corten.core.model import Batching, Limits
+from corten.core.name import parse_name, suggest_name
+from corten.errors import CortenError, NotFoundError, UsageError
+
+PROJECT_FILE = "corten.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A source with its settings. `folder` is where its settings and its lock lie; None for a bare file."""
+
+    name: str
+    source: Source
+    folder: Path | None = None
+    python: str = ""
+    packages: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    batching: Batching = field(default_factory=Batching)
+    limits: Limits = field(default_factory=Limits)
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def lock_file(self) -> Path | None:
+        """Where the lock is kept beside the source, for a project folder."""
+        return self.folder / LOCK_FILE if self.folder else None
+
+
+_SETTINGS = Settings()
+_BATCHING = Batching()
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`corten.toml`, or `[tool.corten]` of pyproject.toml. Every key has a default."""
+
+    name: str = ""
+    source: str = ""
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+    packages: tuple[str, ...] = ()
+    method: str = ""
+    files: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    replicas: int = _SETTINGS.replicas
+    env: dict[str, str] = field(default_factory=dict)
+    egress: bool = _SETTINGS.egress
+    ready_timeout_s: float = _SETTINGS.ready_timeout_s
+    drain_s: float = _SETTINGS.drain_s
+    max_body_bytes: int = _SETTINGS.max_body_bytes
+    request_timeout_s: float = _SETTINGS.request_timeout_s
+    batch_rows: int = _BATCHING.max_rows
+    queue: int = _LIMITS.queue
+
+    def settings(self) -> Settings:
+        """How the image is to be run."""
+        return Settings(
+            replicas=self.replicas,
+            env=self.env,
+            egress=self.egress,
+            ready_timeout_s=self.ready_timeout_s,
+            drain_s=self.drain_s,
+            max_body_bytes=self.max_body_bytes,
+            request_timeout_s=self.request_timeout_s,
+        )
+
+    def limits(self) -> Limits:
+        """What a replica takes on."""
+        return Limits(self.max_body_bytes, self.queue, self.request_timeout_s)
+
+
+def read_project(
+    text: str | Path,
+    *,
+    name: str = "",
+    requirements: Iterable[str] = (),
+    method: str = "",
+    extra_files: Iterable[str | Path] = (),
+) -> Project:
+    """Read what was given on the command line; it wins over the folder's settings, requirements are added.
+
+    Raises NotFoundError `source.missing`, UsageError `source.bad_config`, `source.no_class`, `name.malformed`.
+    """
+    path, entry = _split(str(text))
+    if not _exists(path):
+        raise _missing(path)
+    table, folder = (_table(path), path) if path.is_dir() else (Table(), None)
+    if folder and table.source:
+        path, entry = _inside(folder, table.source)
+    given = tuple(Path(extra).absolute() for extra in extra_files)
+    source = Source(
+        path=path.absolute(),
+        entry=entry,
+        requirements=(*table.requirements, *requirements),
+        extra_files=(*(_inside(folder, extra)[0] for extra in table.files if folder), *given),
+        method=method or table.method,
+    )
+    for extra in source.extra_files:
+        if not _exists(extra):
+            raise _missing(extra)
+    return Project(
+        name=parse_name(name or table.name or suggest_name(_called(text, path, entry))),
+        source=source,
+        folder=folder.absolute() if folder else None,
+        python=table.python,
+        packages=table.packages,
+        labels=table.labels,
+        batching=Batching(table.batch_rows),
+        limits=table.limits(),
+        settings=table.settings(),
+    )
+
+
+def _split(text: str) -> tuple[Path, str]:
+    before, colon, after = text.rpartition(":")
+    if colon and before.endswith(".py"):
+        if not after.isidentifier():
+            raise UsageError(
+                "source.no_class", f"`{text}` names no class", why="expected FILE.py:Class", hint=f"{before}:MyModel"
+            )
+        return Path(before), after
+    return Path(text), ""
+
+
+def _called(text: str | Path, path: Path, entry: str) -> str:
+    given = _split(str(text))[0].resolve()  # `..` has a name too
+    return entry or (given.name if given.is_dir() else path.stem)
+
+
+def _table(folder: Path) -> Table:
+    path = folder / PROJECT_FILE
+    if path.is_file():
+        return _convert(_toml(path), path, PROJECT_FILE)
+    path = folder / "pyproject.toml"
+    if path.is_file():
+        return _convert(_toml(path).get("tool", {}).get("corten", {}), path, "[tool.corten]")
+    return Table()
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            "source.unreadable", f"`{path.name}` cannot be read", where=str(path), why=str(error.strerror)
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("source.bad_config", f"`{path.name}` is not TOML", where=str(path), why=str(error)) from error
+
+
+def _convert(document: Any, path: Path, called: str) -> Table:
+    import difflib
+
+    known = [key.name for key in fields(Table)]
+    for key in document if isinstance(document, dict) else ():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(
+                "source.bad_config",
+                f"unknown key `{key}` in {called}",
+                where=str(path),
+                why="known: " + ", ".join(known),
+                hint=f"did you mean `{near[0]}`?" if near else "remove it",
+            )
+    try:
+        table = msgspec.convert(document, Table)
+    except msgspec.ValidationError as error:
+        raise UsageError("source.bad_config", f"a wrong value in {called}", where=str(path), why=str(error)) from error
+    for key in ("replicas", "ready_timeout_s", "drain_s", "max_body_bytes", "request_timeout_s", "queue"):
+        if getattr(table, key) < 0:
+            raise UsageError(
+                "source.bad_config", f"`{key}` in {called} is negative", where=str(path), why=str(getattr(table, key))
+            )
+    return table
+
+
+def _inside(folder: Path | None, text: str) -> tuple[Path, str]:
+    # Settings may come from a stranger's repository: they must not pull files from elsewhere into an image.
+    base = (folder or Path()).absolute()
+    relative, entry = _split(text)
+    path = base / relative
+    if not path.resolve().is_relative_to(base.resolve()):
+        raise UsageError(
+            "source.bad_config",
+            f"`{text}` lies outside its project",
+            where=str(base),
+            why="paths in settings must stay in the folder",
+            hint="give it on the command line: --file PATH",
+        )
+    if not _exists(path):
+        raise _missing(path)
+    return path, entry
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # a name that is too long, a folder that is closed to us
+
+
+def _missing(path: Path) -> CortenError:
+    import difflib
+
+    neighbours: list[str] = []
+    with suppress(OSError):
+        neighbours = sorted(other.name for other in path.absolute().parent.iterdir() if not other.name.startswith("."))
+    near = difflib.get_close_matches(path.name, neighbours, n=1, cutoff=0.5)
+    return NotFoundError(
+        "source.missing",
+        f"no file or folder `{path}`",
+        where=str(path.absolute().parent),
+        why="there: " + ", ".join(neighbours[:8]) if neighbours else "the folder is empty or missing",
+        hint=f"did you mean `{path.with_name(near[0])}`?" if near else "give a model file, FILE.py:Class or a folder",
+    )

@@ -1,0 +1,181 @@
+"""Reading uv's answers, and which wheel of several is the right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.builder import pylock
+from corten.core.platform import Platform
+from corten.errors import CortenError, UsageError
+
+AMD64 = Platform("amd64")
+HEX = "ab" * 32
+
+
+def _entry(filename: str, **more: object) -> str:
+    fields = {"url": f"https://example.org/packages/{filename}"} | more
+    pairs = [f'{key} = "{text}"' for key, text in fields.items()]
+    return "{ " + ", ".join([*pairs, f'hashes = {{ sha256 = "{HEX}" }}']) + " }"
+
+
+def _parse(text: str, python: str = "3.11", platform: Platform = AMD64):
+    return pylock.parse(text, python=python, glibc="2.36", platform=platform, folder=Path("/cache"))
+
+
+def _package(name: str, *filenames: str) -> str:
+    wheels = ", ".join(_entry(filename) for filename in filenames)
+    return f'[[packages]]\nname = "{name}"\nversion = "1.0"\nwheels = [{wheels}]\n'
+
+
+def test_a_lock_is_read_and_sorted_by_name() -> None:
+    text = (
+        'lock-version = "1.0"\n'
+        + _package("zeta", "zeta-1.0-py3-none-any.whl")
+        + _package("alpha", "alpha-1.0-py3-none-any.whl")
+    )
+
+    alpha, zeta = _parse(text)
+
+    assert (alpha.name, zeta.name) == ("alpha", "zeta")
+    assert alpha.url == "https://example.org/packages/alpha-1.0-py3-none-any.whl"
+    assert (alpha.digest.hex, alpha.filename, alpha.size_bytes) == (HEX, "alpha-1.0-py3-none-any.whl", 0)
+
+
+# The order an installer takes them in on CPython 3.11 and glibc 2.36, best first.
+ORDERED = [
+    "c-1.0-cp311-cp311-manylinux_2_34_x86_64.whl",
+    "c-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    "c-1.0-cp311-cp311-manylinux1_x86_64.whl",
+    "c-1.0-cp311-cp311-linux_x86_64.whl",
+    "c-1.0-cp311-abi3-manylinux_2_28_x86_64.whl",
+    "c-1.0-cp39-abi3-manylinux_2_34_x86_64.whl",
+    "c-1.0-py3-none-manylinux_2_28_x86_64.whl",
+    "c-1.0-py2.py3-none-any.whl",
+]
+
+
+@given(st.lists(st.sampled_from(ORDERED), min_size=1, unique=True))
+def test_of_several_wheels_the_one_an_installer_takes_is_locked(filenames: list[str]) -> None:
+    (locked,) = _parse(_package("c", *filenames))
+
+    assert locked.filename == min(filenames, key=ORDERED.index)
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "c-1.0-cp311-cp311-manylinux_2_39_x86_64.whl",  # a newer glibc than the base's
+        "c-1.0-cp311-cp311-musllinux_1_2_x86_64.whl",
+        "c-1.0-cp311-cp311-manylinux_2_28_aarch64.whl",
+        "c-1.0-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "c-1.0-cp312-abi3-manylinux_2_28_x86_64.whl",
+        "c-1.0-cp311-cp311t-manylinux_2_28_x86_64.whl",
+        "c-1.0-cp27-cp27mu-manylinux1_x86_64.whl",
+        "c-1.0-py2-none-any.whl",
+        "c-1.0-pp310-pypy310_pp73-manylinux_2_28_x86_64.whl",
+        "c-1.0-cp311-cp311-win_amd64.whl",
+        "c-1.0.tar.gz",
+    ],
+)
+def test_a_wheel_that_does_not_run_on_the_base_is_never_locked(filename: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        _parse(_package("c", filename))
+
+    assert caught.value.code == "build.no_wheel"
+    assert filename in caught.value.why
+
+
+def test_arm64_gets_its_own_wheels() -> None:
+    text = _package("c", *ORDERED, "c-1.0-cp311-cp311-manylinux_2_28_aarch64.whl")
+
+    (locked,) = _parse(text, platform=Platform("arm64"))
+
+    assert locked.filename == "c-1.0-cp311-cp311-manylinux_2_28_aarch64.whl"
+
+
+def test_a_wheel_given_by_path_becomes_a_file_url() -> None:
+    text = (
+        '[[packages]]\nname = "own"\nversion = "2.0"\n'
+        f'archive = {{ path = "dist/own-2.0-py3-none-any.whl", size = 7, hashes = {{ sha256 = "{HEX}" }} }}\n'
+    )
+
+    (locked,) = _parse(text)
+
+    assert (locked.url, locked.size_bytes) == ("file:///cache/dist/own-2.0-py3-none-any.whl", 7)
+
+
+def test_a_wheel_without_sha256_is_refused() -> None:
+    text = (
+        '[[packages]]\nname = "c"\nversion = "1"\n'
+        'wheels = [{ url = "https://x/c-1-py3-none-any.whl", hashes = { md5 = "0" } }]'
+    )
+
+    with pytest.raises(UsageError) as caught:
+        _parse(text)
+    assert caught.value.code == "build.no_hash"
+
+
+@pytest.mark.parametrize("kind", ["sdist", "vcs", "directory"])
+def test_sources_that_would_have_to_be_built_are_refused(kind: str) -> None:
+    text = f'[[packages]]\nname = "c"\nversion = "1"\n{kind} = {{ url = "https://x/c-1.tar.gz", path = "." }}\n'
+
+    with pytest.raises(UsageError) as caught:
+        _parse(text)
+    assert caught.value.code == "build.no_wheel"
+
+
+@given(st.text(max_size=200))
+def test_any_answer_is_read_or_refused(text: str) -> None:
+    try:
+        found, code = _parse(text), "build."
+    except CortenError as error:
+        found, code = (), error.code
+
+    assert found == ()
+    assert code.startswith("build.")
+
+
+@pytest.mark.parametrize(
+    "line", ["--index-url http://evil", "-r /etc/passwd", "", "  ", "a\n--index-url http://evil", ". ", "./x", "a\0"]
+)
+def test_options_are_no_requirements(line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        pylock.check_requirement(line)
+    assert caught.value.code == "build.bad_requirement"
+
+
+@pytest.mark.parametrize("line", ["numpy", "scikit-learn==1.7.2", "a[b]>=1; python_version<'4'", "x @ file:///w.whl"])
+def test_requirements_are_taken_as_they_are(line: str) -> None:
+    assert pylock.check_requirement(f" {line} ") == line
+
+
+def test_uvs_reason_is_told_without_its_decoration() -> None:
+    stderr = (
+        "error: No solution found when resolving dependencies\n"
+        "  cause: Because only scipy<=1.18.1 is available and you require scipy>=99, we can conclude that your "
+        "requirements are unsatisfiable.\n\nhint: try something\n"
+    )
+
+    assert pylock.condensed(stderr) == (
+        "Because only scipy<=1.18.1 is available and you require scipy>=99, we can conclude that your "
+        "requirements are unsatisfiable."
+    )
+
+
+def test_no_password_gets_into_a_reason() -> None:
+    told = pylock.condensed("  cause: Failed to fetch: https://user:secret@pypi.example/simple/numpy/")
+
+    assert "secret" not in told
+    assert "pypi.example" in told
+
+
+def test_only_variables_about_the_origin_of_packages_reach_uv() -> None:
+    env = {"UV_DEFAULT_INDEX": "http://i", "UV_PYTHON": "3.9", "UV_CONSTRAINT": "/c", "VIRTUAL_ENV": "/v", "HOME": "/h"}
+
+    assert pylock.source_variables(env) == {"UV_DEFAULT_INDEX": "http://i"}
+    assert pylock._clean(env) == {"UV_DEFAULT_INDEX": "http://i", "HOME": "/h", "UV_SYSTEM_CERTS": "true"}
+    assert pylock._clean({"UV_SYSTEM_CERTS": "false"}) == {"UV_SYSTEM_CERTS": "false"}
