@@ -156,7 +156,7 @@ def check(rest: list[str]) -> int:
         ["ruff", "check", "."],
         ["mypy"],
         ["lint-imports"],
-        ["pytest", "-q", "tests/unit", "tests/contract", "tests/docs"],
+        ["pytest", "-q", "-m", "not slow", "tests/unit", "tests/contract", "tests/docs"],
     )
     failed = [
         " ".join(step)
