@@ -14,7 +14,7 @@ from corten.control.client import LOST, Client, connect
 from corten.control.follow import Follower
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
-from corten.core.events import Listener, nobody
+from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.name import parse_name, suggest_name
 from corten.errors import EngineError, NotFoundError
@@ -88,10 +88,14 @@ def follow(
     """Wait until an accepted change is in force; `began_s` is `perf_counter` time."""
     follower = Follower(client, lambda: connect(home), accepted, listen)
     view = follower.until_done(time.monotonic() + timeout_s)
+    around = follower.client.get("/v1/status")
+    sandbox = around["isolation"].get("sandbox", "")
+    if sandbox.startswith("none"):
+        listen(Event("sandbox", Phase.WARNING, f"replicas run WITHOUT a sandbox: {sandbox}; see `corten doctor`"))
     return Deployed(
         name=follower.name,
         revision=view["revision"],
-        url=url_of(follower.client.get("/v1/status")["port"], follower.name),
+        url=url_of(around["port"], follower.name),
         image=Digest.parse(view["image"]),
         seconds=time.perf_counter() - began_s,
         changed=accepted["changed"],
