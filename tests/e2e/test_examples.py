@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,30 @@ def test_the_annotator_finds_the_label_a_person_would_give(corten, port):
     refused, answer = ask(up["url"], {"txet": "a misspelt parameter"})
     assert refused == 422
     assert "text" in json.dumps(answer["error"])
+
+
+def test_without_a_sandbox_it_runs_as_a_plain_process_and_says_so_loudly(corten, port, digits_model):
+    plain = {"CORTEN_SANDBOX": "none"}
+    done = corten.run("up", digits_model["paths"][0], "--port", port, env=plain)
+    assert "WITHOUT a sandbox" in done.err
+    rows = digits_model["rows"]
+    status, answer = ask(done.out.strip(), {"inputs": rows.tolist()})
+    assert status == 200
+    assert answer["outputs"] == digits_model["models"][0].predict(rows).tolist()
+    assert "none (plain process)" in corten.run("status").err
+
+
+def test_a_notebook_gets_from_an_estimator_to_a_service_in_two_lines(corten, port, digits_model):
+    code = (
+        "import corten, joblib, json, sys\n"
+        f"model = joblib.load({str(digits_model['paths'][0])!r})\n"
+        f"rows = json.loads({json.dumps(digits_model['rows'].tolist())!r})\n"
+        "image = corten.package(model, name='notebook', example=rows[:2])\n"
+        f"print(image.deploy(replicas=1, port={port}).url)\n"
+    )
+    env = {**os.environ, "CORTEN_HOME": str(corten.home)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, env=env)
+    assert done.returncode == 0, done.stderr
+    status, answer = ask(done.stdout.strip().splitlines()[-1], {"inputs": digits_model["rows"].tolist()})
+    assert status == 200
+    assert answer["outputs"] == digits_model["models"][0].predict(digits_model["rows"]).tolist()

@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platform", default="", metavar="OS/ARCH", help="linux/amd64 or linux/arm64 (default: this one)"
     )
+    parser.add_argument("--upgrade", action="store_true", help="make the lock anew with the newest versions allowed")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
 
 
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         extra_files=tuple(options.file),
         locked=options.locked,
         offline=options.offline,
+        upgrade=options.upgrade,
         dry_run=options.dry_run,
         now_s=time.time(),
         listen=output.listen,
