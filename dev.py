@@ -45,14 +45,14 @@ def main(arguments: list[str]) -> int:
         say(__doc__ or "")
         return 0 if verb in ("help", "-h", "--help") else 2
     started_s = time.monotonic()
-    set_up(with_examples=verb in ("demo", "test", "setup"))
+    set_up()
     say(f"set-up done in {time.monotonic() - started_s:.1f} s")
     code = VERBS[verb](rest)
     say(f"{verb}: {'done' if code == 0 else 'failed'} in {time.monotonic() - started_s:.1f} s, set-up included")
     return code
 
 
-def set_up(*, with_examples: bool) -> None:
+def set_up() -> None:
     ensure_bubblewrap()
     ensure_uv()
     environment = {
@@ -62,9 +62,7 @@ def set_up(*, with_examples: bool) -> None:
         "UV_PYTHON_DOWNLOADS": "never",
         "VIRTUAL_ENV": "",
     }
-    groups = ["--group", "examples"] if with_examples else []
-    # --inexact: `check` after `demo` must not remove what the examples need.
-    command = [str(UV), "sync", "--frozen", "--inexact", "--quiet", "--project", str(ROOT), *groups]
+    command = [str(UV), "sync", "--frozen", "--quiet", "--project", str(ROOT), "--group", "examples"]
     if subprocess.run(command, env=environment, check=False).returncode:
         raise SystemExit("the environment could not be installed; uv says why above")
 
