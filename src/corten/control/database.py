@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,9 +127,10 @@ def translate(path: Path, error: sqlite3.Error) -> CortenError:
 
 def corrupt(path: Path, why: str) -> CortenError:
     """The error for a damaged file, with the command that puts the last good copy back."""
-    copy = backup_of(path)
-    aside = f"mv {path} {path}.broken; rm -f {path}-wal {path}-shm"
-    hint = f"{aside}; cp -p {copy} {path}" if copy.exists() else f"{aside} (then deploy again; images are kept)"
+    file, copy = shlex.quote(str(path)), backup_of(path)
+    aside = f"mv {file} {file}.broken; rm -f {file}-wal {file}-shm"
+    back = f"cp -p {shlex.quote(str(copy))} {file}"
+    hint = f"{aside}; {back}" if copy.exists() else f"{aside} (then deploy again; images are kept)"
     return CortenError("state.corrupt", "the control plane's state is damaged", where=str(path), why=why, hint=hint)
 
 

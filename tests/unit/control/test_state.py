@@ -307,3 +307,22 @@ def test_settings_are_kept_and_replaced(make_state):
     state.set_setting("port", "1")
     state.set_setting("port", "2")
     assert state.setting("port") == "2"
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays_usable(make_state):
+    state = make_state()
+    serving(state, IMAGE)
+    pages = state._one("PRAGMA page_count")[0]
+    state._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill():
+        for number in range(1000):
+            deploy(state, Digest.of(str(number).encode()), env={"A": "x" * 2000})
+
+    with pytest.raises(CortenError) as caught:
+        fill()
+    assert caught.value.code == "state.disk_full"
+    assert "df " in caught.value.hint
+    found = state.deployment("m")
+    state._connection.execute("PRAGMA max_page_count = 100000")
+    assert deploy(state, OTHER, generation=found.generation).revision > found.wanted.number
