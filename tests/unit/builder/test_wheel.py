@@ -262,7 +262,7 @@ def test_large_members_are_checked_like_small_ones(make, monkeypatch, harm) -> N
 
 @given(st.data())
 def test_damaged_wheels_give_an_error_of_ours_or_the_same_files(tmp_path_factory, data) -> None:
-    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder = tmp_path_factory.getbasetemp() / "damaged-wheels"
     folder.mkdir(exist_ok=True)
     path = folder / "demo-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
