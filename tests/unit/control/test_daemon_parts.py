@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from corten.core.home import Home
 from corten.engine.memory import Memory
 from corten.errors import PolicyError
 from corten.testing.gateway import MemoryGateway, Wire
+
+
+@pytest.fixture
+def short_folder():
+    """A folder whose sockets have short enough paths; pytest's own may not."""
+    with tempfile.TemporaryDirectory(prefix="corten-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def test_the_clock_does_not_jump_with_the_wall_clock(monkeypatch):
@@ -33,15 +41,15 @@ def test_the_lock_is_for_one_at_a_time_and_free_again_after(tmp_path):
         assert third
 
 
-def test_a_folder_others_can_write_to_is_refused(tmp_path):
-    home = Home(tmp_path / "h")
+def test_a_folder_others_can_write_to_is_refused(short_folder):
+    home = Home(short_folder)
     make_folders(home)
     check_run(home)
     home.run.chmod(0o777)
     with pytest.raises(PolicyError):
         check_run(home)
     home.run.rmdir()
-    home.run.symlink_to(tmp_path)
+    home.run.symlink_to(short_folder)
     with pytest.raises(PolicyError):
         check_run(home)
     home.run.unlink()
@@ -59,8 +67,8 @@ def test_a_folder_others_can_write_to_is_refused(tmp_path):
         (b"", 0),
     ],
 )
-def test_a_probe_gives_an_answer_whatever_is_at_the_other_end(tmp_path, sent, status):
-    path = f"/tmp/corten-probe-{os.getpid()}"
+def test_a_probe_gives_an_answer_whatever_is_at_the_other_end(short_folder, sent, status):
+    path = str(short_folder / "s")
 
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -112,11 +120,10 @@ def test_the_end_of_a_watched_process_wakes_once(tmp_path):
     asyncio.run(main())
 
 
-def test_with_nothing_deployed_the_daemon_ends_by_itself(make_state, monkeypatch):
+def test_with_nothing_deployed_the_daemon_ends_by_itself(make_state, short_folder, monkeypatch):
     monkeypatch.setattr("corten.control.daemon.IDLE_END_S", 0.2)
     monkeypatch.setattr("corten.control.daemon.IDLE_LOOK_S", 0.05)
-    root = f"/tmp/corten-unit-{os.getpid()}"
-    home = Home(Path(root))
+    home = Home(short_folder)
     make_folders(home)
     wire, told = Wire(), []
 
