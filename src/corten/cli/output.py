@@ -30,7 +30,7 @@ class Output:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _running: dict[str, float] = field(default_factory=dict)
+    _running: dict[str, list[float]] = field(default_factory=dict)  # when each began; a step may run several times over
     _shown: str = ""
 
     @classmethod
@@ -72,13 +72,13 @@ class Output:
                 return
             match event.phase:
                 case Phase.STARTED:
-                    self._running[event.step] = time.monotonic()
+                    self._running.setdefault(event.step, []).append(time.monotonic())
                 case Phase.PROGRESS:
                     if self.verbose and not self.live:
                         self._line(f"  . {event.step:9} {event.message}")
                 case Phase.DONE:
-                    begun = self._running.pop(event.step, None)
-                    took = event.data.get("seconds", time.monotonic() - begun if begun is not None else None)
+                    begun_s = self._ended(event.step)
+                    took = event.data.get("seconds", time.monotonic() - begun_s if begun_s is not None else None)
                     self._line(f"  {self.style('green', '✓')} {event.step:9} {event.message}{self._took(took)}")
                 case Phase.NOTE:
                     if self.verbose:
@@ -92,6 +92,15 @@ class Output:
         if not self.quiet and not self.json:
             with self._lock:
                 self._line(text)
+
+    def _ended(self, step: str) -> float | None:
+        begun = self._running.get(step)
+        if not begun:
+            return None
+        first = begun.pop(0)
+        if not begun:
+            del self._running[step]
+        return first
 
     def _took(self, seconds: float | None) -> str:
         return "" if seconds is None else self.style("dim", f"  {seconds:.2f} s")

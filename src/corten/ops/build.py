@@ -197,7 +197,8 @@ def _plan(
     for warning in inspection.warnings:
         steps.listen(Event("inspect", Phase.WARNING, warning))
     figures = {"seconds": time.perf_counter() - began_s, "adapter": inspection.adapter}
-    steps.listen(Event("inspect", Phase.DONE, inspection.adapter, figures))
+    seen = "; ".join(inspection.notes[:2]) or inspection.adapter
+    steps.listen(Event("inspect", Phase.DONE, seen, figures))
     release = planning.release_of(project, inspection)
     inputs = Inputs(
         requirements=planning.requirements_of(project, inspection),
