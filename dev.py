@@ -143,7 +143,8 @@ def demo(rest: list[str]) -> int:
 
 def test(rest: list[str]) -> int:
     # What CI must not skip is named in CORTEN_TEST_NEED (`podman bwrap ...`), so that the command stays one.
-    needs = [word for name in os.environ.get("CORTEN_TEST_NEED", "").split() for word in ("--need", name)]
+    # As one word each: before conftest.py is read, pytest would take the second word for a path.
+    needs = [f"--need={name}" for name in os.environ.get("CORTEN_TEST_NEED", "").split()]
     return subprocess.run([str(BIN / "pytest"), *needs, *rest], cwd=ROOT, check=False).returncode
 
 

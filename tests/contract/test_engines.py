@@ -94,7 +94,7 @@ class TestMemory(EngineContract):
             if spec.image == images.stubborn:
                 engine.machine.unkillable.add(replica_id)
             engine.say(replica_id, "hello")
-            engine.say(replica_id, f"CORTEN_REVISION={spec.revision}")
+            engine.say(replica_id, f"CORTEN_REVISION=r{spec.revision}")
 
         return settle
 

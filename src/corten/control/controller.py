@@ -241,13 +241,7 @@ class Controller:
             deployment=revision.deployment,
             revision=revision.number,
             image=revision.image,
-            env={
-                **settings.env,
-                "CORTEN_DEPLOYMENT": revision.deployment,
-                "CORTEN_REVISION": revision.label,
-                "CORTEN_REPLICA": replica_id,
-                "CORTEN_DRAIN_S": f"{settings.drain_s:g}",
-            },
+            env={**settings.env, "CORTEN_DRAIN_S": f"{settings.drain_s:g}"},
             egress=settings.egress,
         )
         try:

@@ -11,7 +11,11 @@ from corten.core.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:
-    """One replica to start. `id` is `DEPLOYMENT-rN-XXXXXX`, unique for ever; `env` is added to the image's own."""
+    """One replica to start. `id` is `DEPLOYMENT-rN-XXXXXX`, unique for ever; `env` is added to the image's own.
+
+    To both the engine adds what tells a replica who and where it is: CORTEN_LISTEN, CORTEN_DEPLOYMENT, CORTEN_REVISION
+    (`rN`), CORTEN_REPLICA.
+    """
 
     id: str
     deployment: str

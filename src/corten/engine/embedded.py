@@ -427,7 +427,7 @@ def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -
         **spec.env,
         "CORTEN_LISTEN": f"unix:{socket}",
         "CORTEN_DEPLOYMENT": spec.deployment,
-        "CORTEN_REVISION": str(spec.revision),
+        "CORTEN_REVISION": f"r{spec.revision}",
         "CORTEN_REPLICA": spec.id,
         START_VARIABLE: record.token,
     }

@@ -189,8 +189,8 @@ class EngineContract:
     ) -> None:
         engine.start(_spec("a-r1-x", images.obedient, revision=5))
         settle(engine, "a-r1-x")
-        assert engine.logs("a-r1-x") == ["hello", "CORTEN_REVISION=5"]
-        assert engine.logs("a-r1-x", tail=1) == ["CORTEN_REVISION=5"]
+        assert engine.logs("a-r1-x") == ["hello", "CORTEN_REVISION=r5"]
+        assert engine.logs("a-r1-x", tail=1) == ["CORTEN_REVISION=r5"]
         assert engine.logs("a-r1-x", tail=0) == []
 
     def test_the_log_of_an_ended_replica_stays_until_it_is_removed(

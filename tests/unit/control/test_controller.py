@@ -106,9 +106,8 @@ def test_a_deployment_is_started_routed_and_done(bench):
     assert len(bench.running()) == 2
     spec = next(iter(bench.machine.specs.values()))
     assert spec.env["A"] == "b"
-    assert spec.env["CORTEN_DEPLOYMENT"] == "m"
-    assert spec.env["CORTEN_REVISION"] == "r1"
-    assert spec.env["CORTEN_REPLICA"] == spec.id
+    assert spec.env["CORTEN_DRAIN_S"]
+    assert (spec.deployment, spec.revision) == ("m", 1)
 
 
 def test_a_start_is_written_down_before_the_engine_is_asked(bench):
