@@ -21,6 +21,8 @@ TITLE_ANNOTATION = "org.opencontainers.image.title"
 TAR_BYTES_ANNOTATION = "dev.corten.layer.tar-bytes"
 # Annotation of a descriptor in a layout's index: the name people use.
 NAME_ANNOTATION = "org.opencontainers.image.ref.name"
+# Annotation of an artifact's descriptor there: the digest its manifest's `subject` has.
+SUBJECT_ANNOTATION = "dev.corten.subject"
 # Labels of an image's config.
 SCHEMA_LABEL = "dev.corten.schema"
 SPEC_LABEL = "dev.corten.model"

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from corten.core.digest import Digest
-from corten.core.image import INDEX, MANIFEST, NAME_ANNOTATION, Descriptor, Image
+from corten.core.image import INDEX, MANIFEST, NAME_ANNOTATION, SUBJECT_ANNOTATION, Descriptor, Image
+from corten.core.platform import Platform
 from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
 from corten.store.documents import descriptor_from, descriptor_to, image_from
 from corten.store.writing import BlobWriter, atomic_write, locked, sync_folder, translated
@@ -120,22 +121,29 @@ class Layout:
             self._write_index([_without_name(entry) if _name(entry) == name else entry for entry in entries])
 
     def images(self) -> tuple[tuple[str, Descriptor], ...]:
-        """All manifests in the index with their names (empty for those that lost theirs), in order of tagging."""
-        return tuple((_name(entry), entry) for entry in self._entries())
+        """All manifests in the index with their names (empty for those that lost theirs), in order of tagging.
+
+        Artifacts attached to them are no images: see `referrers`.
+        """
+        return tuple((_name(entry), entry) for entry in self._entries() if not entry.artifact_type)
 
     def resolve(self, name_or_digest_prefix: str) -> Descriptor:
         """The manifest behind a name, a full digest or at least 6 first digits of one (with or without `sha256:`).
 
-        A name wins over a prefix. Raises NotFoundError, or UsageError when a prefix fits more than one image.
+        A name wins over a prefix; digits also find one platform's manifest inside an index. Raises NotFoundError, or
+        UsageError when a prefix fits more than one image.
         """
         wanted = name_or_digest_prefix
-        entries = self._entries()
+        entries = [entry for _, entry in self.images()]
         for entry in entries:
             if _name(entry) == wanted:
                 return entry
         prefix = wanted.partition("@")[2] or wanted
         prefix = prefix.removeprefix("sha256:")
         fitting = {entry.digest: entry for entry in entries if entry.digest.hex.startswith(prefix)}
+        if not fitting:
+            inner = (entry for outer in entries if outer.media_type == INDEX for entry in self.platforms(outer.digest))
+            fitting = {entry.digest: entry for entry in inner if entry.digest.hex.startswith(prefix)}
         if len(prefix) < _SHORTEST_PREFIX or not fitting:
             raise self._unknown(wanted)
         if len(fitting) > 1:
@@ -147,12 +155,52 @@ class Layout:
             )
         return next(iter(fitting.values()))
 
+    # -- what is attached to images
+
+    def attach(self, subject: Digest, referrers: Sequence[Descriptor], *, instead_of: Collection[Digest] = ()) -> None:
+        """List artifact manifests (with their `artifact_type`) as referrers of a manifest, and `instead_of` no more.
+
+        The index does not say what an artifact refers to (its manifest does), so an annotation repeats it. An index
+        that would not change is not written.
+        """
+        self._make()
+        added = [
+            replace(one, annotations={**one.annotations, SUBJECT_ANNOTATION: str(subject)}, platform=None)
+            for one in referrers
+        ]
+        replaced = {one.digest for one in added} | set(instead_of)
+        with self._index_lock():
+            before = self._entries()
+            kept = [entry for entry in before if not (entry.artifact_type and entry.digest in replaced)]
+            if len(before) - len(kept) != len(added) or any(one not in before for one in added):
+                self._write_index([*kept, *added])
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """What is attached to a manifest (only of that type), in order of attaching."""
+        return tuple(
+            entry
+            for entry in self._entries()
+            if entry.artifact_type and self._subject(entry) == subject and artifact_type in ("", entry.artifact_type)
+        )
+
+    def _subject(self, entry: Descriptor) -> Digest | None:
+        if noted := entry.annotations.get(SUBJECT_ANNOTATION):
+            return Digest.parse(noted)
+        document = self._document(entry.digest)  # listed by another tool
+        subject = document.get("subject")
+        return descriptor_from(subject, str(self.root)).digest if subject else None
+
     # -- whole images
 
-    def image(self, digest: Digest) -> Image:
-        """A manifest and its config as a value. Raises NotFoundError, PolicyError (corrupt), UsageError (no image)."""
+    def image(self, digest: Digest, platform: Platform | None = None) -> Image:
+        """A manifest and its config as a value; of an index the manifest for `platform` (None: this machine's).
+
+        Raises NotFoundError (also `store.other_platforms`), PolicyError (corrupt), UsageError (no image).
+        """
         manifest = self._document(digest)
         where = f"{self.root} ({digest})"
+        if manifest.get("mediaType") == INDEX:
+            return self.image(self._for_platform(digest, platform or Platform.of_machine()))
         if manifest.get("mediaType", MANIFEST) != MANIFEST or "config" not in manifest:
             raise UsageError(
                 "store.not_an_image",
@@ -162,6 +210,14 @@ class Layout:
             )
         config = self._document(descriptor_from(manifest["config"], where).digest)
         return image_from(digest, manifest, config, where)
+
+    def platforms(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The manifests of an index, each with its platform; empty for what is no index. Raises what `image` does."""
+        document = self._document(digest)
+        if document.get("mediaType") != INDEX:
+            return ()
+        where = f"{self.root} ({digest})"
+        return tuple(descriptor_from(entry, where) for entry in document.get("manifests", ()))
 
     def verify(self, digest: Digest) -> Image:
         """Hash every blob of an image again. A corrupt one is put aside and PolicyError `store.blob_corrupt` raised."""
@@ -241,6 +297,19 @@ class Layout:
         if not isinstance(document, dict):
             raise _not_json(digest, self.root, f"it is a {type(document).__name__}")
         return document
+
+    def _for_platform(self, digest: Digest, platform: Platform) -> Digest:
+        entries = self.platforms(digest)
+        for entry in entries:
+            if entry.platform == platform and entry.media_type == MANIFEST:
+                return entry.digest
+        raise NotFoundError(
+            "store.other_platforms",
+            f"image `{digest.short}` is not there for {platform}",
+            where=str(self.root),
+            why="it is for " + (", ".join(str(entry.platform) for entry in entries if entry.platform) or "no platform"),
+            hint=f"corten build SOURCE --platform {platform}",
+        )
 
     def _unknown(self, wanted: str) -> NotFoundError:
         names = sorted(name for name, _ in self.images() if name)

@@ -170,6 +170,13 @@ class LayerTar:
             while descriptor is not None and piece:
                 piece = piece[os.write(descriptor, piece) :]
 
+    def content(self) -> Iterator[memoryview]:
+        """The current file's content (what is not taken yet), in pieces."""
+        while self._unread:
+            piece = self._some(self._unread)
+            self._unread -= len(piece)
+            yield piece
+
     def finish(self) -> Digest:
         """Read to the very end and return the digest of all plain bytes: the diff_id."""
         while self._piece or self._fill():

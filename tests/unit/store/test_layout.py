@@ -316,3 +316,66 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path) -> None:
         Layout(tmp_path / "file" / "store").put(b"x", "text/plain")
 
     assert caught.value.code == "store.write_failed"
+
+
+def _artifact(layout, subject, text: str, **annotations):
+    """A stored artifact manifest of type `x/TEXT` that refers to an image."""
+    manifest = {"artifactType": f"x/{text}", "subject": {"mediaType": MANIFEST, "digest": str(subject), "size": 1}}
+    described = layout.put(json.dumps(manifest).encode(), MANIFEST)
+    return Descriptor(MANIFEST, described.digest, described.size_bytes, annotations, f"x/{text}")
+
+
+def test_what_is_attached_to_an_image_is_found_by_its_digest_and_is_no_image(layout, put_image) -> None:
+    manifest, _ = put_image()
+    layout.tag("a", manifest)
+    artifacts = [_artifact(layout, manifest.digest, text) for text in ("sbom", "lock")]
+
+    layout.attach(manifest.digest, artifacts)
+
+    assert [one.digest for one in layout.referrers(manifest.digest)] == [one.digest for one in artifacts]
+    assert [one.artifact_type for one in layout.referrers(manifest.digest, "x/lock")] == ["x/lock"]
+    assert [name for name, _ in layout.images()] == ["a"]
+    assert layout.referrers(artifacts[0].digest) == ()
+    with pytest.raises(NotFoundError):
+        layout.resolve(str(artifacts[0].digest))
+
+
+def test_an_artifact_takes_the_place_of_one_that_is_out_of_date(layout, put_image) -> None:
+    manifest, _ = put_image()
+    layout.tag("a", manifest)
+    old, new = (_artifact(layout, manifest.digest, "sbom", number=number) for number in "12")
+    newer = _artifact(layout, manifest.digest, "newer")
+    layout.attach(manifest.digest, [old])
+
+    layout.attach(manifest.digest, [newer], instead_of=[old.digest])
+
+    assert [one.artifact_type for one in layout.referrers(manifest.digest)] == ["x/newer"]
+    assert new.digest == old.digest  # annotations of the descriptor are no part of it
+    assert layout.resolve("a").digest == manifest.digest
+
+
+def test_attaching_again_writes_nothing(layout, put_image) -> None:
+    manifest, _ = put_image()
+    layout.attach(manifest.digest, [_artifact(layout, manifest.digest, "sbom")])
+    before = (layout.root / "index.json").stat().st_ino
+
+    layout.attach(manifest.digest, [_artifact(layout, manifest.digest, "sbom")])
+
+    assert (layout.root / "index.json").stat().st_ino == before
+
+
+def test_a_referrer_another_tool_listed_is_found_by_its_manifest(layout, put_image) -> None:
+    manifest, _ = put_image()
+    layout.tag("a", manifest)
+    artifact = _artifact(layout, manifest.digest, "sbom")
+    path = layout.root / "index.json"
+    index = json.loads(path.read_bytes())
+    entry = {
+        "mediaType": MANIFEST,
+        "digest": str(artifact.digest),
+        "size": artifact.size_bytes,
+        "artifactType": "x/sbom",
+    }
+    path.write_text(json.dumps(index | {"manifests": [*index["manifests"], entry]}))
+
+    assert [one.digest for one in layout.referrers(manifest.digest)] == [artifact.digest]
