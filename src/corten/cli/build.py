@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from typing import TYPE_CHECKING
 
 from corten.cli import parser as words
 from corten.cli.output import Output, megabytes, table
 
+if TYPE_CHECKING:
+    from corten.ops.build import Built
+
 EXAMPLES = """\
   corten build model.joblib
   corten build annotator.py:Annotator --name annotator
-  corten build . --platform linux/arm64 --locked
+  corten build . --platform linux/amd64,linux/arm64 --locked
 """
 
 
@@ -24,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     words.add_source(parser)
     parser.add_argument(
-        "--platform", default="", metavar="OS/ARCH", help="linux/amd64 or linux/arm64 (default: this one)"
+        "--platform",
+        default="",
+        metavar="OS/ARCH,...",
+        help="linux/amd64, linux/arm64 or both, then as one index (default: this one)",
     )
     parser.add_argument("--upgrade", action="store_true", help="make the lock anew with the newest versions allowed")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
@@ -40,7 +47,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         options.source,
         home=Home.from_env(os.environ, uid=os.getuid()),
         name=options.name,
-        platform=Platform.parse(options.platform) if options.platform else None,
+        platform=tuple(Platform.parse(text.strip()) for text in options.platform.split(","))
+        if options.platform
+        else None,
         requirements=tuple(options.requirement),
         method=options.method,
         extra_files=tuple(options.file),
@@ -52,9 +61,18 @@ def run(options: argparse.Namespace, output: Output) -> int:
         listen=output.listen,
     )
     output.document(built.as_dict())
-    if options.dry_run:
+    for one in built.platforms or (built,):
+        _report(one, output, dry_run=options.dry_run)
+    if not options.dry_run:
+        output.note(f"{built.seconds:.2f} s")
+        output.result(built.reference)
+    return 0
+
+
+def _report(built: Built, output: Output, *, dry_run: bool) -> None:
+    if dry_run:
         output.result(built.plan.describe())
-        return 0
+        return
     rows = [("layer", "kind", "stored", "unpacked", "")]
     rows += [
         (
@@ -67,6 +85,4 @@ def run(options: argparse.Namespace, output: Output) -> int:
         for layer in built.layers
     ]
     output.note(table(rows))
-    output.note(f"{megabytes(built.size_bytes)} in {len(built.layers)} layers, {built.seconds:.2f} s")
-    output.result(built.reference)
-    return 0
+    output.note(f"{megabytes(built.size_bytes)} in {len(built.layers)} layers for {built.plan.platform}")

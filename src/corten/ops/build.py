@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from corten.builder import image as documents
 from corten.builder import plan as planning
 from corten.builder.debian.release import DEFAULT_MIRROR
 from corten.builder.download import Downloader
+from corten.builder.index import index_json
 from corten.builder.inspecting import inspect
 from corten.builder.lock import Inputs
 from corten.builder.locking import Rules, Sources, obtain
@@ -26,10 +27,11 @@ from corten.builder.source import Project, read_project
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import CONFIG, MANIFEST, Compression, Image
+from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, Image
 from corten.core.model import Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
+from corten.store.guard import using
 from corten.store.layout import Layout
 
 
@@ -48,7 +50,11 @@ class LayerReport:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image in the store, or (`dry_run`) the plan of one. `steps` are seconds by name; steps run side by side."""
+    """An image in the store, or (`dry_run`) the plan of one. `steps` are seconds by name; steps run side by side.
+
+    Of several platforms it describes this machine's (else the first), `platforms` has one for each, and `index` is
+    what the name points at.
+    """
 
     name: str
     plan: Plan
@@ -57,18 +63,20 @@ class Built:
     layers: tuple[LayerReport, ...] = ()
     seconds: float = 0.0
     steps: Mapping[str, float] = field(default_factory=dict)
+    index: Descriptor | None = None
+    platforms: tuple[Built, ...] = ()
 
     @property
     def digest(self) -> Digest:
-        """The manifest's digest. Raises UsageError for a dry run, which has none."""
+        """The manifest's digest, or the index's. Raises UsageError for a dry run, which has none."""
         if self.image is None:
             raise UsageError("build.dry_run", f"`{self.name}` was planned, not built", hint="build without --dry-run")
-        return self.image.digest
+        return self.index.digest if self.index else self.image.digest
 
     @property
     def reference(self) -> str:
         """`NAME@sha256:...`, empty for a dry run."""
-        return f"{self.name}@{self.image.digest}" if self.image else ""
+        return f"{self.name}@{self.digest}" if self.image else ""
 
     @property
     def spec(self) -> ModelSpec:
@@ -90,8 +98,9 @@ class Built:
         return {
             "name": self.name,
             "reference": self.reference,
-            "digest": str(self.image.digest) if self.image else "",
+            "digest": str(self.digest) if self.image else "",
             "platform": str(self.plan.platform),
+            **({"platforms": [one.as_dict() for one in self.platforms]} if self.platforms else {}),
             "adapter": self.spec.adapter,
             "size_bytes": self.size_bytes,
             "seconds": round(self.seconds, 3),
@@ -118,7 +127,7 @@ def build(
     *,
     home: Home | None = None,
     name: str = "",
-    platform: Platform | None = None,
+    platform: Platform | Sequence[Platform] | None = None,
     requirements: Iterable[str] = (),
     method: str = "",
     extra_files: Iterable[str | Path] = (),
@@ -137,7 +146,8 @@ def build(
 
     `source` is a model file, `file.py:Class` or a folder (with `corten.toml`, `[tool.corten]` or one model in it).
     `locked` forbids changing the lock, `offline` asking the network, `upgrade` makes the lock anew, `dry_run` ends
-    with the plan. `mirror` is Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org).
+    with the plan. `mirror` is Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org). Several platforms make one
+    image each and an index over them, which gets the name; nothing of another platform is run.
 
     Raises any CortenError; nothing half-built is visible then.
     """
@@ -147,34 +157,62 @@ def build(
     steps = _Steps(listen)
     project = read_project(source, name=name, requirements=requirements, method=method, extra_files=extra_files)
     access = Access.from_env(env)
+    wanted = _platforms(platform)
     with Downloader(access, offline=offline) as downloads:
-        plan = _plan(
-            project,
-            platform or Platform.of_machine(),
-            home=home,
-            rules=Rules(frozen=locked, offline=offline, anew=upgrade, dry=dry_run),
-            sources=Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads),
-            example=example,
-            compression=compression,
-            now_s=now_s,
-            steps=steps,
-        )
+        sources = Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads)
+        plans = [
+            _plan(
+                project,
+                one,
+                home=home,
+                rules=Rules(frozen=locked, offline=offline, anew=upgrade, dry=dry_run),
+                sources=sources,
+                example=example,
+                compression=compression,
+                now_s=now_s,
+                steps=steps,
+            )
+            for one in wanted
+        ]
         if dry_run:
-            return Built(project.name, plan, project, None, seconds=steps.total_s, steps=dict(steps.seconds))
+            return _whole([Built(project.name, plan, project, None) for plan in plans], None, steps)
         layout = Layout(home.store)
         layout.sweep(now_s=now_s)
         shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
-        made = make_layers(plan, shop)
-    image = _assemble(plan, made, layout, steps)
-    return Built(
-        name=project.name,
-        plan=plan,
-        project=project,
-        image=image,
-        layers=tuple(_report(one) for one in made),
-        seconds=steps.total_s,
-        steps=dict(steps.seconds),
-    )
+        with using(home.store):
+            built = [_make(project, plan, shop, steps) for plan in plans]
+            index = _name(project.name, built, layout)
+    return _whole(built, index, steps)
+
+
+def _platforms(given: Platform | Sequence[Platform] | None) -> tuple[Platform, ...]:
+    if isinstance(given, Platform):
+        return (given,)
+    return tuple(dict.fromkeys(given or ())) or (Platform.of_machine(),)
+
+
+def _make(project: Project, plan: Plan, shop: Workshop, steps: _Steps) -> Built:
+    made = make_layers(plan, shop)
+    image = _assemble(plan, made, shop.layout, steps)
+    return Built(project.name, plan, project, image, tuple(_report(one) for one in made))
+
+
+def _name(name: str, built: Sequence[Built], layout: Layout) -> Descriptor | None:
+    """Let the name point at the image, or at an index when there are several; gives the index."""
+    manifests = [(one.plan.platform, layout.put(layout.read(one.digest), MANIFEST)) for one in built]
+    if len(manifests) == 1:
+        layout.tag(name, manifests[0][1])
+        return None
+    index = layout.put(index_json(manifests), INDEX)
+    layout.tag(name, index)
+    return index
+
+
+def _whole(built: Sequence[Built], index: Descriptor | None, steps: _Steps) -> Built:
+    here = os.uname().machine
+    first = next((one for one in built if one.plan.platform.machine == here), built[0])
+    several = tuple(built) if len(built) > 1 else ()
+    return replace(first, seconds=steps.total_s, steps=dict(steps.seconds), index=index, platforms=several)
 
 
 def _plan(
@@ -237,10 +275,9 @@ def _assemble(plan: Plan, made: tuple[Made, ...], layout: Layout, steps: _Steps)
     layers = [one.layer for one in made]
     config = layout.put(documents.config_json(plan, layers), CONFIG)
     manifest = layout.put(documents.manifest_json(config, layers), MANIFEST)
-    layout.tag(plan.name, manifest)
     image = layout.image(manifest.digest)
     figures = {"seconds": time.perf_counter() - began_s, "bytes": image.size_bytes, "digest": str(image.digest)}
-    steps.listen(Event("image", Phase.DONE, f"{plan.name}@{image.digest}", figures))
+    steps.listen(Event("image", Phase.DONE, f"{plan.name}@{image.digest} for {plan.platform}", figures))
     return image
 
 

@@ -68,8 +68,10 @@ def deploy(
     home = home or Home.from_env(os.environ, uid=os.getuid())
     settings = settings or Settings()
     layout = Layout(home.store)
-    digest = layout.image(image).digest if isinstance(image, Digest) else layout.resolve(image).digest
-    name = parse_name(name or _name_of(layout, str(image), digest))
+    named = image if isinstance(image, Digest) else layout.resolve(image).digest
+    name = parse_name(name or _name_of(layout, str(image), named))
+    # Of an image for several platforms, replicas run the one for this machine.
+    digest = layout.image(named).digest
     client = connect(home, port=port, engine=engine)
     change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
     try:

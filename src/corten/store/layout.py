@@ -141,10 +141,12 @@ class Layout:
         prefix = wanted.partition("@")[2] or wanted
         prefix = prefix.removeprefix("sha256:")
         fitting = {entry.digest: entry for entry in entries if entry.digest.hex.startswith(prefix)}
+        if len(prefix) < _SHORTEST_PREFIX:
+            raise self._unknown(wanted)
         if not fitting:
             inner = (entry for outer in entries if outer.media_type == INDEX for entry in self.platforms(outer.digest))
             fitting = {entry.digest: entry for entry in inner if entry.digest.hex.startswith(prefix)}
-        if len(prefix) < _SHORTEST_PREFIX or not fitting:
+        if not fitting:
             raise self._unknown(wanted)
         if len(fitting) > 1:
             raise UsageError(
