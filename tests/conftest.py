@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 from functools import cache
 
 import pytest
+from hypothesis import settings
 
-NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples")
+# How many examples a property is tried with. Whoever waits for the tests tries a few new ones at each run; CI, where
+# nobody waits, as many as find rare things. HYPOTHESIS_PROFILE decides otherwise.
+settings.register_profile("quick", max_examples=25)
+settings.register_profile("thorough", max_examples=400, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
+
+NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples", "qemu")
 
 
 def pytest_addoption(parser):
@@ -34,6 +42,8 @@ def missing(need: str) -> str:
             return f"not installed: {', '.join(absent)} (uv sync --group examples)" if absent else ""
         case "network":
             return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
+        case "qemu":
+            return "" if shutil.which("qemu-aarch64-static") else "qemu-user-static is not installed"
         case "bwrap":
             return "" if shutil.which("bwrap") else "bwrap is not installed"
         case _:

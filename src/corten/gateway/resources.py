@@ -84,7 +84,7 @@ def address(text: str) -> Resource:
     if text.startswith("/"):
         return {"pipe": {"path": text}}
     host, _, port = text.rpartition(":")
-    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port) if port.isdigit() else 0}}
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port) if port.isdecimal() else 0}}
 
 
 def config_source(refresh_delay: str) -> Resource:

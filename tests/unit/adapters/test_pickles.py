@@ -50,7 +50,7 @@ def plain():
 
 
 @given(value=plain(), protocol=st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_builtin_values_are_read_as_the_pickle_module_reads_them(value, protocol, tmp_path_factory):
     path = tmp_path_factory.mktemp("p") / "file"
     path.write_bytes(pickle.dumps(value, protocol=protocol))
@@ -71,7 +71,7 @@ def ends(tmp_path_factory):
 
 
 @given(data=st.binary(max_size=400))
-@settings(max_examples=500, deadline=2000)
+@settings(deadline=2000)
 def test_any_bytes_give_a_value_or_an_error_of_ours(data, ends):
     ends(data)
 
@@ -80,7 +80,7 @@ OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
 
 @given(parts=st.lists(st.sampled_from(OPCODES) | st.binary(max_size=3), max_size=60))
-@settings(max_examples=500, deadline=2000)
+@settings(deadline=2000)
 def test_any_row_of_opcodes_gives_a_value_or_an_error_of_ours(parts, ends):
     ends(b"".join(parts) + b".")
 
@@ -105,7 +105,7 @@ def test_a_bomb_does_not_go_off(data, ends):
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=2000)
+@settings(deadline=2000)
 def test_a_damaged_model_file_gives_a_value_or_an_error_of_ours(data, forest_bytes, tmp_path_factory):
     damaged = bytearray(forest_bytes)
     for _ in range(data.draw(st.integers(1, 4))):

@@ -263,7 +263,7 @@ def test_blank_inputs_fit_the_schema(rows_model, tensor):
     assert runner.run([blank]).results[0] == b'{"outputs":[1]}'
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     ANY_JSON | st.builds(lambda inner: {"inputs": inner}, ANY_JSON),
     st.sampled_from(["float32", "float64", "int8", "uint64", "bool", "string", "json"]),

@@ -86,7 +86,7 @@ def test_a_ustar_prefix_is_part_of_the_name():
     assert member.name == name
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(st.binary(max_size=3000) | st.builds(bytes.join, st.just(b""), st.lists(st.binary(min_size=512, max_size=512))))
 def test_any_bytes_are_read_or_refused_with_a_reason(data):
     try:
