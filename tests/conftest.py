@@ -17,7 +17,7 @@ settings.register_profile("quick", max_examples=25)
 settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 
-NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples", "qemu")
+NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples", "qemu", "frameworks")
 
 
 def pytest_addoption(parser):
@@ -40,6 +40,10 @@ def missing(need: str) -> str:
         case "examples":
             absent = [name for name in ("sklearn", "onnx", "skops", "joblib") if not importlib.util.find_spec(name)]
             return f"not installed: {', '.join(absent)} (uv sync --group examples)" if absent else ""
+        case "frameworks":
+            wanted = ("xgboost", "lightgbm", "mlflow", "pandas", "sklearn", "joblib")
+            absent = [name for name in wanted if not importlib.util.find_spec(name)]
+            return f"not installed: {', '.join(absent)} (uv sync --group frameworks)" if absent else ""
         case "network":
             return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
         case "qemu":

@@ -13,6 +13,8 @@ from corten.errors import NotFoundError
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "adapters": {
+        "xgboost": "corten.adapters.xgboost:Xgboost",
+        "lightgbm": "corten.adapters.lightgbm:Lightgbm",
         "sklearn": "corten.adapters.sklearn:Sklearn",
         "onnx": "corten.adapters.onnx:Onnx",
         "pyclass": "corten.adapters.pyclass:PyClass",

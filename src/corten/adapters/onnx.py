@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.onnx_file import OnnxFile, is_onnx, read_onnx
+from corten.adapters.threads import threads
 from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
@@ -31,7 +32,6 @@ _KNOWN_DOMAINS = frozenset(
         "com.microsoft.nchwc",
     }
 )
-THREADS_VARIABLE = "CORTEN_THREADS"
 
 
 class Onnx:
@@ -117,14 +117,6 @@ def _notes(path: Path, model: OnnxFile) -> list[str]:
 def _warnings(model: OnnxFile) -> list[str]:
     unknown = sorted(domain for domain, _ in model.opsets if domain not in _KNOWN_DOMAINS)
     return [f"operators of `{domain}` are not part of ONNX Runtime; the model may not load" for domain in unknown]
-
-
-def threads(environment: Mapping[str, str]) -> int:
-    """How many threads one call may take: `CORTEN_THREADS`, else the processors this process may run on."""
-    chosen = environment.get(THREADS_VARIABLE, "")
-    if chosen.isascii() and chosen.isdigit() and 0 < int(chosen) < 1024:
-        return int(chosen)
-    return len(os.sched_getaffinity(0))
 
 
 class OnnxModel:

@@ -7,15 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from corten.adapters import pickled_boosters
 from corten.adapters.allowlist import DISTRIBUTIONS, Verdict, judge
-from corten.adapters.base import InputError, Inspection, Source, SourceFile
+from corten.adapters.base import InputError, Inspection, RowsModel, Source, SourceFile
+from corten.adapters.distributions import installed, numbers
+from corten.adapters.pickled_boosters import xgboost_of
 from corten.adapters.pickles import is_pickle, read_pickle
-from corten.adapters.sklearn_facts import Facts, default_method, facts_of, schema_of
+from corten.adapters.sklearn_facts import Facts, default_method, facts_of, schema_of, with_booster
 from corten.adapters.sklearn_frame import Frames, wants_frame
 from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
 from corten.adapters.unpickle import load_pickle, refused
 from corten.adapters.weights import declared, once_each
+from corten.adapters.xgboost_facts import cpu_requirement, python_for
+from corten.adapters.xgboost_file import XgboostFile
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.errors import PolicyError, UsageError
@@ -51,7 +56,10 @@ class Sklearn:
         contents = read_skops(path) if is_skops(path) else read_pickle(path)
         _check_globals(contents, path)
         root, cls = _estimator(contents, path)
-        facts = facts_of(root, cls)
+        if cls in pickled_boosters.BOOSTERS:
+            return pickled_boosters.inspection(self.name, source, cls)
+        booster = xgboost_of(path) if any(found.root == "xgboost" for found in contents.globals) else None
+        facts = with_booster(facts_of(root, cls), booster)
         method = source.method or default_method(facts)
         if method not in METHODS:
             raise UsageError(
@@ -60,18 +68,19 @@ class Sklearn:
                 where=str(path),
                 why="known: " + ", ".join(METHODS),
             )
-        requirements, pinned = _requirements(contents, facts)
+        requirements, pinned = _requirements(contents, facts, booster)
         return Inspection(
             adapter=self.name,
             requirements=requirements,
             weights=once_each((SourceFile(path, path.name), *declared(source))),
             method=method,
             schema=schema_of(facts, method),
+            python=python_for(booster.version) if booster else "",
             notes=tuple(_notes(contents, facts, method)),
             warnings=(*_warnings(facts), *pinned),
         )
 
-    def load(self, spec: ModelSpec, models: Path, app: Path) -> SklearnModel:
+    def load(self, spec: ModelSpec, models: Path, app: Path) -> RowsModel:
         """Load the file, letting it name only what a model needs."""
         del app
         path = models / spec.files[0]
@@ -79,6 +88,8 @@ class Sklearn:
             # The image has the file's own version of scikit-learn; what else it warns of was said at build time.
             warnings.simplefilter("ignore")
             estimator = _load_skops(path) if is_skops(path) else load_pickle(path)
+        if Global(type(estimator).__module__, type(estimator).__name__) in pickled_boosters.BOOSTERS:
+            return pickled_boosters.model(estimator, path, spec)
         return SklearnModel(estimator, spec.method, spec.schema)
 
 
@@ -132,7 +143,9 @@ def _described(root: object) -> str:
             return f"a value of type `{type(root).__name__}`"
 
 
-def _requirements(contents: Contents, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _requirements(
+    contents: Contents, facts: Facts, booster: XgboostFile | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """PEP 508 lines, and warnings about those without a version of their own."""
     lines = [f"scikit-learn=={facts.version}" if facts.version else "scikit-learn"]
     if bound := _numpy_bound(contents, facts):
@@ -143,8 +156,11 @@ def _requirements(contents: Contents, facts: Facts) -> tuple[tuple[str, ...], tu
     if facts.needs_frame:
         named.add("pandas")
     said = []
+    if booster:
+        named.remove("xgboost")
+        lines.append(cpu_requirement(booster.version))
     for name in sorted(named - _BROUGHT_ALONG):
-        version = _installed(name)
+        version = installed(name)
         lines.append(f"{name}=={version}" if version else name)
         said.append(
             f"the file does not tell its version of {name}: "
@@ -160,21 +176,7 @@ def _numpy_bound(contents: Contents, facts: Facts) -> str:
     if any(module.startswith("numpy.core") for module in modules):
         return "numpy<2"
     # Releases made for numpy 1 do not forbid numpy 2 in their metadata, yet crash with it.
-    return "numpy<2" if facts.version and _numbers(facts.version) < _FIRST_WITH_NUMPY_2 else ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-
-
-def _installed(distribution: str) -> str:
-    # Imported here: it takes 32 ms, which a replica would pay at each start.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
+    return "numpy<2" if facts.version and numbers(facts.version) < _FIRST_WITH_NUMPY_2 else ""
 
 
 def _notes(contents: Contents, facts: Facts, method: str) -> list[str]:
@@ -195,12 +197,12 @@ def _warnings(facts: Facts) -> list[str]:
     found = []
     if not facts.version:
         found.append("the file does not tell its version of scikit-learn: taking the newest; declare `requirements`")
-    elif _numbers(facts.version) < _FIRST_FOR_PYTHON_311:
+    elif numbers(facts.version) < _FIRST_FOR_PYTHON_311:
         found.append(f"scikit-learn {facts.version} has no wheels for Python 3.11 or newer; declare `python`")
     if facts.other_versions:
         others = ", ".join(facts.other_versions)
         found.append(f"parts of the model were made with scikit-learn {others}, the whole with {facts.version}")
-    here = _installed("scikit-learn")
+    here = installed("scikit-learn")
     if here and facts.version and here != facts.version:
         found.append(f"scikit-learn {here} is installed here; the image gets the model's {facts.version}")
     return found

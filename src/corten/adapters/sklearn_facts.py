@@ -7,9 +7,10 @@ every release since 1.0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corten.adapters.standins import Array, Global, Made, as_array, as_int, everything
+from corten.adapters.xgboost_file import XgboostFile
 from corten.core.schema import DType, Schema, Style, Tensor
 
 # Attributes under which meta-estimators keep what they fitted, outermost first.
@@ -79,6 +80,21 @@ def facts_of(root: Made, cls: Global) -> Facts:
         label_dtype=_dtype(labels) if labels else None,
         n_classes=labels.length if labels else None,
         n_outputs=_n_outputs(final),
+    )
+
+
+def with_booster(facts: Facts, booster: XgboostFile | None) -> Facts:
+    """The facts with those of the booster in it: wrappers of XGBoost keep them there and nowhere else."""
+    if booster is None or facts.cls.root != "xgboost":
+        return facts
+    is_classifier = facts.final.name.endswith("Classifier")
+    return replace(
+        facts,
+        n_features=facts.n_features or booster.n_features,
+        columns=facts.columns or booster.columns,
+        label_dtype=facts.label_dtype or (DType.INT64 if is_classifier else None),
+        n_classes=facts.n_classes or (max(booster.n_classes, 2) if is_classifier else None),
+        n_outputs=facts.n_outputs or booster.n_targets,
     )
 
 
