@@ -33,6 +33,7 @@ class Project:
     batching: Batching = field(default_factory=Batching)
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
+    max_image_mb: float = 0.0  # 0: any size
 
     @property
     def lock_file(self) -> Path | None:
@@ -66,6 +67,7 @@ class Table:
     request_timeout_s: float = _SETTINGS.request_timeout_s
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
+    max_image_mb: float = 0.0
 
     def settings(self) -> Settings:
         """How the image is to be run."""
@@ -123,6 +125,7 @@ def read_project(
         batching=Batching(table.batch_rows),
         limits=table.limits(),
         settings=table.settings(),
+        max_image_mb=table.max_image_mb,
     )
 
 
@@ -183,7 +186,15 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         table = msgspec.convert(document, Table)
     except msgspec.ValidationError as error:
         raise UsageError("source.bad_config", f"a wrong value in {called}", where=str(path), why=str(error)) from error
-    for key in ("replicas", "ready_timeout_s", "drain_s", "max_body_bytes", "request_timeout_s", "queue"):
+    for key in (
+        "replicas",
+        "ready_timeout_s",
+        "drain_s",
+        "max_body_bytes",
+        "request_timeout_s",
+        "queue",
+        "max_image_mb",
+    ):
         if getattr(table, key) < 0:
             raise UsageError(
                 "source.bad_config", f"`{key}` in {called} is negative", where=str(path), why=str(getattr(table, key))

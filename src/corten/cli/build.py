@@ -34,6 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="linux/amd64, linux/arm64 or both, then as one index (default: this one)",
     )
     parser.add_argument("--upgrade", action="store_true", help="make the lock anew with the newest versions allowed")
+    parser.add_argument(
+        "--max-image-mb",
+        type=words.megabytes,
+        default=None,
+        metavar="N",
+        help="fail when the image's stored layers take more than N MB, 0 for no limit (default: corten.toml's)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
 
 
@@ -57,6 +64,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         offline=options.offline,
         upgrade=options.upgrade,
         dry_run=options.dry_run,
+        max_image_mb=options.max_image_mb,
         now_s=time.time(),
         listen=output.listen,
     )
@@ -85,4 +93,12 @@ def _report(built: Built, output: Output, *, dry_run: bool) -> None:
         for layer in built.layers
     ]
     output.note(table(rows))
+    if output.verbose:
+        sizes = [("package", "version", "download", "layer")]
+        sizes += [
+            (one.name, one.version, megabytes(one.size_bytes), layer.title)
+            for layer in built.layers
+            for one in layer.contents
+        ]
+        output.note(table(sizes))
     output.note(f"{megabytes(built.size_bytes)} in {len(built.layers)} layers for {built.plan.platform}")

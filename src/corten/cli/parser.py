@@ -77,6 +77,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def megabytes(text: str) -> float:
+    """Read a size in MB (10^6 bytes): 0 or more."""
+    try:
+        size_mb = float(text)
+    except ValueError:
+        size_mb = -1.0
+    if not 0 <= size_mb < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of MB, got `{text}`")
+    return size_mb
+
+
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The source and what can be said about it: shared by `build` and `up`."""
     parser.add_argument("source", help="model file, `file.py:Class`, or a folder with corten.toml")

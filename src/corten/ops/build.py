@@ -14,20 +14,23 @@ from typing import Any
 
 from corten.builder import image as documents
 from corten.builder import plan as planning
+from corten.builder import proof
 from corten.builder.debian.release import DEFAULT_MIRROR
 from corten.builder.download import Downloader
 from corten.builder.index import index_json
 from corten.builder.inspecting import inspect
+from corten.builder.lineage import Commit, commit_of
 from corten.builder.lock import Inputs
 from corten.builder.locking import Rules, Sources, obtain
 from corten.builder.pipeline import Made, Workshop, make_layers
 from corten.builder.plan import Plan
 from corten.builder.remote import Access
+from corten.builder.sizes import PackageSize, check_budget, packages_by_layer
 from corten.builder.source import Project, read_project
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, Image
+from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, Image, Layer
 from corten.core.model import Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
@@ -37,7 +40,10 @@ from corten.store.layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """What a layer is and what it cost; sizes in bytes, `seconds` 0 for a layer the cache had."""
+    """What a layer is and what it cost; sizes in bytes, `seconds` 0 for a layer the cache had.
+
+    `contents` are the packages in it, the largest first.
+    """
 
     title: str
     kind: str
@@ -46,6 +52,7 @@ class LayerReport:
     tar_bytes: int
     cached: bool
     seconds: float
+    contents: tuple[PackageSize, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,10 @@ class Built:
                     "tar_bytes": layer.tar_bytes,
                     "cached": layer.cached,
                     "seconds": round(layer.seconds, 3),
+                    "contents": [
+                        {"name": one.name, "version": one.version, "size_bytes": one.size_bytes}
+                        for one in layer.contents
+                    ],
                 }
                 for layer in self.layers
             ],
@@ -136,6 +147,7 @@ def build(
     offline: bool = False,
     upgrade: bool = False,
     dry_run: bool = False,
+    max_image_mb: float | None = None,
     compression: Compression = Compression.ZSTD,
     now_s: float | None = None,
     listen: Listener = nobody,
@@ -147,7 +159,8 @@ def build(
     `source` is a model file, `file.py:Class` or a folder (with `corten.toml`, `[tool.corten]` or one model in it).
     `locked` forbids changing the lock, `offline` asking the network, `upgrade` makes the lock anew, `dry_run` ends
     with the plan. `mirror` is Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org). Several platforms make one
-    image each and an index over them, which gets the name; nothing of another platform is run.
+    image each and an index over them, which gets the name; nothing of another platform is run. `max_image_mb` (else the
+    project's own) is what an image's stored layers may take, in 10^6 bytes; 0 is no limit.
 
     Raises any CortenError; nothing half-built is visible then.
     """
@@ -180,7 +193,9 @@ def build(
         layout.sweep(now_s=now_s)
         shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
         with using(home.store):
-            built = [_make(project, plan, shop, steps) for plan in plans]
+            budget_mb = project.max_image_mb if max_image_mb is None else max_image_mb
+            commit = commit_of(project.folder or project.source.path, env)
+            built = [_make(project, plan, shop, steps, budget_mb=budget_mb, commit=commit) for plan in plans]
             index = _name(project.name, built, layout)
     return _whole(built, index, steps)
 
@@ -191,10 +206,21 @@ def _platforms(given: Platform | Sequence[Platform] | None) -> tuple[Platform, .
     return tuple(dict.fromkeys(given or ())) or (Platform.of_machine(),)
 
 
-def _make(project: Project, plan: Plan, shop: Workshop, steps: _Steps) -> Built:
+def _make(
+    project: Project, plan: Plan, shop: Workshop, steps: _Steps, *, budget_mb: float, commit: Commit | None
+) -> Built:
     made = make_layers(plan, shop)
-    image = _assemble(plan, made, shop.layout, steps)
-    return Built(project.name, plan, project, image, tuple(_report(one) for one in made))
+    layers = [one.layer for one in made]
+    check_budget(plan, layers, budget_mb)
+    image, manifest = _assemble(plan, layers, shop.layout, steps)
+    steps.listen(Event("proof", Phase.STARTED, plan.name))
+    began_s = time.perf_counter()
+    proof.attach(image, manifest, project=project, plan=plan, layout=shop.layout, cache=shop.cache, commit=commit)
+    figures = {"seconds": time.perf_counter() - began_s}
+    steps.listen(Event("proof", Phase.DONE, "lock, SBOM, provenance", figures))
+    contents = packages_by_layer(plan, layers)
+    reports = (_report(one, packages) for one, packages in zip(made, contents, strict=True))
+    return Built(project.name, plan, project, image, tuple(reports))
 
 
 def _name(name: str, built: Sequence[Built], layout: Layout) -> Descriptor | None:
@@ -269,19 +295,18 @@ def _plan(
     )
 
 
-def _assemble(plan: Plan, made: tuple[Made, ...], layout: Layout, steps: _Steps) -> Image:
+def _assemble(plan: Plan, layers: Sequence[Layer], layout: Layout, steps: _Steps) -> tuple[Image, Descriptor]:
     steps.listen(Event("image", Phase.STARTED, plan.name))
     began_s = time.perf_counter()
-    layers = [one.layer for one in made]
     config = layout.put(documents.config_json(plan, layers), CONFIG)
     manifest = layout.put(documents.manifest_json(config, layers), MANIFEST)
     image = layout.image(manifest.digest)
     figures = {"seconds": time.perf_counter() - began_s, "bytes": image.size_bytes, "digest": str(image.digest)}
     steps.listen(Event("image", Phase.DONE, f"{plan.name}@{image.digest} for {plan.platform}", figures))
-    return image
+    return image, manifest
 
 
-def _report(made: Made) -> LayerReport:
+def _report(made: Made, contents: tuple[PackageSize, ...]) -> LayerReport:
     layer = made.layer
     return LayerReport(
         title=layer.title,
@@ -291,6 +316,7 @@ def _report(made: Made) -> LayerReport:
         tar_bytes=layer.tar_bytes,
         cached=made.cached,
         seconds=made.seconds,
+        contents=contents,
     )
 
 

@@ -1,0 +1,228 @@
+"""The list of what is in an image: CycloneDX 1.6 JSON (https://cyclonedx.org/docs/1.6/json/), the model among it.
+
+A pure function of the image, its lock and the contents of its layers: no clock, no random serial number.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from corten.builder.artifact import to_json
+from corten.builder.contents import Contents, FileFact, PackageFact
+from corten.builder.debian.release import RELEASES, Deb
+from corten.builder.lock import Lock
+from corten.builder.plan import distribution
+from corten.builder.pylock import Locked
+from corten.builder.remote import without_credentials
+from corten.core.digest import Digest
+from corten.core.image import Image
+from corten.core.model import ModelSpec
+from corten.core.schema import Schema, Style, Tensor
+from corten.errors import UsageError
+
+_MODELS = "models/"
+_MODEL_REF = "model"
+# Names as package URLs write them: only these characters stay as they are (purl-spec, "Character encoding").
+_PLAIN = ".-_~"
+# A namespace of our own for serial numbers that depend on the image's digest only (RFC 9562, UUIDv5).
+_SERIALS = uuid.uuid5(uuid.NAMESPACE_DNS, "sbom.corten.dev")
+
+
+def sbom_json(image: Image, spec: ModelSpec, lock: Lock, contents: Sequence[Contents], corten_version: str) -> bytes:
+    """The SBOM of an image. `contents` are those of its layers, in any order."""
+    facts = {package.name: package for one in contents for package in one.packages}
+    weights = sorted(
+        (file for one in contents for file in one.files if file.name.startswith(_MODELS)), key=lambda file: file.name
+    )
+    components = [
+        *(_deb(deb, facts.get(deb.name), lock) for deb in lock.debs),
+        *(_wheel(wheel, facts.get(distribution(wheel.name))) for wheel in lock.wheels),
+        _runtime(corten_version),
+        _model(spec, weights),
+    ]
+    subject = _image(image, spec.name)
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(_SERIALS, str(image.digest))}",
+        "version": 1,
+        "metadata": {
+            "component": subject,
+            "tools": {"components": [{"type": "application", "name": "corten", "version": corten_version}]},
+        },
+        "components": components,
+        "dependencies": [{"ref": subject["bom-ref"], "dependsOn": sorted(one["bom-ref"] for one in components)}],
+    }
+    return to_json(document)
+
+
+def deb_purl(deb: Deb, release: str) -> str:
+    """The package URL of a Debian package."""
+    known = RELEASES.get(release)
+    distro = f"debian-{known.version_id}" if known else release
+    version = quote(deb.version, safe=_PLAIN)
+    return f"pkg:deb/debian/{quote(deb.name, safe=_PLAIN)}@{version}?arch={deb.architecture}&distro={distro}"
+
+
+def wheel_purl(wheel: Locked) -> str:
+    """The package URL of a Python package."""
+    return f"pkg:pypi/{quote(distribution(wheel.name), safe=_PLAIN)}@{quote(wheel.version, safe=_PLAIN)}"
+
+
+def _image(image: Image, name: str) -> dict[str, Any]:
+    purl = f"pkg:oci/{name}@{quote(str(image.digest), safe=_PLAIN)}?arch={image.platform.architecture}"
+    return {
+        "type": "container",
+        "bom-ref": "image",
+        "name": name,
+        "version": str(image.digest),
+        "purl": purl,
+        "hashes": [_sha256(image.digest)],
+    }
+
+
+def _deb(deb: Deb, fact: PackageFact | None, lock: Lock) -> dict[str, Any]:
+    return _package(deb, deb.name, deb_purl(deb, lock.release), fact)
+
+
+def _wheel(wheel: Locked, fact: PackageFact | None) -> dict[str, Any]:
+    return _package(wheel, distribution(wheel.name), wheel_purl(wheel), fact)
+
+
+def _package(package: Deb | Locked, name: str, purl: str, fact: PackageFact | None) -> dict[str, Any]:
+    component: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": package.version,
+        "purl": purl,
+        "hashes": [_sha256(package.digest)],
+    }
+    if fact and (licences := _licences(fact)):
+        component["licenses"] = licences
+    # A file of the building machine is nowhere others could get it from.
+    if urlsplit(package.url).scheme in ("http", "https"):
+        component["externalReferences"] = [
+            {
+                "type": "distribution",
+                "url": without_credentials(package.url),
+                "hashes": [_sha256(package.digest)],
+            }
+        ]
+    return component
+
+
+def _licences(fact: PackageFact) -> list[dict[str, Any]]:
+    if fact.expression:
+        return [{"expression": fact.expression, "acknowledgement": "declared"}]
+    return [{"license": {"name": name, "acknowledgement": "declared"}} for name in fact.licences]
+
+
+def _runtime(version: str) -> dict[str, Any]:
+    return {
+        "type": "application",
+        "bom-ref": f"corten@{version}",
+        "name": "corten",
+        "version": version,
+        "description": "the server inside the image",
+        "licenses": [{"expression": "Apache-2.0"}],
+    }
+
+
+def _model(spec: ModelSpec, weights: Sequence[FileFact]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"modelArchitecture": spec.adapter}
+    if spec.schema:
+        parameters |= {"inputs": _inputs(spec.schema), "outputs": _outputs(spec.schema)}
+    properties = {"adapter": spec.adapter, "method": spec.method, "entry": spec.entry}
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": _MODEL_REF,
+        "name": spec.name,
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"{_MODEL_REF}:{file.name}",
+                "name": f"/{file.name}",
+                "hashes": [_sha256(file.digest)],
+                "properties": [{"name": "dev.corten:size_bytes", "value": str(file.size_bytes)}],
+            }
+            for file in weights
+        ],
+        "modelCard": {"modelParameters": parameters},
+        "properties": [{"name": f"dev.corten:{key}", "value": text} for key, text in properties.items() if text],
+    }
+
+
+def _inputs(schema: Schema) -> list[dict[str, str]]:
+    match schema.style:
+        case Style.ROWS:
+            return [{"format": _tensor(one)} for one in schema.inputs]
+        case Style.CALL:
+            return [{"format": f"{one.name}: {_compact(one.json_schema)}"} for one in schema.parameters]
+
+
+def _outputs(schema: Schema) -> list[dict[str, str]]:
+    match schema.style:
+        case Style.ROWS:
+            return [{"format": _tensor(one)} for one in schema.outputs]
+        case Style.CALL:
+            return [{"format": _compact(schema.returns)}] if schema.returns else []
+
+
+def _tensor(tensor: Tensor) -> str:
+    shape = ",".join("*" if length is None else str(length) for length in tensor.shape)
+    return f"{tensor.name}: {tensor.dtype.value}[{shape}]"
+
+
+def _compact(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _sha256(digest: Digest) -> dict[str, str]:
+    return {"alg": "SHA-256", "content": digest.hex}
+
+
+# Reading back
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A package as an SBOM lists it. `kind` is `deb` or `wheel`; `licence` empty where none was told."""
+
+    kind: str
+    name: str
+    version: str
+    digest: Digest
+    licence: str = ""
+
+
+def packages_of(data: bytes, where: str) -> tuple[Component, ...]:
+    """The Debian packages and wheels in an SBOM of ours. Raises UsageError `store.malformed`."""
+    kinds = {"pkg:deb/": "deb", "pkg:pypi/": "wheel"}
+    try:
+        return tuple(
+            Component(
+                kind=kinds[prefix],
+                name=str(one["name"]),
+                version=str(one["version"]),
+                digest=Digest(one["hashes"][0]["content"]),
+                licence=_licence_text(one.get("licenses", [])),
+            )
+            for one in json.loads(data)["components"]
+            for prefix in kinds
+            if str(one.get("purl", "")).startswith(prefix)
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UsageError(
+            "store.malformed", "a malformed SBOM", where=where, why=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _licence_text(licences: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(one["expression"] if "expression" in one else one["license"]["name"]) for one in licences)
