@@ -25,7 +25,7 @@ from corten.store.untar import LayerTar, Member, MemberKind, opened
 from corten.store.writing import atomic_write, translated
 
 # Changes whenever the same layer would be described in another way.
-_FORMAT = "1"
+_FORMAT = "2"
 _METADATA = re.compile(r"(?:.*/)?(?P<stem>[^/]+)\.dist-info/METADATA")
 _STATUS = "var/lib/dpkg/status.d/"
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
@@ -144,7 +144,8 @@ def wheel_fact(stem: str, metadata: str) -> PackageFact:
     expression = next(iter(fields.get("license-expression", ())), "")
     licence = next(iter(fields.get("license", ())), "").strip()
     classified = [match[1] for text in fields.get("classifier", ()) if (match := _LICENCE_CLASSIFIER.fullmatch(text))]
-    named = [licence] if licence and len(licence) <= _LONGEST_LICENCE and licence != "UNKNOWN" else classified
+    is_name = "\n" not in licence and len(licence) <= _LONGEST_LICENCE and licence not in ("", "UNKNOWN")
+    named = [licence] if is_name else classified
     return PackageFact(
         distribution(next(iter(fields.get("name", ())), name)),
         next(iter(fields.get("version", ())), version),
@@ -154,15 +155,15 @@ def wheel_fact(stem: str, metadata: str) -> PackageFact:
 
 
 def _fields(metadata: str) -> dict[str, list[str]]:
-    """The header fields up to the empty line; of a field of several lines the first, marked as longer than a name."""
+    """The header fields up to the empty line (a line of blanks belongs to the field before it), by lower-case name."""
     fields: dict[str, list[str]] = {}
     values: list[str] = []
     for line in metadata.splitlines():
-        if not line.strip():
+        if not line:
             break
         if line[0] in " \t":
             if values:
-                values[-1] += " " * (_LONGEST_LICENCE + 1) + "…"
+                values[-1] += "\n" + line.strip()
             continue
         name, _, text = line.partition(":")
         values = fields.setdefault(name.lower(), [])
