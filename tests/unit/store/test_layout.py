@@ -6,12 +6,15 @@ import errno
 import json
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
 from corten.core.digest import Digest
-from corten.core.image import CONFIG, MANIFEST, Compression, Descriptor, LayerKind
+from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, LayerKind
+from corten.core.platform import Platform
 from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
+from corten.store.documents import descriptor_to
 from corten.store.layout import Layout
 
 
@@ -379,3 +382,48 @@ def test_a_referrer_another_tool_listed_is_found_by_its_manifest(layout, put_ima
     path.write_text(json.dumps(index | {"manifests": [*index["manifests"], entry]}))
 
     assert [one.digest for one in layout.referrers(manifest.digest)] == [artifact.digest]
+
+
+@pytest.fixture
+def both(layout, put_image):
+    """An index over an image for each platform; its descriptor and the two manifests by platform."""
+    images = {name: put_image(name, architecture=name)[0] for name in ("amd64", "arm64")}
+    entries = [(Platform(name), descriptor) for name, descriptor in images.items()]
+    index = layout.put(
+        json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": INDEX,
+                "manifests": [
+                    descriptor_to(replace(descriptor, platform=platform)) for platform, descriptor in entries
+                ],
+            }
+        ).encode(),
+        INDEX,
+    )
+    layout.tag("both", index)
+    return index, images
+
+
+def test_of_an_index_this_machines_image_is_taken(layout, both) -> None:
+    index, images = both
+    assert layout.image(index.digest).digest == images[Platform.of_machine().architecture].digest
+
+
+def test_of_an_index_any_platforms_image_can_be_asked_for(layout, both) -> None:
+    index, images = both
+    assert layout.image(index.digest, Platform("arm64")).platform == Platform("arm64")
+    assert layout.image(index.digest, Platform("arm64")).digest == images["arm64"].digest
+
+
+def test_a_name_resolves_to_the_index_and_digits_to_one_platforms_manifest(layout, both) -> None:
+    index, images = both
+    assert layout.resolve("both").digest == index.digest
+    assert layout.resolve(images["arm64"].digest.short).digest == images["arm64"].digest
+
+
+def test_a_platform_the_index_lacks_is_refused_with_those_it_has(layout, both) -> None:
+    with pytest.raises(NotFoundError, match="linux/riscv64") as caught:
+        layout.image(both[0].digest, Platform("riscv64"))
+    assert caught.value.code == "store.other_platforms"
+    assert "linux/amd64, linux/arm64" in caught.value.why
