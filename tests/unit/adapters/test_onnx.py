@@ -284,6 +284,7 @@ def test_a_wrong_shape_is_the_requests_fault_and_said_without_the_runtimes_code(
 
 @needs_onnx
 @needs_runtime
+@pytest.mark.slow  # importing the converter alone takes seconds
 def test_a_classifier_with_zipmap_answers_in_json_values(trained, write, load):
     import msgspec
     import numpy as np
