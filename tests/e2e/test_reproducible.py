@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from others import python_for_others
 from stories import CORTEN, Corten, end, make_home, until
 
 pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(400)]
@@ -51,9 +50,7 @@ def test_another_folder_time_umask_zone_and_locale_give_the_same_digest(image, c
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can build as somebody else")
 def test_another_user_gets_the_same_digest(image, folder, digits_model):
-    python = _python_for_others()
-    if not python:
-        pytest.skip("no Python of this version that another user may run")
+    python, packages = python_for_others()
     home = folder / "home"
     home.mkdir()
     os.chown(home, 65534, 65534)
@@ -66,23 +63,12 @@ def test_another_user_gets_the_same_digest(image, folder, digits_model):
         env={
             # Certificates and proxies are the machine's; the rest is the other user's own.
             **{key: text for key, text in os.environ.items() if key.startswith("SSL_") or key.lower().endswith("_proxy")},
-            "PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(home),
+            "PATH": "/usr/bin:/bin", "PYTHONPATH": packages, "HOME": str(home),
             "CORTEN_HOME": str(home / "corten"),
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == image[1]
-
-
-def _python_for_others():
-    """This interpreter, or the system's of the same version, if no folder on the way to it is closed to others."""
-    for path in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
-        real = Path(path).resolve()
-        if real.exists() and all(
-            parent.stat().st_mode & stat.S_IXOTH for parent in [*real.parents, *Path(path).parents]
-        ):
-            return path
-    return ""
 
 
 def test_building_again_with_nothing_changed_takes_the_same_digest_from_the_cache(image, digits_model):

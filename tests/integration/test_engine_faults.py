@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from others import python_for_others
 
 from corten.core.digest import Digest
 from corten.core.home import Home
@@ -300,20 +301,11 @@ def test_a_fork_bomb_hits_its_own_limit(tiny: TinyImage, home: Home) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 @pytest.mark.parametrize("sandbox", ["bwrap", "none"])
 def test_an_ordinary_user_needs_no_root(tiny: TinyImage, home: Home, sandbox: str) -> None:
-    python = Path(sys.executable)
-    reachable = all(folder.stat().st_mode & 0o001 for folder in (python, *python.resolve().parents))
-    if not reachable:
-        python = Path("/usr/bin/python3")
-        version = subprocess.run(
-            [python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True
-        )
-        if version.stdout.split() != [str(part) for part in sys.version_info[:2]]:
-            pytest.skip("no Python here that another user may run")
+    python, path = python_for_others()
+    image = sleeper(tiny, "user")
     theirs = Path(tempfile.mkdtemp(prefix="corten-user-"))
     shutil.copytree(home.store, theirs / "store")
     subprocess.run(["chown", "-R", "1234:1234", str(theirs)], check=True)
-    image = sleeper(tiny, "user")
-    shutil.copytree(home.store, theirs / "store", dirs_exist_ok=True)
     code = (
         "import sys, time; from pathlib import Path; from corten.core.home import Home\n"
         "from corten.core.digest import Digest; from corten.engine.base import ReplicaSpec\n"
@@ -323,10 +315,9 @@ def test_an_ordinary_user_needs_no_root(tiny: TinyImage, home: Home, sandbox: st
         "assert engine.start(spec).running; engine.kill(spec.id); print(engine.list()[0].exit_code)\n"
         "engine.remove(spec.id)"
     )
-    path = os.pathsep.join(entry for entry in sys.path if "site-packages" in entry or entry.endswith("/src"))
     try:
         done = subprocess.run(
-            [str(python), "-c", code],
+            [python, "-c", code],
             user=1234,
             group=1234,
             extra_groups=[],

@@ -128,19 +128,19 @@ class Mirror:
             connection, path, headers = self._connection(split)
             try:
                 connection.request("GET", path, headers=headers)
-                response = connection.getresponse()
-                if response.status in _REDIRECTS:
+                # Closed whatever happens: broken off, a response would keep the socket its connection has closed.
+                with connection.getresponse() as response:
+                    if response.status not in _REDIRECTS:
+                        _check_status(here, response)
+                        result = receive(Body(response, deadline_s, self._closed))
+                        self._keep(split, connection, response)
+                        return result
                     here = urljoin(here, response.headers.get("Location", ""))
                     response.read()
-                else:
-                    _check_status(here, response)
-                    result = receive(Body(response, deadline_s, self._closed))
                     self._keep(split, connection, response)
-                    return result
             except BaseException:
                 self._drop(connection)
                 raise
-            self._keep(split, connection, response)
         raise RemoteError("debian.refused", "the mirror redirects without end", where=url)
 
     def _connection(self, url: SplitResult) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
