@@ -17,7 +17,7 @@ settings.register_profile("quick", max_examples=25)
 settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 
-NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples", "qemu", "frameworks")
+NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples", "qemu", "frameworks", "clients")
 
 
 def pytest_addoption(parser):
@@ -44,6 +44,11 @@ def missing(need: str) -> str:
             wanted = ("xgboost", "lightgbm", "mlflow", "pandas", "sklearn", "joblib")
             absent = [name for name in wanted if not importlib.util.find_spec(name)]
             return f"not installed: {', '.join(absent)} (uv sync --group frameworks)" if absent else ""
+        case "clients":
+            absent = [name for name in ("tritonclient", "openai") if not importlib.util.find_spec(name)]
+            if os.environ.get("CORTEN_CLIENTS_PYTHON") or not absent:
+                return ""
+            return f"not installed: {', '.join(absent)}, nor does CORTEN_CLIENTS_PYTHON name a Python that has them"
         case "network":
             return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
         case "qemu":

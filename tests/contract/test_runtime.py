@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -243,6 +244,25 @@ def test_5_5_request_ids_come_back_and_are_logged():
         assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
         evil = {"X-Request-Id": "x" * 500}
         assert "x-request-id" not in server.ask("POST", "/predict", b'{"x":1}', evil)[1]
+
+
+def test_5_6_it_speaks_the_open_inference_protocol():
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3]}
+    with double(env={"CORTEN_REVISION": "r7"}) as server:
+        server.until("/v2/health/ready")
+        assert json.loads(server.ask("GET", "/v2/models/toy")[2])["inputs"] == [{**tensor, "shape": [-1, 3]}]
+        assert json.loads(server.ask("GET", "/v2/models/toy/versions/r7/ready")[2]) == {"name": "toy", "ready": True}
+        body = json.dumps({"inputs": [{**tensor, "data": [1, 2, 3]}]})
+        status, _, answer = server.ask("POST", "/v2/models/toy/infer", body)
+        assert (status, json.loads(answer)["outputs"][0]["data"]) == (200, [2, 4, 6])
+        head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 12}}]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
+        raw = struct.pack("<3f", 1, 2, 3)
+        assert server.ask("POST", "/v2/models/toy/infer", head + raw, headers)[0] == 200
+        status, _, answer = server.ask("POST", "/v2/models/toy/infer", head + raw[1:], headers)
+        assert (status, json.loads(answer).keys()) == (400, {"error"})
+        assert isinstance(json.loads(server.ask("GET", "/v2/models/other")[2])["error"], str)
+        assert server.ask("GET", "/v2/models/toy/infer")[0] == 405
 
 
 def test_6_1_concurrent_requests_share_calls_and_fail_alone():

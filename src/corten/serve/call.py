@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from corten.http import Request
+from corten.http.request import HeaderPairs
 from corten.observe.trace import trace_fields
 
 _LONGEST_ID = 128
@@ -40,6 +41,19 @@ class Call:
         self.reply_headers: tuple[tuple[str, str], ...] = (
             (("X-Request-Id", self.request_id),) if self.request_id else ()
         )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether someone still waits for the answer."""
+        return not self.request.gone and not self.request.leaving
+
+    def respond(self, status: int, body: bytes, content_type: str, headers: HeaderPairs) -> None:
+        """Answer in the form the request asked for."""
+        self.request.respond(status, body, content_type, headers)
+
+    def fail(self, status: int, code: str, message: str, path: str, headers: HeaderPairs) -> None:
+        """Answer that it cannot be answered, in the shape the caller's protocol has for it."""
+        self.request.fail(status, code, message, path=path, headers=headers)
 
     def need_id(self) -> None:
         """Make up a request id where the caller gave none, so that an answer leads to its log line."""

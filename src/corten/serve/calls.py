@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from corten.adapters.base import CallModel
+from corten.adapters.base import CallModel, InputError
 from corten.core.schema import Schema
 from corten.serve.decoding import decode
-from corten.serve.job import Inputs, ModelOutputError, Outcome, Result, invalid
+from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, Result, invalid
 from corten.serve.values import to_json
 
 
@@ -33,14 +34,23 @@ class CallsRunner:
     def decode(self, body: bytes | bytearray) -> Inputs:
         """See Runner. An empty body is an empty object."""
         arguments = decode(self._decoder, body) if body else {}
-        for name in self._required:
-            if name not in arguments:
-                raise invalid(f"missing parameter `{name}`", name)
-        for name in arguments:
-            if name not in self._names:
-                known = ", ".join(sorted(self._names)) or "none"
-                raise invalid(f"unknown parameter; known: {known}", name[:100])
+        self._check(arguments, "")
         return Inputs(arguments)
+
+    def many(self, calls: Sequence[Mapping[str, Any]], form: Callable[[Any], Reply], place: str) -> Inputs:
+        """Calls that are one request: `form` gets their values in order, and one that fails makes the request fail.
+
+        `place` is the path of the list in the request's body. Raises RequestError.
+        """
+        for index, arguments in enumerate(calls):
+            self._check(arguments, f"{place}[{index}].")
+        if not calls:
+            raise invalid("expected at least one row", place)
+        return Inputs(_Several(calls, place), len(calls), form=form)
+
+    def text(self, outputs: Any) -> bytes:
+        """See Runner."""
+        return to_json(outputs)
 
     def run(self, batch: Sequence[Inputs]) -> Outcome:
         """See Runner. A call that fails as a whole is done again one by one, so that one bad request fails alone."""
@@ -56,6 +66,15 @@ class CallsRunner:
         """See Runner. Arguments are not made up: user code may do anything with them."""
         return None
 
+    def _check(self, arguments: Mapping[str, Any], place: str) -> None:
+        for name in self._required:
+            if name not in arguments:
+                raise invalid(f"missing parameter `{name}`", f"{place}{name}")
+        for name in arguments:
+            if name not in self._names:
+                known = ", ".join(sorted(self._names)) or "none"
+                raise invalid(f"unknown parameter; known: {known}", f"{place}{name[:100]}")
+
     def _alone(self, inputs: Inputs) -> Result:
         try:
             return self._call([inputs])[0]
@@ -63,16 +82,43 @@ class CallsRunner:
             return error
 
     def _call(self, batch: Sequence[Inputs]) -> list[Result]:
-        values = list(self._model.call([inputs.values for inputs in batch]))
-        if len(values) != len(batch):
-            raise ModelOutputError(f"the model gave {len(values)} results for {len(batch)} calls")
-        return [_answer(value) for value in values]
+        calls: list[Mapping[str, Any]] = []
+        for inputs in batch:
+            given = inputs.values
+            calls.extend(given.calls) if isinstance(given, _Several) else calls.append(given)
+        values = list(self._model.call(calls))
+        if len(values) != len(calls):
+            raise ModelOutputError(f"the model gave {len(values)} results for {len(calls)} calls")
+        results: list[Result] = []
+        start = 0
+        for inputs in batch:
+            end = start + inputs.rows
+            results.append(_answer(inputs, values[start:end]))
+            start = end
+        return results
 
 
-def _answer(value: Any) -> Result:
-    if isinstance(value, BaseException):
-        return value
+@dataclass(frozen=True, slots=True)
+class _Several:
+    calls: Sequence[Mapping[str, Any]]
+    place: str
+
+
+def _answer(inputs: Inputs, values: list[Any]) -> Result:
+    for index, value in enumerate(values):
+        if isinstance(value, BaseException):
+            return _placed(value, inputs.values, index)
     try:
-        return b'{"outputs":%b}' % to_json(value)
+        if inputs.form is None:
+            return b'{"outputs":%b}' % to_json(values[0])
+        return inputs.form(values if isinstance(inputs.values, _Several) else values[0])
     except Exception as error:
         return error
+
+
+def _placed(error: BaseException, given: object, index: int) -> BaseException:
+    """An InputError of one of several calls, with the path that leads to it."""
+    if isinstance(given, _Several) and isinstance(error, InputError):
+        path = f"{given.place}[{index}]" + (f".{error.path}" if error.path else "")
+        return InputError(error.message, path=path)
+    return error

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from corten.core.schema import Schema
 
-Result = bytes | BaseException
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished answer in another form than `/predict`'s JSON."""
+
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Result = bytes | Reply | BaseException
 
 
 @dataclass(slots=True)  # not frozen: that would make it three times as slow to make, and one is made a request
 class Inputs:
     """One request, decoded: arrays by input name, or rows still to be made one (ROWS), or arguments (CALL).
 
-    Only inputs with equal `shape_key` may be joined; `rows` is how much of a batch they fill.
+    Only inputs with equal `shape_key` may be joined; `rows` is how much of a batch they fill. `form` makes the answer
+    of the model's outputs (arrays by name; values of calls) where it is not `/predict`'s JSON; it runs where the model
+    runs, off the loop for slow ones, and may raise.
     """
 
     values: Any
     rows: int = 1
     shape_key: object = None
+    form: Callable[[Any], Reply] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,10 @@ class Runner(Protocol):
 
     def blank(self) -> Inputs | None:
         """Made-up inputs to warm the model up with, None when the schema does not tell enough."""
+        ...
+
+    def text(self, outputs: Any) -> bytes:
+        """JSON of what a `form` is given: the value of `outputs` in `/predict`'s answer."""
         ...
 
 

@@ -94,6 +94,7 @@ def _replay(runner: Runner, example: Example) -> Inputs:
     result = runner.run([inputs]).results[0]
     if isinstance(result, BaseException):
         raise result
+    assert isinstance(result, bytes)  # noqa: S101 - decoded without a form
     if example.outputs is None:
         return inputs
     found = difference(example.outputs, msgspec.json.decode(result)["outputs"], example.tolerance)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corten.core.schema import DType, Schema, Style, Tensor
+from corten.serve.openapi_dialects import dialect_paths
 
 _JSON_TYPES: Mapping[DType, Any] = {
     DType.BOOL: {"type": "boolean"},
@@ -54,6 +55,7 @@ def openapi(name: str, revision: str, schema: Schema) -> dict[str, Any]:
             "/livez": {"get": _probe("livez", "Whether the process works")},
             "/readyz": {"get": _probe("readyz", "Whether requests can be sent")},
             "/metrics": {"get": _text("metrics", "Metrics in Prometheus' text format")},
+            **dialect_paths(name, schema),
         },
         "components": {"schemas": {**shared, "Error": _ERROR_SCHEMA}},
     }

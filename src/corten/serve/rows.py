@@ -7,7 +7,7 @@ records (`[{"age": 1, "height": 2}, ...]`) for models with named columns, or wit
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,12 +17,13 @@ import numpy as np
 from corten.adapters.base import RowsModel
 from corten.core.schema import Schema, Tensor
 from corten.serve.decoding import decode
-from corten.serve.job import Inputs, ModelOutputError, Outcome, RequestError, Result, invalid
+from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, RequestError, Result, invalid
 from corten.serve.tensors import FLOATS, blank_array, json_type, to_array
 from corten.serve.values import to_json
 
 # Python's numbers take four times the room of an array's: large requests do not wait in that form.
 _MOST_LATE_ROWS = 256
+_BEFORE = b'{"outputs":'
 # And large answers are never wholly in it.
 _MOST_LISTED_ROWS = 4096
 
@@ -80,6 +81,10 @@ class RowsRunner:
         arrays = {tensor.name: blank_array(tensor) for tensor in self._tensors}
         return Inputs(arrays, next(iter(arrays.values())).shape[0])
 
+    def text(self, outputs: Mapping[str, np.ndarray]) -> bytes:
+        """See Runner."""
+        return _answer_alone(outputs)[len(_BEFORE) : -1]
+
     def _of_list(self, given: list[Any]) -> dict[str, np.ndarray]:
         record_keys = self._record_keys
         if record_keys and given and not isinstance(given[0], list):
@@ -108,12 +113,17 @@ class RowsRunner:
 
     def _together(self, batch: Sequence[Inputs]) -> list[Result]:
         outputs = self._call(self._joined(batch), sum(inputs.rows for inputs in batch))
-        lists = {name: array.tolist() for name, array in outputs.items()}
+        lists: dict[str, list[Any]] | None = None
         results: list[Result] = []
         start = 0
         for inputs in batch:
             end = start + inputs.rows
-            results.append(_answer(lists, start, end))
+            if inputs.form is not None:
+                results.append(_formed(inputs.form, {name: array[start:end] for name, array in outputs.items()}))
+            else:
+                if lists is None:
+                    lists = {name: array.tolist() for name, array in outputs.items()}
+                results.append(_answer(lists, start, end))
             start = end
         return results
 
@@ -134,7 +144,8 @@ class RowsRunner:
         except RequestError as error:
             return error
         try:
-            return _answer_alone(self._call(arrays, inputs.rows))
+            outputs = self._call(arrays, inputs.rows)
+            return _answer_alone(outputs) if inputs.form is None else inputs.form(outputs)
         except ValueError as error:
             # Many models take no missing values and say so by ValueError; that is the request's fault.
             return _refused(error) if type(error) is ValueError and self._misses_values(arrays) else error
@@ -159,6 +170,14 @@ class RowsRunner:
         return any(tensor.dtype in FLOATS and bool(np.isnan(arrays[tensor.name]).any()) for tensor in self._tensors)
 
 
+def _formed(form: Callable[[Any], Reply], outputs: Mapping[str, np.ndarray]) -> Result:
+    """A form that fails, fails its own request."""
+    try:
+        return form(outputs)
+    except Exception as error:
+        return error
+
+
 def _answer(outputs: Mapping[str, list[Any]], start: int, end: int) -> bytes:
     """The body for some rows: the only output, or all by name."""
     if len(outputs) == 1:
@@ -174,8 +193,8 @@ def _answer_alone(outputs: Mapping[str, np.ndarray]) -> bytes:
         return _answer({name: array.tolist() for name, array in outputs.items()}, 0, rows)
     bodies = {name: b"[%b]" % b",".join(_parts(array)) for name, array in outputs.items()}
     if len(bodies) == 1:
-        return b'{"outputs":%b}' % next(iter(bodies.values()))
-    return b'{"outputs":{%b}}' % b",".join(b"%b:%b" % (to_json(name), body) for name, body in bodies.items())
+        return _BEFORE + next(iter(bodies.values())) + b"}"
+    return _BEFORE + b"{%b}}" % b",".join(b"%b:%b" % (to_json(name), body) for name, body in bodies.items())
 
 
 def _parts(array: np.ndarray) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from collections.abc import Callable, Mapping
 
@@ -17,7 +18,8 @@ from corten.observe.access import AccessLog
 from corten.observe.metrics import CONTENT_TYPE
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
 from corten.serve.call import Call
-from corten.serve.job import RequestError, Result
+from corten.serve.dialect import DIALECTS, Dialect
+from corten.serve.job import Inputs, Reply, RequestError, Result, Runner
 from corten.serve.loading import Loaded
 from corten.serve.meters import Meters
 from corten.serve.openapi import openapi
@@ -56,6 +58,22 @@ class Site:
             "/openapi.json": {"GET": self._describe},
             "/": {"GET": self._info},
         }
+        self._dialects: dict[str, Dialect] = {}
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What is served."""
+        return self._spec
+
+    @property
+    def settings(self) -> Settings:
+        """What the server was told from outside."""
+        return self._settings
+
+    @property
+    def runner(self) -> Runner | None:
+        """The model, None before it is installed."""
+        return self._model.runner if self._model else None
 
     @property
     def batcher(self) -> Batcher | None:
@@ -85,6 +103,9 @@ class Site:
             return
         methods = self._routes.get(request.path)
         if methods is None:
+            if (dialect := self._dialect(request.path)) is not None:
+                dialect.handle(request)
+                return
             request.fail(404, "request.no_route", f"no route `{request.path[:200]}`")
             return
         # HEAD is GET without the body, which the server leaves out (RFC 9110, 9.3.2).
@@ -95,6 +116,16 @@ class Site:
             request.fail(405, "request.method", message, headers=(("Allow", allowed),))
             return
         route(request)
+
+    def _dialect(self, path: str) -> Dialect | None:
+        """The protocol a path belongs to, made at its first request: most servers are never asked in most of them."""
+        first = path[1:].partition("/")[0]
+        module = DIALECTS.get(first)
+        if module is None:
+            return None
+        if module not in self._dialects:
+            self._dialects[module] = importlib.import_module(f"corten.serve.{module}").dialect(self)
+        return self._dialects[module]
 
     def refused(self, status: int, code: str) -> None:
         """The server answered something that could not become a request."""
@@ -114,16 +145,20 @@ class Site:
 
     def _predict(self, request: Request) -> None:
         call = Call(request, self._loop.time())
-        if self._batcher is None or self._model is None:
-            self._fail(call, 503, "serve.loading", "the model is loading", retry_after_s=1)
-            return
         if not call.declares_json:
             self._fail(call, 415, "request.media_type", "send plain JSON as application/json")
             return
+        self.ask(call, _plainly)
+
+    def ask(self, call: Call, decode: Callable[[Runner, Request], Inputs]) -> None:
+        """Put what `decode` makes of the request to the model; the call is answered now or later."""
+        if self._batcher is None or self._model is None:
+            self._fail(call, 503, "serve.loading", "the model is loading", retry_after_s=1)
+            return
         try:
-            inputs = self._model.runner.decode(request.body)
+            inputs = decode(self._model.runner, call.request)
             deadline_s = call.started_s + self._spec.limits.predict_timeout_s
-            self._batcher.submit(Job(inputs, call, deadline_s, len(request.body)))
+            self._batcher.submit(Job(inputs, call, deadline_s, len(call.request.body)))
         except RequestError as error:
             self._fail(call, error.status, error.code, error.message, path=error.path)
         except QueueFullError as error:
@@ -135,6 +170,9 @@ class Site:
         match result:
             case bytes():
                 call.request.respond(200, result, JSON, call.reply_headers)
+                self._done(call, 200)
+            case Reply():
+                call.respond(200, result.body, result.content_type, (*call.reply_headers, *result.headers))
                 self._done(call, 200)
             case InputError():
                 self._fail(call, 422, "request.invalid", result.message[:_LONGEST_MESSAGE], path=result.path)
@@ -149,7 +187,7 @@ class Site:
         if self._access.wants(500, now_s):
             _log.error("the model raised an exception", exc_info=error, extra=call.log_fields(now_s))
         message = _text(error)[:_LONGEST_MESSAGE] or type(error).__qualname__
-        call.request.fail(500, "model.failed", message, headers=call.reply_headers)
+        call.fail(500, "model.failed", message, "", call.reply_headers)
         self._count(call, 500)
 
     def _fail(
@@ -158,7 +196,7 @@ class Site:
         headers = call.reply_headers
         if retry_after_s:
             headers = (*headers, ("Retry-After", str(retry_after_s)))
-        call.request.fail(status, code, message, path=path, headers=headers)
+        call.fail(status, code, message, path, headers)
         self._done(call, status)
 
     def _done(self, call: Call, status: int) -> None:
@@ -177,9 +215,10 @@ class Site:
         self._meters.model_seconds.observe(model_s)
 
     def _wanted(self, job: Job) -> bool:
-        request: Request = job.context.request
-        if not request.gone and not request.leaving:
+        call: Call = job.context
+        if call.wanted:
             return True
+        request = call.request
         self._meters.count(499)  # nginx' word for a client that went away
         if not request.gone:
             # Nearly always a client that gave up, as nginx and Go take it too; whoever still reads is told.
@@ -230,6 +269,10 @@ class Site:
                 "corten": __version__,
             },
         )
+
+
+def _plainly(runner: Runner, request: Request) -> Inputs:
+    return runner.decode(request.body)
 
 
 def _text(error: BaseException) -> str:

@@ -1,0 +1,81 @@
+"""The OpenAPI description of the other protocols' routes, short: their own specifications say the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from corten.core.schema import Schema
+
+_Schema = Mapping[str, Any]
+
+
+def dialect_paths(name: str, schema: Schema) -> dict[str, Any]:
+    """Paths by route. `name` is the model's."""
+    del schema
+    return _open_inference(name)
+
+
+def _open_inference(name: str) -> dict[str, Any]:
+    tensor = _object(
+        {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+            "datatype": {"type": "string", "description": "BOOL, INT8 … UINT64, FP16, FP32, FP64 or BYTES"},
+            "data": {"type": "array", "description": "Elements row by row, flat or nested"},
+            "parameters": {"type": "object"},
+        },
+        required=("name", "shape", "datatype"),
+    )
+    request = _object(
+        {
+            "id": {"type": "string"},
+            "inputs": {"type": "array", "items": tensor},
+            "outputs": {"type": "array", "items": _object({"name": {"type": "string"}}, required=("name",))},
+            "parameters": {"type": "object"},
+        },
+        required=("inputs",),
+    )
+    answer = _object(
+        {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": tensor},
+        },
+        required=("model_name", "outputs"),
+    )
+    infer = _post("v2Infer", "Ask with tensors (Open Inference Protocol v2)", request, answer)
+    # The same with the tensors' bytes after the JSON; `Inference-Header-Content-Length` is the length of the JSON.
+    infer["requestBody"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "/v2": {"get": _get("v2Server", "The server, in the Open Inference Protocol")},
+        "/v2/health/live": {"get": _get("v2Live", "Whether the process works")},
+        "/v2/health/ready": {"get": _get("v2Ready", "Whether requests can be sent", busy=True)},
+        f"/v2/models/{name}": {"get": _get("v2Model", "The model's tensors", busy=True)},
+        f"/v2/models/{name}/ready": {"get": _get("v2ModelReady", "Whether the model can be asked", busy=True)},
+        f"/v2/models/{name}/infer": {"post": infer},
+    }
+
+
+def _object(properties: Mapping[str, Any], *, required: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"type": "object", "properties": dict(properties), "required": list(required)}
+
+
+def _get(operation: str, summary: str, *, busy: bool = False) -> dict[str, Any]:
+    answer = {"description": "As the protocol says", "content": {"application/json": {"schema": {"type": "object"}}}}
+    unready = {"503": {"description": "The model is loading, or the server is stopping"}} if busy else {}
+    return {"operationId": operation, "summary": summary, "responses": {"200": answer, **unready}}
+
+
+def _post(operation: str, summary: str, request: _Schema, answer: _Schema) -> dict[str, Any]:
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "200": {"description": "The model's answer", "content": {"application/json": {"schema": answer}}},
+            "4XX": {"description": "The request cannot be answered; told in the protocol's own shape"},
+            "5XX": {"description": "The model failed, is loading, or took too long"},
+        },
+    }
