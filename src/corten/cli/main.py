@@ -22,12 +22,22 @@ VERBS = (
     ("logs", "what a deployment's replicas wrote"),
     ("rollback", "back to the revision before"),
     ("stop", "end a deployment"),
+    ("gc", "remove what no name, deployment or replica leads to"),
     ("serve", "serve a model in the foreground, on this Python, without an image"),
     ("doctor", "what this machine can do and how to mend the rest"),
 )
 
 # Words from other tools, and the verb they mean here.
-SYNONYMS = {"ps": "status", "list": "status", "ls": "status", "run": "up", "start": "up", "down": "stop", "rm": "stop"}
+SYNONYMS = {
+    "ps": "status",
+    "list": "status",
+    "ls": "status",
+    "run": "up",
+    "start": "up",
+    "down": "stop",
+    "rm": "stop",
+    "prune": "gc",
+}
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130

@@ -68,7 +68,7 @@ class Layout:
                 why=f"larger than {_DOCUMENT_LIMIT_BYTES} bytes",
             )
         if (seen := Digest.of(data)) != digest:
-            raise self._quarantine(digest, seen)
+            raise self.quarantine(digest, seen)
         return data
 
     def put(self, data: bytes, media_type: str) -> Descriptor:
@@ -119,6 +119,16 @@ class Layout:
             if all(_name(entry) != name for entry in entries):
                 raise self._unknown(name)
             self._write_index([_without_name(entry) if _name(entry) == name else entry for entry in entries])
+
+    def forget(self, entries: Collection[Descriptor]) -> None:
+        """List exactly these no more, as `listed` gave them; their blobs stay. Names that moved meanwhile stay too."""
+        if entries:
+            with self._index_lock():
+                self._write_index([entry for entry in self._entries() if entry not in entries])
+
+    def listed(self) -> tuple[Descriptor, ...]:
+        """Every entry of the index: images, with a name or not, and what is attached to them."""
+        return tuple(self._entries())
 
     def images(self) -> tuple[tuple[str, Descriptor], ...]:
         """All manifests in the index with their names (empty for those that lost theirs), in order of tagging.
@@ -230,8 +240,22 @@ class Layout:
             except FileNotFoundError as error:
                 raise _missing(layer.digest, self.root) from error
             if seen != layer.digest:
-                raise self._quarantine(layer.digest, seen)
+                raise self.quarantine(layer.digest, seen)
         return image
+
+    def quarantine(self, digest: Digest, seen: Digest) -> PolicyError:
+        """Put a blob aside whose content has another digest; what to raise then."""
+        aside = self.root / "quarantine" / digest.hex
+        with suppress(OSError):
+            aside.parent.mkdir(exist_ok=True)
+            self.path(digest).rename(aside)
+        return PolicyError(
+            "store.blob_corrupt",
+            f"blob `{digest}` is corrupt and was put aside",
+            where=str(aside),
+            why=f"its content has the digest {seen}",
+            hint="build the image again; the missing blob is made anew",
+        )
 
     def sweep(self, *, now_s: float, older_than_s: float = 86_400.0) -> int:
         """Remove what killed writers left behind, once it is old. Returns how many files; never touches blobs."""
@@ -321,19 +345,6 @@ class Layout:
             where=str(self.root),
             why="known: " + (", ".join(names) or "none"),
             hint="corten build SOURCE",
-        )
-
-    def _quarantine(self, digest: Digest, seen: Digest) -> PolicyError:
-        aside = self.root / "quarantine" / digest.hex
-        with suppress(OSError):
-            aside.parent.mkdir(exist_ok=True)
-            self.path(digest).rename(aside)
-        return PolicyError(
-            "store.blob_corrupt",
-            f"blob `{digest}` is corrupt and was put aside",
-            where=str(aside),
-            why=f"its content has the digest {seen}",
-            hint="build the image again; the missing blob is made anew",
         )
 
 

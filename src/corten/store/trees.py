@@ -128,6 +128,16 @@ class Trees:
                 self._publish({image.digest.hex: view})
         return view
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep everybody else from unpacking while the block runs; what killed ones left is gone then.
+
+        Raises CortenError `trees.busy`.
+        """
+        with self._locked():
+            self._sweep()
+            yield
+
     # -- what is there
 
     def _layer(self, layer: Layer) -> Path:

@@ -1,0 +1,40 @@
+"""Which images the control plane still needs, read beside a running daemon and without one."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import Final
+from urllib.parse import quote
+
+from corten.control.database import translate
+from corten.core.digest import Digest
+from corten.core.home import Home
+
+_TIMEOUT_S: Final = 5.0
+_IMAGES: Final = """
+SELECT DISTINCT image FROM revisions r WHERE
+    number > (SELECT max(number) FROM revisions n WHERE n.deployment = r.deployment) - :keep
+    OR EXISTS (SELECT 1 FROM deployments d WHERE d.name = r.deployment AND r.number IN (d.wanted, d.serving))
+    OR EXISTS (SELECT 1 FROM replicas p WHERE p.deployment = r.deployment AND p.revision = r.number)
+    OR EXISTS (SELECT 1 FROM rollouts o WHERE o.deployment = r.deployment AND o.state = 'progressing'
+               AND r.number IN (o.origin, o.target))
+"""
+
+
+def images_in_use(home: Home, keep: int) -> frozenset[Digest]:
+    """Images of each deployment's `keep` newest revisions, of those it wants or serves, and of every replica.
+
+    Raises CortenError `state.*` when the state cannot be read: nobody may then think that nothing is in use.
+    """
+    path = home.state / "corten.db"
+    if not path.exists():
+        return frozenset()
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_TIMEOUT_S)) as state:
+            # A file that has not got its tables yet is of a daemon that is just starting: nothing was deployed.
+            if not state.execute("SELECT 1 FROM sqlite_master WHERE name = 'revisions'").fetchone():
+                return frozenset()
+            return frozenset(Digest.parse(row[0]) for row in state.execute(_IMAGES, {"keep": keep}))
+    except sqlite3.Error as error:
+        raise translate(path, error) from error
