@@ -20,7 +20,7 @@ from corten.core.home import Home
 from corten.engine.base import ReplicaSpec
 from corten.engine.embedded import Embedded, Sandbox
 from corten.engine.launch import probe
-from corten.engine.process import ProcessId
+from corten.core.process import ProcessId
 from corten.engine.record import ReplicaFolder
 from corten.engine.sandbox import Bounds, Host
 from corten.errors import CortenError, EngineError

@@ -19,13 +19,13 @@ from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.platform import Platform
+from corten.core.process import ProcessId, parent, with_environment
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.bytecode import Bytecode
 from corten.engine.folders import make_passable, make_private, passable
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
 from corten.engine.logs import keep_short, last_lines
 from corten.engine.plain import plain_process
-from corten.engine.process import ProcessId, parent, with_environment
 from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
 from corten.engine.sandbox import GID, RUN, UID, Bounds, Cell, Host, Sandbox
 from corten.errors import EngineError, UsageError

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from corten.core.platform import Platform
+from corten.core.process import ProcessId, command
 from corten.engine.plain import PlainProcess
-from corten.engine.process import ProcessId, command
 from corten.engine.sandbox import GID, UID, Bounds, Cell, Features, Host, options
 from corten.engine.seccomp import program
 from corten.errors import EngineError

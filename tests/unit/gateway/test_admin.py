@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from corten.core.route import Endpoint
 from corten.gateway.admin import Upstream, decode_upstreams
-from corten.gateway.process import Record, log_tail, replace_file
+from corten.gateway.process import Record, log_tail
 
 
 def host(address, *, active="0", **health):
@@ -67,7 +67,7 @@ def test_a_record_reads_as_it_was_written(tmp_path):
 @given(data=st.one_of(st.binary(max_size=80), st.just(b"[]"), st.just(b'{"pid": "x"}'), st.just(b'{"pid": 1}')))
 def test_a_damaged_record_is_none(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("record") / "envoy.json"
-    replace_file(path, data)
+    path.write_bytes(data)
     assert Record.read(path) is None
 
 

@@ -1,7 +1,7 @@
 import os
 import signal
 
-from corten.engine.process import ProcessId, boot_id, command, parent, with_environment
+from corten.core.process import ProcessId, boot_id, command, parent, with_environment
 
 
 def test_this_process_is_itself():
