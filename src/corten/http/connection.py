@@ -265,14 +265,23 @@ class Connection(asyncio.Protocol):
             self._send(request, sized, body if request.wants_body else b"")
 
     def begin_stream(
-        self, request: Request, status: int, content_type: str, headers: HeaderPairs, *, chunked: bool
+        self,
+        request: Request,
+        status: int,
+        content_type: str,
+        headers: HeaderPairs,
+        *,
+        chunked: bool,
+        length: int | None = None,
     ) -> None:
-        """Send the head of an answer whose length is not known."""
+        """Send the head of an answer whose body comes in pieces; without `chunked` and `length` closing ends it."""
         if self.lost:
             return
-        request.keep_alive = request.keep_alive and chunked
+        request.keep_alive = request.keep_alive and (chunked or length is not None)
         close = self._closes(request)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        if length is not None:
+            framing = b"Content-Length: %d\r\n" % length
         more = encode_headers(headers) + framing + (_connection_header(close=True) if close else b"")
         self.write_piece(request, b"%b%b\r\n" % (self.server.heads.start(status, content_type), more))
         request.keep_alive = not close

@@ -138,11 +138,14 @@ class Request:
         """Answer with `{"error": {"code", "message", "path"}}`."""
         self.respond(status, error_body(code, message, path), JSON, headers)
 
-    def stream(self, status: int, content_type: str, headers: HeaderPairs = ()) -> Stream:
-        """Begin an answer of unknown length: chunked, or ended by closing for HTTP/1.0 clients."""
+    def stream(self, status: int, content_type: str, headers: HeaderPairs = (), *, length: int | None = None) -> Stream:
+        """Begin an answer that is written piece by piece, exactly `length` bytes in all where that is known.
+
+        Of unknown length: chunked, or ended by closing for HTTP/1.0 clients.
+        """
         self._begin()
-        chunked = self.version != "1.0"
-        self._connection.begin_stream(self, status, content_type, headers, chunked=chunked)
+        chunked = self.version != "1.0" and length is None
+        self._connection.begin_stream(self, status, content_type, headers, chunked=chunked, length=length)
         return Stream(self, self._connection, chunked=chunked)
 
     def abandon(self) -> None:
