@@ -10,24 +10,47 @@ __version__ = "0.1.0"
 # package, never loads the builder (PEP 562).
 _PUBLIC = {
     "build": "corten.ops.build",
+    "diff": "corten.ops.diff",
+    "images": "corten.ops.images",
+    "inspect": "corten.ops.inspect",
     "package": "corten.ops.package",
     "up": "corten.ops.up",
     "deploy": "corten.ops.deploy",
     "status": "corten.ops.status",
     "predict": "corten.ops.predict",
+    "rebuild": "corten.ops.rebuild",
     "rollback": "corten.ops.rollback",
     "stop": "corten.ops.stop",
     "CortenError": "corten.errors",
 }
 
-__all__ = ["CortenError", "__version__", "build", "deploy", "package", "predict", "rollback", "status", "stop", "up"]
+__all__ = [
+    "CortenError",
+    "__version__",
+    "build",
+    "deploy",
+    "diff",
+    "images",
+    "inspect",
+    "package",
+    "predict",
+    "rebuild",
+    "rollback",
+    "status",
+    "stop",
+    "up",
+]
 
 if TYPE_CHECKING:
     from corten.errors import CortenError
     from corten.ops.build import build
     from corten.ops.deploy import deploy
+    from corten.ops.diff import diff
+    from corten.ops.images import images
+    from corten.ops.inspect import inspect
     from corten.ops.package import package
     from corten.ops.predict import predict
+    from corten.ops.rebuild import rebuild
     from corten.ops.rollback import rollback
     from corten.ops.status import status
     from corten.ops.stop import stop

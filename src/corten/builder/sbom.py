@@ -138,7 +138,8 @@ def _runtime(version: str) -> dict[str, Any]:
 def _model(spec: ModelSpec, weights: Sequence[FileFact]) -> dict[str, Any]:
     parameters: dict[str, Any] = {"modelArchitecture": spec.adapter}
     if spec.schema:
-        parameters |= {"inputs": _inputs(spec.schema), "outputs": _outputs(spec.schema)}
+        parameters["inputs"] = [{"format": text} for text in inputs_of(spec.schema)]
+        parameters["outputs"] = [{"format": text} for text in outputs_of(spec.schema)]
     properties = {"adapter": spec.adapter, "method": spec.method, "entry": spec.entry}
     return {
         "type": "machine-learning-model",
@@ -159,20 +160,22 @@ def _model(spec: ModelSpec, weights: Sequence[FileFact]) -> dict[str, Any]:
     }
 
 
-def _inputs(schema: Schema) -> list[dict[str, str]]:
+def inputs_of(schema: Schema) -> list[str]:
+    """A model's inputs, one a line of text: `x: float64[*,4]`, `text: {"type":"string"}`."""
     match schema.style:
         case Style.ROWS:
-            return [{"format": _tensor(one)} for one in schema.inputs]
+            return [_tensor(one) for one in schema.inputs]
         case Style.CALL:
-            return [{"format": f"{one.name}: {_compact(one.json_schema)}"} for one in schema.parameters]
+            return [f"{one.name}: {_compact(one.json_schema)}" for one in schema.parameters]
 
 
-def _outputs(schema: Schema) -> list[dict[str, str]]:
+def outputs_of(schema: Schema) -> list[str]:
+    """A model's outputs, in the same way."""
     match schema.style:
         case Style.ROWS:
-            return [{"format": _tensor(one)} for one in schema.outputs]
+            return [_tensor(one) for one in schema.outputs]
         case Style.CALL:
-            return [{"format": _compact(schema.returns)}] if schema.returns else []
+            return [_compact(schema.returns)] if schema.returns else []
 
 
 def _tensor(tensor: Tensor) -> str:
@@ -193,12 +196,14 @@ def _sha256(digest: Digest) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A package as an SBOM lists it. `kind` is `deb` or `wheel`; `licence` empty where none was told."""
+    """A package as an SBOM lists it. `kind` is `deb` or `wheel`; `digest` is of its file (None: not told), `licence`
+    empty where none was told.
+    """
 
     kind: str
     name: str
     version: str
-    digest: Digest
+    digest: Digest | None
     licence: str = ""
 
 
