@@ -88,6 +88,17 @@ def megabytes(text: str) -> float:
     return size_mb
 
 
+def seconds(text: str) -> float:
+    """Read a time in seconds: 0 or more."""
+    try:
+        time_s = float(text)
+    except ValueError:
+        time_s = -1.0
+    if not 0 <= time_s < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got `{text}`")
+    return time_s
+
+
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The source and what can be said about it: shared by `build` and `up`."""
     parser.add_argument("source", help="model file, `file.py:Class`, or a folder with corten.toml")
@@ -106,3 +117,13 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--locked", action="store_true", help="fail if corten.lock would have to change")
     parser.add_argument("--offline", action="store_true", help="open no connection; use what is in the cache")
+
+
+def add_registry_trust(parser: argparse.ArgumentParser) -> None:
+    """Whom to believe to be the registry: shared by `push`, `pull` and `copy`."""
+    parser.add_argument(
+        "--ca", type=Path, default=None, metavar="FILE", help="a PEM file of authorities besides the system's"
+    )
+    parser.add_argument(
+        "--plain-http", action="store_true", help="no TLS (on this machine it is found out, elsewhere never)"
+    )

@@ -1,0 +1,196 @@
+"""A repository as a source and as a target of transfers."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from corten.core.digest import Digest
+from corten.core.image import Descriptor
+from corten.errors import CortenError
+from corten.registry.client import Repository, TooLargeError, Upload, mismatch
+from corten.registry.documents import Manifest
+from corten.registry.retry import AgainError
+from corten.registry.transfer import Reader, Source
+from corten.registry.transport import PIECE_BYTES, unreachable
+
+# For registries and proxies that refuse a whole blob as one body (413): below the 100 MB some of them take.
+_CHUNK_BYTES = 64 << 20
+# Nobody needs bodies this small; a registry that asks for less is broken.
+_SMALLEST_CHUNK_BYTES = 1 << 20
+
+
+class RemoteSource:
+    """Images of a repository."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def manifest(self, descriptor: Descriptor) -> Manifest:
+        """Checked against its digest."""
+        return self._repository.manifest(str(descriptor.digest))
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """As the registry lists them."""
+        return self._repository.referrers(subject)
+
+    def open(self, blob: Descriptor, offset_bytes: int) -> AbstractContextManager[Reader]:
+        """Raises AgainError where another attempt may help."""
+        return self._repository.blob(blob.digest, offset_bytes)
+
+    def corrupt(self, blob: Descriptor, seen: Digest) -> CortenError:
+        """The registry has, or sends, something else."""
+        return mismatch(str(blob.digest), str(seen), str(self._repository))
+
+
+class RemoteTarget:
+    """A repository to push to; the image gets `tags` there (none: it is there by its digest).
+
+    `mounts` tells which other repository of the registry should have a blob.
+    """
+
+    def __init__(
+        self, repository: Repository, tags: tuple[str, ...], mounts: Mapping[Digest, str], stop: threading.Event
+    ) -> None:
+        self._repository = repository
+        self._tags = tags
+        self._mounts = mounts
+        self._stop = stop
+
+    def complete(self, manifest: Manifest) -> bool:
+        """A registry takes a manifest only when it has what it lists."""
+        return self._repository.has_manifest(manifest.digest)
+
+    def has(self, blob: Descriptor) -> bool:
+        """One HEAD request."""
+        return self._repository.has_blob(blob.digest)
+
+    def take(self, blob: Descriptor, source: Source, sent: Callable[[int], None]) -> bool:
+        """Mount it, or send it."""
+        return _Sending(self._repository, blob, source, sent, self._stop).run(self._mounts.get(blob.digest, ""))
+
+    def put(self, manifest: Manifest) -> None:
+        """Store it by its digest; where the registry lists no referrers, list it by their tag."""
+        seen = self._repository.put_manifest(manifest)
+        if manifest.subject is not None and not seen:
+            self._repository.list_referrer(manifest.subject, manifest.descriptor)
+
+    def tag(self, manifest: Manifest) -> None:
+        """Store it under its tags."""
+        for tag in self._tags:
+            self._repository.put_manifest(manifest, tag)
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One blob on its way: hashed while it is sent, taken up where the registry has it after a break."""
+
+    repository: Repository
+    blob: Descriptor
+    source: Source
+    sent: Callable[[int], None]
+    stop: threading.Event
+    upload: Upload | None = None
+    chunk_bytes: int = 0  # 0: the whole blob is one body
+    broken: bool = False
+    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+    _hashed_bytes: int = 0
+    _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(PIECE_BYTES)))
+
+    def run(self, mount_from: str) -> bool:
+        """Whether bytes were sent."""
+        return self.repository.retries.run(lambda: self._attempt(mount_from))
+
+    def _attempt(self, mount_from: str) -> bool:
+        offset_bytes = self._resume()
+        if self.upload is None:
+            if self.broken and self.repository.has_blob(self.blob.digest):
+                return True  # only the answer to the last request was lost
+            location, answer = self.repository.begin_upload(self.blob.digest, "" if self.broken else mount_from)
+            if not location:
+                return False
+            self.upload = Upload(self.repository, location)
+            self._note_minimum(answer.header("OCI-Chunk-Min-Length"))
+        self.broken = True
+        self._send_from(self.upload, offset_bytes)
+        self.upload.finish(self.blob.digest)
+        return True
+
+    def _resume(self) -> int:
+        """Where to go on in the upload begun before, if there is one that the registry still knows."""
+        if self.upload is None or not self.upload.location:
+            self.upload = None
+            return 0
+        offset_bytes = self.upload.received_bytes()
+        if not self.upload.location or offset_bytes > self._hashed_bytes:
+            self.upload = None
+            return 0
+        return offset_bytes
+
+    def _note_minimum(self, text: str) -> None:
+        if text.isdecimal() and self.chunk_bytes:
+            self.chunk_bytes = max(self.chunk_bytes, int(text))
+
+    def _send_from(self, upload: Upload, offset_bytes: int) -> None:
+        while True:
+            left_bytes = self.blob.size_bytes - offset_bytes
+            if left_bytes <= 0 and offset_bytes:
+                break
+            piece_bytes = min(left_bytes, self.chunk_bytes or left_bytes)
+            ranged = bool(offset_bytes or self.chunk_bytes) and piece_bytes > 0
+            start_bytes = offset_bytes
+            try:
+                upload.patch(lambda: _Piece(self, start_bytes, piece_bytes), start_bytes, piece_bytes, ranged=ranged)  # noqa: B023
+            except TooLargeError:
+                self._use_chunks(piece_bytes)
+                offset_bytes = self._resume()
+                if self.upload is None:
+                    raise AgainError(unreachable("", "the body was too large; smaller ones follow")) from None
+                continue
+            offset_bytes += piece_bytes
+            if offset_bytes >= self.blob.size_bytes:
+                break
+        if (seen := Digest(self._hash.hexdigest())) != self.blob.digest:
+            upload.cancel()
+            raise self.source.corrupt(self.blob, seen)
+
+    def _use_chunks(self, refused_bytes: int) -> None:
+        self.chunk_bytes = min(_CHUNK_BYTES, refused_bytes // 2)
+        if self.chunk_bytes < _SMALLEST_CHUNK_BYTES:
+            raise unreachable(self.repository.transport.base, f"HTTP 413 to a body of {refused_bytes} bytes")
+
+    def stream(self, offset_bytes: int, size_bytes: int, write: Callable[[memoryview], object]) -> None:
+        """Read from the source, hash what was not hashed before, write."""
+        at_bytes, end_bytes = offset_bytes, offset_bytes + size_bytes
+        with self.source.open(self.blob, offset_bytes) as reader:
+            while at_bytes < end_bytes:
+                count = reader.readinto(self._buffer[: min(PIECE_BYTES, end_bytes - at_bytes)])
+                if not count:
+                    # The length is announced; with fewer bytes the request cannot be ended.
+                    raise self.source.corrupt(self.blob, Digest(self._hash.hexdigest()))
+                piece = self._buffer[:count]
+                at_bytes += count
+                if (fresh_bytes := at_bytes - self._hashed_bytes) > 0:
+                    self._hash.update(piece[-fresh_bytes:])
+                    self._hashed_bytes = at_bytes
+                write(piece)
+                self.sent(count)
+                if self.stop.is_set():
+                    raise unreachable("", "given up because another blob failed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a blob as a request's body."""
+
+    sending: _Sending
+    offset_bytes: int
+    size_bytes: int
+
+    def send(self, write: Callable[[memoryview], object]) -> None:
+        """Write all of it."""
+        if self.size_bytes:
+            self.sending.stream(self.offset_bytes, self.size_bytes, write)

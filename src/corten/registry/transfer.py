@@ -1,0 +1,231 @@
+"""Moving an image and what refers to it from a source to a target: blobs side by side, manifests, the tag last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from corten.core.digest import Digest
+from corten.core.events import Event, Listener, Phase
+from corten.core.image import Descriptor
+from corten.errors import CortenError
+from corten.registry.documents import Manifest, check_depth, unique
+
+THREADS = 4
+# Bytes between two events about progress: some a second on a fast line.
+_EVENT_BYTES = 16 << 20
+
+
+class Reader(Protocol):
+    """Bytes on their way."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer as far as there is something; 0 at the end."""
+        ...
+
+
+class Source(Protocol):
+    """Where an image comes from."""
+
+    def manifest(self, descriptor: Descriptor) -> Manifest:
+        """One of its manifests, checked against its digest."""
+        ...
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """The manifests that refer to one."""
+        ...
+
+    def open(self, blob: Descriptor, offset_bytes: int) -> AbstractContextManager[Reader]:
+        """A blob's bytes from an offset on; may raise AgainError."""
+        ...
+
+    def corrupt(self, blob: Descriptor, seen: Digest) -> CortenError:
+        """What to say when its bytes are not what their digest says."""
+        ...
+
+
+class Target(Protocol):
+    """Where an image goes to."""
+
+    def complete(self, manifest: Manifest) -> bool:
+        """Whether this manifest and all it needs is there."""
+        ...
+
+    def has(self, blob: Descriptor) -> bool:
+        """Whether the blob is there."""
+        ...
+
+    def take(self, blob: Descriptor, source: Source, sent: Callable[[int], None]) -> bool:
+        """Get it from the source, telling how many bytes moved. False when none had to (it was mounted)."""
+        ...
+
+    def put(self, manifest: Manifest) -> None:
+        """Keep a manifest whose blobs and children are there; list it with its subject."""
+        ...
+
+    def tag(self, manifest: Manifest) -> None:
+        """Let the name lead to it: the last step, after which the image is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a transfer did. Sizes in bytes; `blobs_sent` of `blobs`, the rest was there or mounted."""
+
+    digest: Digest
+    blobs: int
+    blobs_sent: int
+    blobs_mounted: int
+    size_bytes: int
+    sent_bytes: int
+    referrers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freight:
+    """What belongs to an image: its manifests, children before the index that lists them, and what refers to them."""
+
+    image: tuple[Manifest, ...]
+    referrers: tuple[Manifest, ...]
+
+    @property
+    def root(self) -> Manifest:
+        """What the tag will lead to."""
+        return self.image[-1]
+
+
+def gather(source: Source, root: Manifest) -> Freight:
+    """Find all that belongs to an image. Raises what the source does, RemoteError for indexes nested too deep."""
+    image = tuple(_family(source, root, 0))
+    known = {manifest.digest for manifest in image}
+    referrers: list[Manifest] = []
+    # Of referrers too: an SBOM may be signed.
+    look_at = list(image)
+    while look_at:
+        subject = look_at.pop(0)
+        for descriptor in source.referrers(subject.digest):
+            if descriptor.digest not in known:
+                known.add(descriptor.digest)
+                found = source.manifest(descriptor)
+                # A list of referrers is anybody's word; the manifest's own says what it refers to.
+                if found.subject == subject.digest:
+                    referrers.append(found)
+                    look_at.append(found)
+    return Freight(image, tuple(referrers))
+
+
+def _family(source: Source, manifest: Manifest, depth: int) -> Iterator[Manifest]:
+    check_depth(depth, str(manifest.digest))
+    for child in unique(manifest.children):
+        yield from _family(source, source.manifest(child), depth + 1)
+    yield manifest
+
+
+def transfer(
+    source: Source,
+    target: Target,
+    freight: Freight,
+    *,
+    step: str,
+    listen: Listener,
+    stop: threading.Event,
+    threads: int = THREADS,
+) -> Moved:
+    """Move it all. `stop` is set when one blob fails, so that the others give up soon.
+
+    Raises the first error; what is finished stays at the target and is not moved again next time.
+    """
+    missing = [manifest for manifest in (*freight.image, *freight.referrers) if not target.complete(manifest)]
+    blobs = list(unique(blob for manifest in missing for blob in manifest.blobs))
+    everything = list(unique(b for manifest in (*freight.image, *freight.referrers) for b in manifest.blobs))
+    meter = _Meter(step, sum(blob.size_bytes for blob in blobs), listen)
+    # The large ones first: a small one at the end does not leave three threads idle.
+    ways = _each(
+        lambda blob: _move(source, target, blob, meter, stop),
+        sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest)),
+        threads,
+        stop,
+    )
+    for manifest in (*freight.image, *freight.referrers):
+        if manifest in missing or manifest.subject is not None:
+            target.put(manifest)
+    target.tag(freight.root)
+    return Moved(
+        digest=freight.root.digest,
+        blobs=len(everything),
+        blobs_sent=ways.count("sent"),
+        blobs_mounted=ways.count("mounted"),
+        size_bytes=sum(blob.size_bytes for blob in everything),
+        sent_bytes=meter.moved_bytes,
+        referrers=len(freight.referrers),
+    )
+
+
+def _move(source: Source, target: Target, blob: Descriptor, meter: _Meter, stop: threading.Event) -> str:
+    if stop.is_set() or target.has(blob):
+        meter.skip(blob.size_bytes)
+        return "there"
+    if target.take(blob, source, meter.add):
+        return "sent"
+    meter.skip(blob.size_bytes)
+    return "mounted"
+
+
+def _each(
+    work: Callable[[Descriptor], str], blobs: Sequence[Descriptor], threads: int, stop: threading.Event
+) -> list[str]:
+    with ThreadPoolExecutor(threads, thread_name_prefix="corten-blob") as pool:
+        futures = [pool.submit(work, blob) for blob in blobs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            failed = next((future for future in futures if future.done() and future.exception()), None)
+        except BaseException:
+            failed = None
+            raise
+        finally:
+            if any(not future.done() or future.exception() for future in futures):
+                stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+        if failed is not None:
+            failed.result()
+        return [future.result() for future in futures]
+
+
+@dataclass(slots=True)
+class _Meter:
+    step: str
+    total_bytes: int
+    listen: Listener
+    moved_bytes: int = 0
+    _passed_bytes: int = 0
+    _told_bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, count_bytes: int) -> None:
+        """Bytes that moved."""
+        self._advance(count_bytes, count_bytes)
+
+    def skip(self, count_bytes: int) -> None:
+        """Bytes that did not have to."""
+        self._advance(0, count_bytes)
+
+    def _advance(self, moved_bytes: int, passed_bytes: int) -> None:
+        with self._lock:
+            self.moved_bytes += moved_bytes
+            self._passed_bytes += passed_bytes
+            if self._passed_bytes - self._told_bytes < _EVENT_BYTES:
+                return
+            self._told_bytes = self._passed_bytes
+            done, total = self._passed_bytes, self.total_bytes
+            self.listen(
+                Event(
+                    self.step,
+                    Phase.PROGRESS,
+                    f"{done / 1e6:.0f} of {total / 1e6:.0f} MB",
+                    {"bytes": done, "total_bytes": total},
+                )
+            )
