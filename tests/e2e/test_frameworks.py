@@ -109,3 +109,72 @@ def test_pickles_of_lightgbm_answer_as_the_objects_they_were(corten, port, folde
     joblib.dump(model.booster_, folder / "bare.joblib")
     up = corten.up(folder / "bare.joblib", "--port", port, "--name", "pickled")
     assert np.array_equal(answers(up, rows.to_numpy().tolist()), model.booster_.predict(rows.to_numpy()))
+
+
+@pytest.fixture
+def save(folder):
+    """Save a model by a flavor of MLflow, with signature and example."""
+    import warnings
+
+    from mlflow.models import infer_signature
+
+    def run(flavor, model, rows, outputs, **more):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            signature = infer_signature(rows, outputs)
+            flavor.save_model(path=folder / "saved", signature=signature, input_example=rows[:3], **more, **model)
+        return folder / "saved"
+
+    return run
+
+
+def test_a_model_folder_of_mlflow_is_served_without_mlflow(corten, port, save, tumours):
+    import mlflow
+    from sklearn.linear_model import LogisticRegression
+
+    rows, labels = tumours
+    model = LogisticRegression(max_iter=5000).fit(rows, labels)
+    form = {"serialization_format": "cloudpickle"}
+    path = save(mlflow.sklearn, {"sk_model": model}, rows, model.predict(rows), **form)
+    up = corten.up(path, "--port", port, "--name", "tumours")
+    assert answers(up, json.loads(rows.to_json(orient="records"))) == model.predict(rows).tolist()
+    assert "mlflow" not in wheels(up)
+    assert "pandas" not in wheels(up)
+    # The folder's own example is in the image, and replicas answer it before they are ready.
+    assert any("input example" in note for note in up["build"]["notes"])
+
+
+def test_a_boosters_folder_of_mlflow_is_served_by_the_library_alone(corten, port, save, tumours):
+    import mlflow
+    import xgboost
+
+    rows, labels = tumours
+    booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(rows, labels), 5)
+    expected = booster.predict(xgboost.DMatrix(rows))
+    path = save(mlflow.xgboost, {"xgb_model": booster}, rows, expected)
+    up = corten.up(path, "--port", port, "--name", "tumours")
+    assert np.array_equal(np.float32(answers(up, rows.to_numpy().tolist())), expected)
+    assert "mlflow" not in wheels(up)
+    assert "nvidia" not in wheels(up)
+
+
+def test_a_python_model_of_mlflow_is_loaded_by_mlflow_in_the_image(corten, port, folder, save):
+    import mlflow
+    import pandas as pd
+
+    class Price(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            del context, params
+            night = model_input["kind"].map({"suite": 90.0, "single": 40.0})
+            return pd.DataFrame({"price": night * model_input["nights"], "kind": model_input["kind"].str.upper()})
+
+    rows = pd.DataFrame({"kind": ["suite", "single", "suite"], "nights": [1, 2, 3]})
+    expected = Price().predict(None, rows)
+    path = save(mlflow.pyfunc, {"python_model": Price()}, rows, expected)
+    up = corten.up(path, "--port", port, "--name", "prices")
+    seen = answers(up, rows.to_dict(orient="records"))
+    assert seen == {"price": expected["price"].tolist(), "kind": expected["kind"].tolist()}
+    assert "the author's code" in " ".join(up["build"]["warnings"])
+    refused, answer = ask(up["url"], {"inputs": [{"kind": "suite"}]})
+    assert refused == 422
+    assert "nights" in json.dumps(answer)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from corten.core.model import ModelSpec
+from corten.core.model import Example, ModelSpec
 from corten.core.schema import Schema
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Inspection:
     `requirements` are what the files say; the builder puts the declared ones over them, by name.
     `notes` say what was seen and what was inferred from it, for people; `warnings` what may go wrong.
     `python` is the minor version the model was made with ("3.11"), empty when the file does not tell.
+    `example` is one the source brings along; the user's own wins.
     """
 
     adapter: str
@@ -60,6 +61,7 @@ class Inspection:
     python: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    example: Example | None = None
 
 
 class InputError(ValueError):

@@ -61,7 +61,8 @@ class XgboostModel:
         if self._method == "predict_proba":
             return values if values.ndim == 2 else np.stack([1 - values, values], axis=1)
         if values.ndim == 2:
-            return values.argmax(axis=1)
+            best: np.ndarray = values.argmax(axis=1)
+            return best
         if self._file.objective == "multi:softmax":
             return values.astype(np.int64)
         # The wrapper's threshold, for probabilities and margins ("binary:logitraw") alike.

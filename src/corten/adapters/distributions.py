@@ -1,6 +1,8 @@
-"""Which release of a distribution is installed beside Corten; asked where a model file does not tell."""
+"""Names and releases of distributions: in requirement lines, and as installed beside Corten."""
 
 from __future__ import annotations
+
+import re
 
 
 def installed(distribution: str) -> str:
@@ -17,3 +19,15 @@ def installed(distribution: str) -> str:
 def numbers(version: str) -> tuple[int, ...]:
     """The first three numbers of a version, to compare releases by."""
     return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
+def distribution(requirement: str) -> str:
+    """The normalised name in a requirement line (PEP 503): `Scikit_Learn[x]>=1` gives `scikit-learn`."""
+    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement.strip())
+    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
+
+
+def pinned(requirement: str) -> str:
+    """The version of a line that names exactly one, `numpy==2.4.6`; empty for others."""
+    match = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[^]]*\])?\s*==\s*([A-Za-z0-9.!+]+)", requirement.strip())
+    return match[1].partition("+")[0] if match else ""

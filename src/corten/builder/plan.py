@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from corten.adapters import distributions
 from corten.adapters.base import Inspection, SourceFile
 from corten.builder.debian.release import Release, release_for_python
 from corten.builder.lock import Lock
@@ -24,6 +24,8 @@ _MOST_WEIGHT_LAYERS = 60
 _LARGE_WHEEL_BYTES = 1_000_000
 _SMALL_WHEELS = "small wheels"
 _SMALL_WEIGHTS = "small weights"
+# Where the builder looks for it.
+distribution = distributions.distribution
 # What `corten.serve` needs, whatever the model is. Without bounds above, so that a model's own pins win.
 RUNTIME_REQUIREMENTS = ("httptools>=0.6", "msgspec>=0.19", "numpy", "uvloop>=0.20")
 
@@ -99,12 +101,6 @@ def requirements_of(project: Project, inspection: Inspection) -> tuple[str, ...]
     return tuple(sorted({*declared, *inferred, *RUNTIME_REQUIREMENTS}))
 
 
-def distribution(requirement: str) -> str:
-    """The normalised name in a requirement line (PEP 503): `Scikit_Learn[x]>=1` gives `scikit-learn`."""
-    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement.strip())
-    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
-
-
 def release_of(project: Project, inspection: Inspection) -> Release:
     """The Debian release whose Python is the one asked for, or the one the model was made with."""
     return release_for_python(project.python or inspection.python)
@@ -119,7 +115,7 @@ def spec_of(project: Project, inspection: Inspection, example: Example | None) -
         entry=inspection.entry,
         method=inspection.method,
         schema=inspection.schema,
-        example=example,
+        example=example or inspection.example,
         batching=project.batching,
         limits=project.limits,
     )
