@@ -265,6 +265,43 @@ def test_5_6_it_speaks_the_open_inference_protocol():
         assert server.ask("GET", "/v2/models/toy/infer")[0] == 405
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1, 2, 3]]}},
+        {"dataframe_records": [{"a": 1, "b": 2, "c": 3}]},
+        {"instances": [[1, 2, 3]]},
+        {"inputs": [[1, 2, 3]]},
+        {"inputs": {"x": [[1, 2, 3]]}},
+    ],
+    ids=["split", "records", "instances", "rows", "inputs"],
+)
+def test_5_6_it_answers_mlflows_requests(asked):
+    with double() as server:
+        server.until("/ping")
+        status, _, answer = server.ask("POST", "/invocations", json.dumps(asked))
+        assert (status, json.loads(answer)) == (200, {"predictions": [[2, 4, 6]]})
+
+
+def test_5_6_it_answers_mlflows_tables_and_tells_errors_its_way():
+    csv = {"Content-Type": "text/csv; charset=utf-8"}
+    with Served({"entry": "touchy"}) as server:
+        server.until()
+        status, _, answer = server.ask("POST", "/invocations", "x,text\n1,a\nq,b\n", csv)
+        assert (status, json.loads(answer)) == (200, {"predictions": [1, "q"]})
+        both = {"instances": [{"x": 1}], "params": {"text": "b"}}
+        assert server.ask("POST", "/invocations", json.dumps(both))[0] == 200
+        for body, message in {
+            '{"instances": [{"x": 1}, {"x": "input"}]}': "instances[1].x: x is not that",
+            '{"instances": [{"z": 1}]}': "instances[0].z: unknown parameter; known: text, x",
+            "{}": "expected one of dataframe_split, dataframe_records, instances, inputs",
+        }.items():
+            status, _, answer = server.ask("POST", "/invocations", body)
+            assert (status, json.loads(answer)) == (400, {"error_code": "BAD_REQUEST", "message": message})
+        assert server.ask("POST", "/invocations", '{"instances": [{"x": "raise"}]}')[0] == 500
+        assert server.ask("POST", "/invocations", b"\x93NUMPY", {"Content-Type": "image/png"})[0] == 415
+
+
 def test_6_1_concurrent_requests_share_calls_and_fail_alone():
     with Served({"entry": "touchy", "limits": {"queue": 200}}) as server:
         server.until()

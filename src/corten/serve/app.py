@@ -21,6 +21,7 @@ from corten.serve.meters import Meters
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.state import State
+from corten.serve.trace import write_loaded
 from corten.serve.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,10 @@ def main(env: Mapping[str, str]) -> int:
         _log.critical(error.what, extra=error.as_dict())
         return Exit.WRONG_CONFIG
     sys.setswitchinterval(_SWITCH_S)
-    return run(_App(settings, spec).run())
+    code = run(_App(settings, spec).run())
+    if settings.trace and isinstance(settings.listen, UnixAddress):
+        write_loaded(settings.listen.path.with_name(settings.trace))
+    return code
 
 
 class _App:

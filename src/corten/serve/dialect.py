@@ -23,6 +23,10 @@ Refusal = Callable[[Request, int, str, str, str, HeaderPairs], None]  # status, 
 # The first segment of a path, and the module below `corten.serve` that answers it.
 DIALECTS: Mapping[str, str] = {
     "v2": "oip",
+    "invocations": "mlflow",
+    "ping": "mlflow",
+    "health": "mlflow",
+    "version": "mlflow",
 }
 
 

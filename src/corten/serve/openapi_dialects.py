@@ -13,7 +13,7 @@ _Schema = Mapping[str, Any]
 def dialect_paths(name: str, schema: Schema) -> dict[str, Any]:
     """Paths by route. `name` is the model's."""
     del schema
-    return _open_inference(name)
+    return {**_open_inference(name), **_mlflow()}
 
 
 def _open_inference(name: str) -> dict[str, Any]:
@@ -55,6 +55,26 @@ def _open_inference(name: str) -> dict[str, Any]:
         f"/v2/models/{name}": {"get": _get("v2Model", "The model's tensors", busy=True)},
         f"/v2/models/{name}/ready": {"get": _get("v2ModelReady", "Whether the model can be asked", busy=True)},
         f"/v2/models/{name}/infer": {"post": infer},
+    }
+
+
+def _mlflow() -> dict[str, Any]:
+    records = {"type": "array", "items": {"type": "object"}}
+    split = _object(
+        {
+            "columns": {"type": "array", "items": {"type": "string"}},
+            "data": {"type": "array", "items": {"type": "array"}},
+        },
+        required=("data",),
+    )
+    request = _object({"dataframe_split": split, "dataframe_records": records, "instances": {}, "inputs": {}})
+    answer = _object({"predictions": {}}, required=("predictions",))
+    invoke = _post("invocations", "Ask with a data frame or tensors (MLflow); one of the keys", request, answer)
+    invoke["requestBody"]["content"]["text/csv"] = {"schema": {"type": "string"}}
+    return {
+        "/invocations": {"post": invoke},
+        "/ping": {"get": _get("ping", "Whether requests can be sent (MLflow)", busy=True)},
+        "/version": {"get": _get("version", "Corten's version (MLflow)")},
     }
 
 

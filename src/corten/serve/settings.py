@@ -16,7 +16,9 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the server is told from outside. `access_log` is the share of successful answers that are logged."""
+    """What the server is told from outside. `access_log` is the share of successful answers that are logged; `trace` a
+    file's name beside the unix socket, for the files this process loaded.
+    """
 
     listen: Address
     app_dir: Path = Path("/app")
@@ -27,6 +29,7 @@ class Settings:
     drain_s: float = 30.0
     access_log: float = 0.0
     log_level: str = "info"
+    trace: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -46,6 +49,7 @@ class Settings:
             drain_s=_number(env, "CORTEN_DRAIN_S", 30.0, most=86_400.0),
             access_log=_number(env, "CORTEN_ACCESS_LOG", 0.0, most=1.0),
             log_level=level,
+            trace=_file_name(env, "CORTEN_TRACE_IMPORTS"),
         )
 
     @property
@@ -66,6 +70,13 @@ def _number(env: Mapping[str, str], name: str, default: float, *, most: float) -
     if not 0.0 <= number <= most:
         raise _wrong(name, text, f"expected a number from 0 to {most:g}")
     return number
+
+
+def _file_name(env: Mapping[str, str], name: str) -> str:
+    text = env.get(name, "")
+    if text != Path(text).name:
+        raise _wrong(name, text, "expected a file's name, without a folder")
+    return text
 
 
 def _wrong(name: str, text: str, why: str) -> UsageError:
