@@ -46,6 +46,10 @@ class Annotator:
         """The `top` nearest labels, the nearest first."""
         return self.predict_batch([Call(text, top)])[0]
 
+    def embed(self, texts: list[str]) -> list[list[float]]:
+        """A vector of length one for each text: with this the model answers `/v1/embeddings` too."""
+        return self._network.embed(texts).tolist()
+
     def predict_batch(self, calls: list[Call]) -> list[list[Label]]:
         """The same for requests that came together: the network runs once for all."""
         near = self._network.embed([call.text for call in calls]) @ self._labels.T

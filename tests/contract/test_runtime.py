@@ -302,6 +302,82 @@ def test_5_6_it_answers_mlflows_tables_and_tells_errors_its_way():
         assert server.ask("POST", "/invocations", b"\x93NUMPY", {"Content-Type": "image/png"})[0] == 415
 
 
+def test_5_6_it_answers_cogs_predictions():
+    with double(env={"CORTEN_REVISION": "r7"}) as server:
+        server.until()
+        assert json.loads(server.ask("GET", "/health-check")[2])["status"] == "READY"
+        status, _, answer = server.ask("POST", "/predictions", '{"input": {"x": [[1, 2, 3]]}, "id": "a"}')
+        found = json.loads(answer)
+        assert (status, found["status"], found["output"]) == (200, "succeeded", [[2, 4, 6]])
+        assert (found["id"], found["version"]) == ("a", "r7")
+        status, _, answer = server.ask("POST", "/predictions", '{"input": {"x": [[1, 2, "a"]]}}')
+        assert (status, json.loads(answer)["detail"][0]["loc"]) == (422, ["body", "input", "x", 0, 2])
+    with Served({"entry": "touchy"}) as server:
+        server.until()
+        status, _, answer = server.ask("POST", "/predictions", '{"input": {"x": "raise"}}')
+        assert (status, json.loads(answer)["status"]) == (500, "failed")
+        status, _, answer = server.ask("POST", "/predictions", '{"input": {"x": "input"}}')
+        assert (status, json.loads(answer)["detail"][0]["loc"]) == (422, ["body", "input", "x"])
+        hook = '{"input": {}, "webhook": "http://127.0.0.1:1"}'
+        assert server.ask("POST", "/predictions", hook)[0] == 422
+
+
+def test_5_6_a_prediction_put_twice_is_made_once():
+    body = '{"input": {"seconds": 0.3, "text": "a"}}'
+    with Served({"entry": "sleepy"}) as server, concurrent.futures.ThreadPoolExecutor(3) as pool:
+        server.until()
+        asked = [pool.submit(server.ask, "PUT", "/predictions/one", body) for _ in range(2)]
+        time.sleep(0.1)
+        assert server.ask("PUT", "/predictions/one", '{"input": {"text": "b"}}')[0] == 409
+        answers = [one.result()[2] for one in asked]
+        assert answers[0] == answers[1]
+        assert server.ask("PUT", "/predictions/one", body)[2] == answers[0]
+        assert "corten_batch_rows_count 1\n" in server.ask("GET", "/metrics")[2].decode()
+        assert json.loads(server.ask("PUT", "/predictions/one", '{"input": {"text": "b"}}')[2])["output"] == "b"
+        assert server.ask("GET", "/predictions/one")[0] == 405
+
+
+def test_5_6_the_first_to_put_a_prediction_may_leave_the_second():
+    with Served({"entry": "sleepy"}) as server, concurrent.futures.ThreadPoolExecutor(3) as pool:
+        server.until()
+        busy = pool.submit(server.predict, {"seconds": 0.5})
+        time.sleep(0.1)
+        body = '{"input": {"text": "a"}}'
+        first = server.connect()
+        first.request("PUT", "/predictions/one", body)
+        time.sleep(0.1)
+        second = pool.submit(server.ask, "PUT", "/predictions/one", body)
+        time.sleep(0.1)
+        first.close()
+        assert second.result()[0] == 200
+        assert busy.result()[0] == 200
+
+
+EMBEDDER = """
+class Toy:
+    def predict(self, text: str) -> int:
+        return len(text)
+
+    def embed(self, texts: list[str]) -> list[list[float]]:
+        return [[len(text), 0.5] for text in texts]
+"""
+
+
+def test_5_6_a_class_with_embed_answers_openais_embeddings():
+    with Served({"adapter": "pyclass", "entry": "toy_class:Toy"}, files={"toy_class.py": EMBEDDER}) as server:
+        server.until()
+        status, _, answer = server.ask("POST", "/v1/embeddings", '{"input": ["a", "bc"], "model": "toy"}')
+        assert status == 200
+        assert [one["embedding"] for one in json.loads(answer)["data"]] == [[1, 0.5], [2, 0.5]]
+        assert json.loads(server.ask("GET", "/v1/models")[2])["data"][0]["id"] == "toy"
+        assert "/v1/embeddings" in json.loads(server.ask("GET", "/openapi.json")[2])["paths"]
+        for body, code in {'{"input": "a", "model": "gpt"}': 404, '{"input": [], "model": "toy"}': 400}.items():
+            status, _, answer = server.ask("POST", "/v1/embeddings", body)
+            assert (status, json.loads(answer)["error"]["type"]) == (code, "invalid_request_error")
+    with double() as server:
+        assert server.until().ask("POST", "/v1/embeddings", '{"input": "a", "model": "toy"}')[0] == 404
+
+
 def test_6_1_concurrent_requests_share_calls_and_fail_alone():
     with Served({"entry": "touchy", "limits": {"queue": 200}}) as server:
         server.until()

@@ -78,3 +78,38 @@ def test_nvidias_client_asks_a_class():
     with Served(spec, files={"toy_class.py": source}) as server:
         server.until()
         assert run(TEXTS, f"127.0.0.1:{server.port}") == ["né", "bbb"]
+
+
+OPENAI = """
+import json, sys
+import openai
+
+client = openai.OpenAI(base_url=sys.argv[1], api_key="none", timeout=20, max_retries=0)
+assert [model.id for model in client.models.list()] == ["toy"]
+floats = client.embeddings.create(model="toy", input=["a", "bc"], encoding_format="float")
+packed = client.embeddings.create(model="toy", input=["a", "bc"])  # asks for base64 and decodes it
+assert [list(one.embedding) for one in floats.data] == [list(one.embedding) for one in packed.data]
+try:
+    client.embeddings.create(model="other", input="a")
+except openai.NotFoundError as error:
+    refused = error.code
+try:
+    client.embeddings.create(model="toy", input=[[1, 2]])
+except openai.BadRequestError as error:
+    ids = error.status_code
+print(json.dumps([[list(one.embedding) for one in floats.data], refused, ids]))
+"""
+
+
+def test_openais_client_asks_for_embeddings():
+    source = """class Toy:
+    def predict(self, text: str) -> str:
+        return text
+
+    def embed(self, texts: list[str]) -> list[list[float]]:
+        return [[len(text), 0.5] for text in texts]
+"""
+    with Served({"adapter": "pyclass", "entry": "toy_class:Toy"}, files={"toy_class.py": source}) as server:
+        server.until()
+        found, refused, ids = run(OPENAI, f"http://127.0.0.1:{server.port}/v1")
+    assert (found, refused, ids) == ([[1, 0.5], [2, 0.5]], "model_not_found", 400)

@@ -91,7 +91,8 @@ class CallModel(Protocol):
     """A loaded model that takes calls with named arguments.
 
     One that answers them one after the other says so by an attribute `joinable = False` (absent: True): it then gets
-    one call at a time, so that no answer waits for those behind it.
+    one call at a time, so that no answer waits for those behind it. One that has an attribute `embed`, a function of a
+    list of texts that gives as many vectors, answers `/v1/embeddings`.
     """
 
     schema: Schema

@@ -59,6 +59,9 @@ class PyModel:
                 hint="write `def predict(self, ...)`",
             )
         self.joinable = self._batch is not None
+        # Vectors of texts, for whoever asks as they would ask OpenAI. A method, and not a layer that is called so.
+        declared = callable(getattr(type(instance), "embed", None))
+        self.embed: Callable[[list[str]], Sequence[Any]] | None = instance.embed if declared else None
         self._predict: Any = predict
         item, batch_returns = _batch_types(self._batch) if self._batch is not None else (None, Any)
         if predict is not None:

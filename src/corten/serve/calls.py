@@ -27,6 +27,8 @@ class CallsRunner:
         # Nothing is gained by giving many to one that answers them in turn, and all would wait for the last.
         self.joinable: bool = getattr(model, "joinable", True)
         self._model = model
+        self._embed: Callable[[list[str]], Sequence[Any]] | None = getattr(model, "embed", None)
+        self.embeds = self._embed is not None
         self._decoder = msgspec.json.Decoder(dict[str, Any])
         self._names = frozenset(parameter.name for parameter in model.schema.parameters)
         self._required = [parameter.name for parameter in model.schema.parameters if parameter.required]
@@ -47,6 +49,10 @@ class CallsRunner:
         if not calls:
             raise invalid("expected at least one row", place)
         return Inputs(_Several(calls, place), len(calls), form=form)
+
+    def embed(self, texts: Sequence[str], form: Callable[[Any], Reply]) -> Inputs:
+        """Texts whose vectors are wanted; `form` gets them in order. Only for models with `embeds`."""
+        return Inputs(texts, len(texts), _EMBED, form)
 
     def text(self, outputs: Any) -> bytes:
         """See Runner."""
@@ -82,26 +88,35 @@ class CallsRunner:
             return error
 
     def _call(self, batch: Sequence[Inputs]) -> list[Result]:
+        if batch[0].shape_key == _EMBED and self._embed is not None:
+            texts = [text for inputs in batch for text in inputs.values]
+            return _shared_out(batch, list(self._embed(texts)), len(texts))
         calls: list[Mapping[str, Any]] = []
         for inputs in batch:
             given = inputs.values
             calls.extend(given.calls) if isinstance(given, _Several) else calls.append(given)
-        values = list(self._model.call(calls))
-        if len(values) != len(calls):
-            raise ModelOutputError(f"the model gave {len(values)} results for {len(calls)} calls")
-        results: list[Result] = []
-        start = 0
-        for inputs in batch:
-            end = start + inputs.rows
-            results.append(_answer(inputs, values[start:end]))
-            start = end
-        return results
+        return _shared_out(batch, list(self._model.call(calls)), len(calls))
+
+
+_EMBED = "embed"  # the shape of texts to embed: these and calls are never joined
 
 
 @dataclass(frozen=True, slots=True)
 class _Several:
     calls: Sequence[Mapping[str, Any]]
     place: str
+
+
+def _shared_out(batch: Sequence[Inputs], values: list[Any], expected: int) -> list[Result]:
+    if len(values) != expected:
+        raise ModelOutputError(f"the model gave {len(values)} results for {expected} calls")
+    results: list[Result] = []
+    start = 0
+    for inputs in batch:
+        end = start + inputs.rows
+        results.append(_answer(inputs, values[start:end]))
+        start = end
+    return results
 
 
 def _answer(inputs: Inputs, values: list[Any]) -> Result:
@@ -111,7 +126,8 @@ def _answer(inputs: Inputs, values: list[Any]) -> Result:
     try:
         if inputs.form is None:
             return b'{"outputs":%b}' % to_json(values[0])
-        return inputs.form(values if isinstance(inputs.values, _Several) else values[0])
+        several = isinstance(inputs.values, _Several) or inputs.shape_key == _EMBED
+        return inputs.form(values if several else values[0])
     except Exception as error:
         return error
 

@@ -27,6 +27,9 @@ DIALECTS: Mapping[str, str] = {
     "ping": "mlflow",
     "health": "mlflow",
     "version": "mlflow",
+    "predictions": "cog",
+    "health-check": "cog",
+    "v1": "openai",
 }
 
 

@@ -49,6 +49,7 @@ class Runner(Protocol):
 
     schema: Schema
     joinable: bool  # whether several requests may go into one call
+    embeds: bool  # whether it gives vectors of texts (`/v1/embeddings`)
     pinned: bool  # whether the model must always be called in the thread that loaded it
 
     def decode(self, body: bytes | bytearray) -> Inputs:

@@ -28,8 +28,8 @@ _ERRORS = {
 }
 
 
-def openapi(name: str, revision: str, schema: Schema) -> dict[str, Any]:
-    """The document. `revision` becomes its version."""
+def openapi(name: str, revision: str, schema: Schema, *, embeds: bool = False) -> dict[str, Any]:
+    """The document. `revision` becomes its version; `embeds`: the model gives vectors of texts."""
     request, response = (_calls if schema.style is Style.CALL else _rows)(schema)
     # Schemas made from Python types refer to `#/$defs/X`, which in OpenAPI is `#/components/schemas/X`.
     shared: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def openapi(name: str, revision: str, schema: Schema) -> dict[str, Any]:
             "/livez": {"get": _probe("livez", "Whether the process works")},
             "/readyz": {"get": _probe("readyz", "Whether requests can be sent")},
             "/metrics": {"get": _text("metrics", "Metrics in Prometheus' text format")},
-            **dialect_paths(name, schema),
+            **dialect_paths(name, embeds=embeds),
         },
         "components": {"schemas": {**shared, "Error": _ERROR_SCHEMA}},
     }

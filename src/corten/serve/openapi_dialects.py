@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corten.core.schema import Schema
-
 _Schema = Mapping[str, Any]
 
 
-def dialect_paths(name: str, schema: Schema) -> dict[str, Any]:
-    """Paths by route. `name` is the model's."""
-    del schema
-    return {**_open_inference(name), **_mlflow()}
+def dialect_paths(name: str, *, embeds: bool) -> dict[str, Any]:
+    """Paths by route. `name` is the model's; `embeds`: it gives vectors of texts."""
+    return {**_open_inference(name), **_mlflow(), **_cog(), **(_openai() if embeds else {})}
 
 
 def _open_inference(name: str) -> dict[str, Any]:
@@ -75,6 +72,34 @@ def _mlflow() -> dict[str, Any]:
         "/invocations": {"post": invoke},
         "/ping": {"get": _get("ping", "Whether requests can be sent (MLflow)", busy=True)},
         "/version": {"get": _get("version", "Corten's version (MLflow)")},
+    }
+
+
+def _cog() -> dict[str, Any]:
+    request = _object({"input": {"description": "The arguments, or rows by input"}, "id": {"type": "string"}})
+    answer = _object({"status": {"enum": ["succeeded"]}, "output": {}, "id": {"type": "string"}}, required=("status",))
+    again = _post("putPrediction", "Ask under a name, once however often it is sent (Cog)", request, answer)
+    return {
+        "/predictions": {"post": _post("predictions", "Ask (Cog)", request, answer)},
+        "/predictions/{id}": {
+            "put": again,
+            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        },
+        "/health-check": {"get": _get("healthCheck", "How the server is (Cog)")},
+    }
+
+
+def _openai() -> dict[str, Any]:
+    texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    form = {"enum": ["float", "base64"], "default": "float"}
+    request = _object(
+        {"input": texts, "model": {"type": "string"}, "encoding_format": form}, required=("input", "model")
+    )
+    data = {"type": "array", "items": _object({"index": {"type": "integer"}, "embedding": {}})}
+    answer = _object({"data": data, "model": {"type": "string"}, "usage": {"type": "object"}}, required=("data",))
+    return {
+        "/v1/embeddings": {"post": _post("embeddings", "Vectors of texts (OpenAI)", request, answer)},
+        "/v1/models": {"get": _get("models", "The one model that is here (OpenAI)")},
     }
 
 

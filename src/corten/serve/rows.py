@@ -31,6 +31,7 @@ _MOST_LISTED_ROWS = 4096
 class RowsRunner:
     """A RowsModel as a Runner."""
 
+    embeds = False
     pinned = False
 
     def __init__(self, model: RowsModel) -> None:

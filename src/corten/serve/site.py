@@ -91,7 +91,7 @@ class Site:
         hooks = Hooks(self._answer, self._called, self._wanted)
         self._batcher = Batcher(model.runner, worker, bounds, hooks, call_s=model.call_s)
         self._model = model
-        described = openapi(self._spec.name, self._settings.revision, model.runner.schema)
+        described = openapi(self._spec.name, self._settings.revision, model.runner.schema, embeds=model.runner.embeds)
         self._openapi = msgspec.json.encode(described)
         self._meters.load_seconds.set(model.load_s)
         self._meters.queue.read = lambda: self._batcher.waiting if self._batcher else 0
@@ -218,11 +218,9 @@ class Site:
         call: Call = job.context
         if call.wanted:
             return True
-        request = call.request
         self._meters.count(499)  # nginx' word for a client that went away
-        if not request.gone:
-            # Nearly always a client that gave up, as nginx and Go take it too; whoever still reads is told.
-            request.fail(408, "request.left", "the connection was closed while the request waited for the model")
+        # Nearly always a client that gave up, as nginx and Go take it too; whoever still reads is told.
+        call.fail(408, "request.left", "the connection was closed while the request waited for the model", "", ())
         return False
 
     # Everything else

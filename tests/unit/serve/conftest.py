@@ -30,6 +30,10 @@ class Calls:
         self.function = function
         self.calls = []
 
+    def embed(self, texts):
+        self.calls.append(len(texts))
+        return [[len(text), 0.5] for text in texts]
+
     def call(self, calls):
         self.calls.append(len(calls))
         return [self._one(arguments) for arguments in calls]

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.adapters.base import InputError
 from corten.serve.calls import CallsRunner
-from corten.serve.job import ModelOutputError, RequestError
+from corten.serve.job import ModelOutputError, Reply, RequestError
 from corten.serve.values import to_json
 
 
@@ -149,3 +150,41 @@ def test_any_plain_value_is_strict_json(value):
     except UnicodeEncodeError:
         return  # a lone surrogate, which UTF-8 has no form for
     json.loads(text, parse_constant=refuse)
+
+
+def joined(values):
+    return Reply(json.dumps(values).encode(), "application/json")
+
+
+def test_several_calls_of_one_request_are_answered_together(calls_model):
+    model = calls_model(lambda x: x * 2, x="number")
+    runner = CallsRunner(model)
+    alone = runner.decode(b'{"x": 5}')
+    results = runner.run([alone, runner.many([{"x": 1}, {"x": 2}], joined, "rows")]).results
+    assert results == [b'{"outputs":10}', Reply(b"[2, 4]", "application/json")]
+    assert model.calls == [3]
+
+
+def test_one_of_several_calls_that_does_not_fit_is_named(calls_model):
+    def picky(x):
+        if x == 2:
+            raise InputError("not two", path="x")
+        return x
+
+    runner = CallsRunner(calls_model(picky, x="number"))
+    (result,) = runner.run([runner.many([{"x": 1}, {"x": 2}], joined, "rows")]).results
+    assert (result.message, result.path) == ("not two", "rows[1].x")
+    for calls, path in (([{"x": 1}, {}], "rows[1].x"), ([{"z": 1, "x": 1}], "rows[0].z"), ([], "rows")):
+        with pytest.raises(RequestError) as caught:
+            runner.many(calls, joined, "rows")
+        assert caught.value.path == path
+
+
+def test_texts_to_embed_are_joined_with_each_other_only(calls_model):
+    model = calls_model(lambda x: x, x="number")
+    runner = CallsRunner(model)
+    texts = runner.embed(["a", "bc"], joined)
+    assert texts.shape_key != runner.decode(b'{"x": 5}').shape_key
+    results = runner.run([texts, runner.embed(["def"], joined)]).results
+    assert [json.loads(result.body) for result in results] == [[[1, 0.5], [2, 0.5]], [[3, 0.5]]]
+    assert model.calls == [3]
