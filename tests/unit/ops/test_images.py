@@ -1,0 +1,204 @@
+"""What is told of images in the store, and of the difference between two."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import small_image
+
+from corten.core.digest import Digest
+from corten.core.home import Home
+from corten.core.image import LayerKind
+from corten.core.schema import DType, Tensor
+from corten.errors import NotFoundError, PolicyError
+from corten.ops.diff import Change, diff
+from corten.ops.images import images
+from corten.ops.inspect import inspect
+from corten.ops.rebuild import Compared, Rebuilt, rebuild
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def small(home):
+    stored = small_image.store(home)
+    stored.attach()
+    return stored
+
+
+def test_an_empty_store_has_no_images(home):
+    assert images(home=home).images == ()
+    assert images(home=home).stored_bytes == 0
+
+
+def test_images_are_listed_by_name_with_those_that_lost_theirs_last(home, small):
+    newer = small_image.store(home, weights=b"newer")
+
+    found = images(home=home).images
+
+    assert [(one.name, one.digest) for one in found] == [("iris", newer.image.digest), ("", small.image.digest)]
+    assert [len(one.attached) for one in found] == [0, 3]
+    assert found[1].size_bytes == small.image.size_bytes
+
+
+def test_an_image_that_cannot_be_read_is_listed_with_its_trouble(home, small):
+    small.layout.path(small.image.digest).unlink()
+
+    (found,) = images(home=home).images
+
+    assert found.name == "iris"
+    assert "not in the store" in found.trouble
+
+
+def test_an_image_tells_its_model_packages_files_and_commit(home, small):
+    seen = inspect("iris", home=home)
+
+    assert seen.reference == f"iris@{small.image.digest}"
+    assert seen.spec.schema == small_image.SCHEMA
+    assert [(one.kind, one.name, one.version) for one in seen.packages] == [
+        ("deb", "zlib1g", "1:1.2.13+b1"),
+        ("wheel", "six-pack", "1.17.0"),
+    ]
+    assert [one.name for one in seen.files] == ["app/corten.json", "app/run.sh", "models/m.joblib"]
+    assert seen.provenance.commit == small_image.COMMIT
+    assert len(seen.attached) == 3
+    json.dumps(seen.as_dict())
+
+
+def test_an_image_nothing_is_attached_to_tells_its_packages_by_its_layers(home):
+    small_image.store(home)
+
+    seen = inspect("iris", home=home)
+
+    assert [(one.name, one.version, one.licence, one.digest) for one in seen.packages] == [
+        ("zlib1g", "1:1.2.13+b1", "Zlib", None),
+        ("six-pack", "1.17.0", "MIT", None),
+    ]
+    assert seen.provenance is None
+
+
+def test_a_damaged_sbom_is_refused(home, small):
+    descriptor = small.layout.referrers(small.image.digest, "application/vnd.cyclonedx+json")[0]
+    blob = json.loads(small.layout.read(descriptor.digest))["layers"][0]["digest"]
+    small.layout.path(Digest.parse(blob)).write_bytes(b"{}")
+
+    with pytest.raises(PolicyError) as caught:
+        inspect("iris", home=home)
+    assert caught.value.code == "store.blob_corrupt"
+
+
+def other(home, **options):
+    spec = replace(small_image.SPEC, name="other", **options.pop("spec", {}))
+    weights = options.pop("weights", b"weights")
+    stored = small_image.store(home, small_image.plan(spec=spec, **options), weights=weights)
+    stored.attach()
+    return stored
+
+
+def test_one_image_by_two_names_does_not_differ(home, small):
+    found = diff("iris", str(small.image.digest), home=home)
+
+    assert found.same
+    assert (found.packages, found.files, found.schema, found.settings) == ((), (), (), ())
+
+
+def test_changed_weights_are_told_by_digest(home, small):
+    other(home, weights=b"others")
+
+    found = diff("iris", "other", home=home)
+
+    (change,) = found.files
+    assert (change.kind, change.name) == ("weights", "/models/m.joblib")
+    assert change.before == f"{Digest.of(b'weights').short} (7 bytes)"
+    assert not found.packages
+
+
+def test_packages_that_came_went_and_changed_are_told(home, small):
+    newer = small_image.wheel("1.18.0")
+    other(home, wheels=[newer, replace(newer, name="numpy")], debs=[])
+
+    assert diff("iris", "other", home=home).packages == (
+        Change("deb", "zlib1g", "1:1.2.13+b1", ""),
+        Change("wheel", "numpy", "", "1.18.0"),
+        Change("wheel", "six-pack", "1.17.0", "1.18.0"),
+    )
+
+
+def test_another_file_of_the_same_version_is_a_change(home, small):
+    other(home, wheels=[replace(small_image.wheel(), digest=Digest.of(b"patched"))])
+
+    (change,) = diff("iris", "other", home=home).packages
+    assert change.after == f"1.17.0 ({Digest.of(b'patched').short})"
+
+
+def test_settings_and_labels_that_changed_are_told_once(home, small):
+    other(home, spec={"method": "predict_proba"}, labels={"team": "fraud"})
+
+    changed = {(one.kind, one.name): (one.before, one.after) for one in diff("iris", "other", home=home).settings}
+    assert changed == {
+        ("label", "team"): ("", "fraud"),
+        ("label", "org.opencontainers.image.title"): ("iris", "other"),
+        ("model", "method"): ("predict", "predict_proba"),
+    }
+
+
+def test_a_schema_that_breaks_clients_is_told_so(home, small):
+    schema = replace(small_image.SCHEMA, inputs=(Tensor("x", DType.FLOAT64, (None, 5)),))
+    other(home, spec={"schema": schema})
+
+    found = diff("iris", "other", home=home)
+    assert found.breaking
+    assert found.as_dict()["schema"] == [
+        {"what": "input `x` has the shape [*, 5], had [*, 4]", "breaking": True},
+    ]
+
+
+# Rebuild
+
+
+def test_an_image_without_its_lock_cannot_be_built_again(home):
+    small_image.store(home)
+
+    with pytest.raises(NotFoundError) as caught:
+        rebuild("iris", home=home)
+    assert caught.value.code == "rebuild.no_lock"
+    assert not list(home.cache.glob("rebuild-*"))
+
+
+def rebuilt(after, *, built_by="0.1.0"):
+    a, b = Digest.of(b"a"), Digest.of(b"b")
+    layers = (Compared(LayerKind.BASE.value, "Debian", a, a), Compared(LayerKind.WHEELS.value, "numpy 2", a, after))
+    return (
+        Rebuilt("iris", a, after, layers, built_by, "0.1.0", 1.0)
+        if after
+        else Rebuilt("iris", a, b, layers[:1], built_by, "0.1.0", 1.0)
+    )
+
+
+def test_a_rebuild_that_gives_the_same_is_no_error():
+    rebuilt(Digest.of(b"a")).verify()
+
+
+def test_a_rebuild_that_gives_something_else_names_the_layers():
+    with pytest.raises(PolicyError) as caught:
+        rebuilt(Digest.of(b"b")).verify()
+    assert (caught.value.code, caught.value.exit_code) == ("rebuild.differs", 7)
+    assert "layers that differ: numpy 2" in caught.value.why
+    assert "Debian" not in caught.value.why
+
+
+def test_another_version_of_corten_is_given_as_the_likely_cause():
+    with pytest.raises(PolicyError) as caught:
+        rebuilt(Digest.of(b"b"), built_by="0.0.9").verify()
+    assert "0.0.9" in caught.value.why
+
+
+def test_a_manifest_may_differ_while_no_layer_does():
+    with pytest.raises(PolicyError) as caught:
+        rebuilt(None).verify()
+    assert "config or manifest" in caught.value.why
