@@ -9,9 +9,10 @@ import small_image
 
 from corten.builder.plan import WheelGroup
 from corten.builder.sizes import check_budget, packages_by_layer
+from corten.builder.source import read_project
 from corten.core.digest import Digest
 from corten.core.image import Compression, Layer, LayerKind
-from corten.errors import PolicyError
+from corten.errors import PolicyError, UsageError
 
 
 def layer(kind, title, size_bytes):
@@ -55,3 +56,18 @@ def test_an_image_over_its_budget_is_refused_and_the_largest_parts_are_named():
     assert "45.5 MB" in error.what
     assert error.why.startswith("the largest layers: scipy 1.17 32.0 MB, Debian 12.0 MB, small wheels 1.0 MB")
     assert error.why.endswith("within others: b 1.17.0 0.9 MB, a 1.17.0 0.1 MB")
+
+
+def test_a_project_may_set_its_own_budget(tmp_path):
+    (tmp_path / "corten.toml").write_text('source = "m.py:M"\nmax_image_mb = 80\n')
+    (tmp_path / "m.py").write_text("class M: ...\n")
+
+    assert read_project(tmp_path).max_image_mb == 80
+
+
+def test_a_negative_budget_is_refused(tmp_path):
+    (tmp_path / "corten.toml").write_text("max_image_mb = -1\n")
+
+    with pytest.raises(UsageError) as caught:
+        read_project(tmp_path)
+    assert caught.value.code == "source.bad_config"
