@@ -178,3 +178,39 @@ def test_a_python_model_of_mlflow_is_loaded_by_mlflow_in_the_image(corten, port,
     refused, answer = ask(up["url"], {"inputs": [{"kind": "suite"}]})
     assert refused == 422
     assert "nights" in json.dumps(answer)
+
+
+def test_a_predictor_of_cog_runs_unchanged_without_cog(corten, port, folder):
+    (folder / "words.txt").write_text("hello")
+    (folder / "predict.py").write_text(
+        "from cog import BasePredictor, Input\n"
+        "class Predictor(BasePredictor):\n"
+        "    def setup(self):\n"
+        "        self.word = open('words.txt').read()\n"
+        "    def predict(self, name: str = Input(description='whom'), times: int = Input(default=1, le=3)) -> str:\n"
+        "        return f'{self.word} {name} ' * times\n"
+    )
+    up = corten.up(folder / "predict.py", "--port", port, "--name", "greeter")
+    assert ask(up["url"], {"name": "Ada", "times": 2}) == (200, {"outputs": "hello Ada hello Ada "})
+    assert ask(up["url"], {"name": "Ada", "times": 4})[0] == 422
+    assert up["build"]["adapter"] == "cog"
+
+
+def test_an_api_of_litserve_runs_unchanged_without_litserve(corten, port, folder):
+    (folder / "server.py").write_text(
+        "import litserve as ls\n"
+        "class API(ls.LitAPI):\n"
+        "    def setup(self, device):\n"
+        "        self.factor = 2\n"
+        "    def decode_request(self, request):\n"
+        "        return request['input']\n"
+        "    def predict(self, x):\n"
+        "        return x * self.factor\n"
+        "    def encode_response(self, output):\n"
+        "        return {'output': output}\n"
+        "if __name__ == '__main__':\n"
+        "    ls.LitServer(API(), accelerator='auto').run(port=8000)\n"
+    )
+    up = corten.up(folder / "server.py", "--port", port, "--name", "doubler")
+    assert ask(up["url"], {"input": 21}) == (200, {"outputs": {"output": 42}})
+    assert ask(up["url"], {"inptu": 21})[0] == 422

@@ -25,14 +25,18 @@ def make_instance(entry: str, models: Path, app: Path) -> Any:
 
     Either may take `models`, the folder of the model files. Raises what they raise.
     """
-    module, _, name = entry.partition(":")
-    if str(app) not in sys.path:
-        sys.path.insert(0, str(app))
-    cls = getattr(importlib.import_module(module), name)
-    instance = _called(cls, models)
+    instance = _called(make_class(entry, app), models)
     if callable(setup := getattr(instance, "setup", None)):
         _called(setup, models)
     return instance
+
+
+def make_class(entry: str, app: Path) -> Any:
+    """Import `module:Class` from the app folder. Raises what the module raises."""
+    module, _, name = entry.partition(":")
+    if str(app) not in sys.path:
+        sys.path.insert(0, str(app))
+    return getattr(importlib.import_module(module), name)
 
 
 def _called(function: Callable[..., Any], models: Path) -> Any:

@@ -110,11 +110,21 @@ def _served(node: ast.ClassDef, nodes: Mapping[str, ast.ClassDef]) -> Served:
     return Served(node.name, node.lineno, node, methods)
 
 
-def check_contract(served: Served, path: Path) -> None:
-    """Refuse what cannot be served: arguments nobody would give, `async` and generators."""
+def is_python(path: Path) -> bool:
+    """Whether it is a Python file: that is what its name says, since only `.py` files can be imported."""
+    return path.suffix == ".py" and path.is_file()
+
+
+def check_contract(
+    served: Served, path: Path, *, given: tuple[str, ...] = ("models",), generators: bool = False
+) -> None:
+    """Refuse what cannot be served: arguments nobody would give, `async` and (unless allowed) generators.
+
+    `given` are the arguments `__init__` and `setup` get.
+    """
     for name in ("__init__", "setup"):
         if function := served.methods.get(name):
-            needed = [name for name, _, default in _parameters(function) if default is None and name != "models"]
+            needed = [name for name, _, default in _parameters(function) if default is None and name not in given]
             if needed:
                 raise _breach(
                     path,
@@ -125,15 +135,17 @@ def check_contract(served: Served, path: Path) -> None:
                 )
     for name in (PREDICT, PREDICT_BATCH):
         if function := served.methods.get(name):
-            _check_predict(served, function, path)
+            _check_predict(served, function, path, generators=generators)
 
 
-def _check_predict(served: Served, function: ast.FunctionDef | ast.AsyncFunctionDef, path: Path) -> None:
+def _check_predict(
+    served: Served, function: ast.FunctionDef | ast.AsyncFunctionDef, path: Path, *, generators: bool
+) -> None:
     what = f"`{served.name}.{function.name}`"
     arguments = function.args
     if isinstance(function, ast.AsyncFunctionDef):
         raise _breach(path, function, f"{what} is `async`", "models are called in a thread", "write it without `async`")
-    if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _own_nodes(function)):
+    if not generators and any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _own_nodes(function)):
         raise _breach(path, function, f"{what} is a generator", "answers are given whole", "return a list")
     if arguments.vararg or arguments.kwarg or len(arguments.posonlyargs) > 1:
         raise _breach(
@@ -172,7 +184,15 @@ def _parameters(
     is_static = any(isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in function.decorator_list)
     pairs = list(zip(plain, defaults, strict=True))[0 if is_static else 1 :]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    return [(argument.arg, argument.annotation, default) for argument, default in pairs]
+    return [(argument.arg, argument.annotation, _default(default)) for argument, default in pairs]
+
+
+def _default(node: ast.expr | None) -> ast.expr | None:
+    """A default; what Cog's `Input(...)` has as one stands for it."""
+    if not isinstance(node, ast.Call) or _last_name(node.func) != "Input":
+        return node
+    named = next((word.value for word in node.keywords if word.arg == "default"), None)
+    return node.args[0] if node.args else named
 
 
 def static_schema(tree: ast.Module, served: Served) -> Schema | None:

@@ -108,7 +108,7 @@ def test_a_booster_is_found_in_a_pickles_bytes():
 
 @given(st.binary(max_size=200))
 def test_any_bytes_after_the_start_are_read_or_refused(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "any"
+    path = tmp_path_factory.getbasetemp() / "any-lightgbm"
     path.write_bytes(b"tree\nversion=v4\n" + data)
     with pytest.raises(UsageError):
         Lightgbm().inspect(Source(path))

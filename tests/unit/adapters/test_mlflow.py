@@ -237,7 +237,7 @@ def test_any_text_is_read_or_refused(text):
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_any_model_file_is_read_or_refused(tmp_path_factory, text):
-    folder = tmp_path_factory.getbasetemp() / "any"
+    folder = tmp_path_factory.getbasetemp() / "any-mlflow"
     folder.mkdir(exist_ok=True)
     (folder / "MLmodel").write_text("flavors:\n" + text)
     try:
