@@ -378,6 +378,22 @@ def test_5_6_a_class_with_embed_answers_openais_embeddings():
         assert server.until().ask("POST", "/v1/embeddings", '{"input": "a", "model": "toy"}')[0] == 404
 
 
+def test_5_7_tables_and_arrays_are_taken_and_given():
+    array = (
+        b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }".ljust(117) + b"\n"
+    )
+    with double() as server:
+        server.until()
+        headers = {"Content-Type": "text/csv", "Accept": "text/csv"}
+        assert server.ask("POST", "/predict", "1,2,3\n", headers)[2] == b"y_0,y_1,y_2\r\n2.0,4.0,6.0\r\n"
+        headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
+        status, found, answer = server.ask("POST", "/predict", array + struct.pack("<3f", 1, 2, 3), headers)
+        assert (status, found["content-type"]) == (200, "application/x-npy")
+        assert answer == array + struct.pack("<3f", 2, 4, 6)
+        assert server.ask("POST", "/predict", array, headers)[0] == 400
+        assert server.ask("POST", "/predict", "a", {"Content-Type": "image/png"})[0] == 415
+
+
 def test_6_1_concurrent_requests_share_calls_and_fail_alone():
     with Served({"entry": "touchy", "limits": {"queue": 200}}) as server:
         server.until()

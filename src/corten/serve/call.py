@@ -11,21 +11,23 @@ from corten.observe.trace import trace_fields
 _LONGEST_ID = 128
 # What people's clients send JSON as: curl's `-d` declares a form, `fetch` with a string declares plain text.
 _JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded", b"text/plain", b"text/json", b""})
+_ANY_ANSWER = frozenset({b"*/*", b"application/json", b"application/json, text/plain, */*"})
 
 
 class Call:
     """A request to `/predict`; `started_s` is loop time, `request_id` the caller's (empty without one).
 
-    `declares_json`: whether the body is declared to be plain JSON, or as something clients say when they mean it.
+    `plain`: whether both sides are JSON: the body is declared so, or as something clients say when they mean it, and no
+    other answer is asked for.
     """
 
-    __slots__ = ("declares_json", "reply_headers", "request", "request_id", "started_s")
+    __slots__ = ("plain", "reply_headers", "request", "request_id", "started_s")
 
     def __init__(self, request: Request, started_s: float) -> None:
         self.request = request
         self.started_s = started_s
         self.request_id = ""
-        self.declares_json = True
+        self.plain = True
         # All headers once, and only those that matter: a dict of them would cost more than the parse.
         for name, value in request.raw_headers:
             size = len(name)
@@ -34,9 +36,12 @@ class Call:
                 if lower == b"x-request-id":
                     self.request_id = _clean_id(value)
                 elif lower == b"content-type" and value not in _JSON_TYPES:
-                    self.declares_json = self.declares_json and _is_json(value)
+                    self.plain = self.plain and is_json(value)
+            elif size == 6:
+                if name.lower() == b"accept" and value not in _ANY_ANSWER:
+                    self.plain = False
             elif size == 16 and name.lower() == b"content-encoding":
-                self.declares_json = False
+                self.plain = False
         # The caller's request id is given back.
         self.reply_headers: tuple[tuple[str, str], ...] = (
             (("X-Request-Id", self.request_id),) if self.request_id else ()
@@ -77,7 +82,8 @@ class Call:
         return fields
 
 
-def _is_json(content_type: bytes) -> bool:
+def is_json(content_type: bytes) -> bool:
+    """Whether a body of this type is read as JSON."""
     kind = content_type.partition(b";")[0].strip().lower()
     return kind in _JSON_TYPES or kind.endswith(b"+json")
 

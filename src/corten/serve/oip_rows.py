@@ -12,7 +12,7 @@ from corten.core.schema import DType, Tensor
 from corten.serve.job import Inputs, Reply, invalid
 from corten.serve.oip_wire import BYTES, LETTERS, Given, Question, elements, joined, text_of
 from corten.serve.oip_wire import Tensor as Output
-from corten.serve.tensors import numpy_dtype
+from corten.serve.tensors import cast_array, has_shape
 from corten.serve.values import to_json
 
 DATATYPES: Mapping[DType, str] = {
@@ -60,9 +60,7 @@ def check_wanted(wanted: Mapping[str, bool], known: Mapping[str, Any]) -> None:
 
 
 def _array(given: Given, tensor: Tensor) -> np.ndarray:
-    if len(given.shape) != len(tensor.shape) or any(
-        wanted is not None and wanted != seen for wanted, seen in zip(tensor.shape, given.shape, strict=True)
-    ):
+    if not has_shape(given.shape, tensor):
         expected = [-1 if size is None else size for size in tensor.shape]
         raise invalid(f"shape {list(given.shape)}, expected {expected}", f"{given.path}.shape")
     if given.count == 0:
@@ -119,17 +117,11 @@ def _shaped(array: np.ndarray, given: Given) -> np.ndarray:
 
 
 def _cast(array: np.ndarray, given: Given, tensor: Tensor) -> np.ndarray:
-    wanted = numpy_dtype(tensor)
-    if array.dtype == wanted:
-        return array
-    if tensor.dtype is DType.JSON:
-        return array.astype(object)
-    objects = "O" in {array.dtype.kind, wanted.kind}
-    if objects or not np.can_cast(array.dtype, wanted, "same_kind"):
-        raise invalid(f"datatype {given.datatype}, expected {DATATYPES[tensor.dtype]}", f"{given.path}.datatype")
     try:
-        with np.errstate(over="raise"):
-            return array.astype(wanted)
+        return cast_array(array, tensor)
+    except TypeError as error:
+        message = f"datatype {given.datatype}, expected {DATATYPES[tensor.dtype]}"
+        raise invalid(message, f"{given.path}.datatype") from error
     except FloatingPointError as error:
         raise invalid(f"the elements do not fit {DATATYPES[tensor.dtype]}", given.path) from error
 

@@ -19,7 +19,8 @@ _JSON_TYPES: Mapping[DType, Any] = {
 _ERRORS = {
     "400": "The body is not JSON",
     "413": "The body is too large",
-    "415": "The body is declared to be something else than JSON",
+    "406": "The answer has no such form",
+    "415": "The body is declared to be of a type that is not taken",
     "422": "The body does not fit the model's schema; `path` names the element",
     "429": "The queue is full; `Retry-After` says when to come back",
     "500": "The model raised an exception",
@@ -34,6 +35,7 @@ def openapi(name: str, revision: str, schema: Schema, *, embeds: bool = False) -
     # Schemas made from Python types refer to `#/$defs/X`, which in OpenAPI is `#/components/schemas/X`.
     shared: dict[str, Any] = {}
     request, response = _hoist(request, shared), _hoist(response, shared)
+    tables: dict[str, Any] = {} if schema.style is Style.CALL else _tables(schema)
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": revision or "0"},
@@ -42,12 +44,9 @@ def openapi(name: str, revision: str, schema: Schema, *, embeds: bool = False) -
                 "post": {
                     "operationId": "predict",
                     "summary": f"Ask {name}",
-                    "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+                    "requestBody": {"required": True, "content": {**_json(request), **tables}},
                     "responses": {
-                        "200": {
-                            "description": "The model's answer",
-                            "content": {"application/json": {"schema": response}},
-                        },
+                        "200": {"description": "The model's answer", "content": {**_json(response), **tables}},
                         **{code: _error(text) for code, text in _ERRORS.items()},
                     },
                 }
@@ -59,6 +58,18 @@ def openapi(name: str, revision: str, schema: Schema, *, embeds: bool = False) -
         },
         "components": {"schemas": {**shared, "Error": _ERROR_SCHEMA}},
     }
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _tables(schema: Schema) -> dict[str, Any]:
+    """The other media types of a ROWS model."""
+    found: dict[str, Any] = {"text/csv": {"schema": {"type": "string"}}}
+    if len(schema.inputs) == 1:
+        found["application/x-npy"] = {"schema": {"type": "string", "format": "binary"}}
+    return found
 
 
 def _rows(schema: Schema) -> tuple[Any, Any]:

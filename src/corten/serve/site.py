@@ -145,10 +145,7 @@ class Site:
 
     def _predict(self, request: Request) -> None:
         call = Call(request, self._loop.time())
-        if not call.declares_json:
-            self._fail(call, 415, "request.media_type", "send plain JSON as application/json")
-            return
-        self.ask(call, _plainly)
+        self.ask(call, _plainly if call.plain else _in_its_form)
 
     def ask(self, call: Call, decode: Callable[[Runner, Request], Inputs]) -> None:
         """Put what `decode` makes of the request to the model; the call is answered now or later."""
@@ -271,6 +268,12 @@ class Site:
 
 def _plainly(runner: Runner, request: Request) -> Inputs:
     return runner.decode(request.body)
+
+
+def _in_its_form(runner: Runner, request: Request) -> Inputs:
+    from corten.serve.media import decode_as_declared
+
+    return decode_as_declared(runner, request)
 
 
 def _text(error: BaseException) -> str:

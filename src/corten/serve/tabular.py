@@ -13,6 +13,7 @@ import msgspec
 
 from corten.core.schema import DType, Schema, Tensor
 from corten.serve.job import RequestError, invalid, malformed
+from corten.serve.values import to_json
 
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 _Cell = Callable[[str], Any]
@@ -189,3 +190,20 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text)) or text.strip().lower() == "nan"
     except ValueError:
         return not text.strip()
+
+
+def write_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """A table with a header; missing numbers are empty, what is neither number nor text is JSON."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(columns)
+    writer.writerows(zip(*([_written(value) for value in column] for column in columns.values()), strict=True))
+    return stream.getvalue().encode()
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return "" if value is None else to_json(value).decode()
+    return value

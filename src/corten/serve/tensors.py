@@ -47,14 +47,35 @@ def to_array(values: Sequence[Any], tensor: Tensor, path: str) -> np.ndarray:
             array = np.asarray(values, dtype=_NUMPY[tensor.dtype])
     except (ValueError, OverflowError, TypeError, FloatingPointError) as error:
         raise _first_wrong(values, tensor, path) from error
-    shape = array.shape
-    if len(shape) != len(tensor.shape) or any(
-        wanted is not None and wanted != seen for wanted, seen in zip(tensor.shape, shape, strict=True)
-    ):
+    if not has_shape(array.shape, tensor):
         raise _first_wrong(values, tensor, path)
-    if shape[0] == 0:
+    if array.shape[0] == 0:
         raise invalid("expected at least one row", path)
     return array
+
+
+def has_shape(shape: Sequence[int], tensor: Tensor) -> bool:
+    """Whether lengths are those of the tensor, free ones aside."""
+    return len(shape) == len(tensor.shape) and not any(
+        wanted is not None and wanted != seen for wanted, seen in zip(tensor.shape, shape, strict=True)
+    )
+
+
+def cast_array(array: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """An array that came as one, in the tensor's dtype; the same array where it has it already.
+
+    Raises TypeError for another kind (a number is no text, a fraction no integer), FloatingPointError for what is too
+    large.
+    """
+    wanted = _NUMPY[tensor.dtype]
+    if array.dtype == wanted:
+        return array
+    if tensor.dtype is DType.JSON or (tensor.dtype is DType.STRING and array.dtype.kind == "U"):
+        return array.astype(object)
+    if "O" in {array.dtype.kind, wanted.kind} or not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise TypeError(f"{array.dtype} for {tensor.dtype.value}")
+    with np.errstate(over="raise"):
+        return array.astype(wanted)
 
 
 def blank_array(tensor: Tensor) -> np.ndarray:
