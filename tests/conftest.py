@@ -17,7 +17,7 @@ settings.register_profile("quick", max_examples=25)
 settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 
-NEEDS = ("bwrap", "envoy", "podman", "skopeo", "network", "chromium", "examples", "qemu", "frameworks", "clients")
+NEEDS = ("bwrap", "envoy", "podman", "skopeo", "registry", "network", "chromium", "examples", "qemu", "frameworks", "clients")
 
 
 def pytest_addoption(parser):
@@ -53,6 +53,8 @@ def missing(need: str) -> str:
             return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
         case "qemu":
             return "" if shutil.which("qemu-aarch64-static") else "qemu-user-static is not installed"
+        case "registry":
+            return "" if shutil.which("docker-registry") else "docker-registry is not installed"
         case "bwrap":
             return "" if shutil.which("bwrap") else "bwrap is not installed"
         case _:

@@ -76,11 +76,6 @@ def is_repository(text: str) -> bool:
     return _REPOSITORY.fullmatch(text) is not None and len(text) < _LONGEST
 
 
-def is_tag(text: str) -> bool:
-    """Whether a manifest could be tagged so."""
-    return _TAG.fullmatch(text) is not None
-
-
 def _port_possible(registry: str) -> bool:
     host, colon, port = registry.rpartition(":")
     return not colon or host.endswith(":") or not port.isdigit() or 0 < int(port) <= 65535

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlencode
 
 from corten.core.digest import Digest
 from corten.core.image import INDEX, Descriptor
-from corten.core.reference import Reference, is_repository, is_tag
+from corten.core.reference import Reference, is_repository
 from corten.errors import CortenError, UsageError
 from corten.http import Request
 from corten.registry.documents import MANIFEST_LIMIT_BYTES, Manifest, read_manifest, referrers_index, referrers_tag
@@ -207,15 +207,10 @@ async def _send(
 
 def place(name: str) -> tuple[str, str] | None:
     """Repository and tag of a name in the store, None for a name no registry can have."""
-    if is_repository(name):
-        return name, "latest"
-    repository, _, tag = name.rpartition(":")
-    if is_repository(repository) and is_tag(tag):
-        return repository, tag
     try:
         reference = Reference.parse(name)
     except UsageError:
-        return None
+        return (name, "latest") if is_repository(name) else None
     return reference.repository, reference.tag or "latest"
 
 
