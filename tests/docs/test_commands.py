@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from corten.cli.main import VERBS
+from corten.cli.main import VERBS, module_of
 from corten.cli.parser import make
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_a_command_in_the_documentation_is_taken_by_the_program(page, line):
     _, verb, *words = shlex.split(re.sub(r"\$\([^)]*\)", "substituted", line), comments=True)
     assert verb in dict(VERBS), f"{page}: {line}"
     if "|" not in words:
-        make(verb, importlib.import_module(f"corten.cli.{verb}")).parse_args(words)
+        make(verb, importlib.import_module(module_of(verb))).parse_args(words)
 
 
 def test_the_readme_shows_commands_of_the_program():

@@ -26,6 +26,8 @@ VERBS = (
     ("inspect", "what is in an image and how it came to be"),
     ("diff", "what changed between two images"),
     ("rebuild", "build an image again from its lock and compare the digests"),
+    ("export", "an image and all that belongs to it into one file"),
+    ("import", "an image out of such a file"),
     ("gc", "remove what no name, deployment or replica leads to"),
     ("push", "push an image to a registry"),
     ("pull", "pull an image from a registry"),
@@ -116,11 +118,16 @@ def _dispatch(verb: str, words: list[str], output: Output) -> int:
         raise _unknown(verb, known)
     from corten.cli.parser import parse
 
-    module = importlib.import_module(f"corten.cli.{verb}")
+    module = importlib.import_module(module_of(verb))
     options = parse(verb, module, words)
     if options is None:  # --help was printed
         return 0
     return int(module.run(options, output))
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb; `import` is a word of Python's own."""
+    return f"corten.cli.{'import_' if verb == 'import' else verb}"
 
 
 def _unknown(verb: str, known: set[str]) -> Exception:

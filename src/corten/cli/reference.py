@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 
-from corten.cli.main import HELP, SYNONYMS, VERBS
+from corten.cli.main import HELP, SYNONYMS, VERBS, module_of
 from corten.cli.parser import make
 
 
@@ -24,7 +24,7 @@ def render() -> str:
         + ".\n",
     ]
     for verb, summary in VERBS:
-        text = make(verb, importlib.import_module(f"corten.cli.{verb}")).format_help()
+        text = make(verb, importlib.import_module(module_of(verb))).format_help()
         parts.append(f"## corten {verb}\n\n{summary[0].upper()}{summary[1:]}.\n\n```\n{text}```\n")
     return "\n".join(parts)
 

@@ -16,14 +16,16 @@ _IMAGES: Final = """
 SELECT DISTINCT image FROM revisions r WHERE
     number > (SELECT max(number) FROM revisions n WHERE n.deployment = r.deployment) - :keep
     OR EXISTS (SELECT 1 FROM deployments d WHERE d.name = r.deployment AND r.number IN (d.wanted, d.serving))
-    OR EXISTS (SELECT 1 FROM replicas p WHERE p.deployment = r.deployment AND p.revision = r.number)
+    OR EXISTS (SELECT 1 FROM replicas p WHERE p.deployment = r.deployment AND p.revision = r.number
+               AND p.state <> 'exited')
     OR EXISTS (SELECT 1 FROM rollouts o WHERE o.deployment = r.deployment AND o.state = 'progressing'
                AND r.number IN (o.origin, o.target))
 """
 
 
 def images_in_use(home: Home, keep: int) -> frozenset[Digest]:
-    """Images of each deployment's `keep` newest revisions, of those it wants or serves, and of every replica.
+    """Images of each deployment's `keep` newest revisions, of those it wants or serves, and of every replica
+    that has not ended.
 
     Raises CortenError `state.*` when the state cannot be read: nobody may then think that nothing is in use.
     """

@@ -116,10 +116,11 @@ def gc(
 
 
 def _replicas(folder: Path) -> Iterator[Record]:
-    """What the engine wrote down of its replicas, also of those the control plane forgot."""
+    """What the engine wrote down of replicas whose end it has not seen, also of those the control plane forgot."""
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if record := ReplicaFolder(path).read():
+            record = ReplicaFolder(path).read()
+            if record and record.exit_code is None:
                 yield record
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -65,8 +65,17 @@ class Removal:
 def read(layout: Layout, wanted: Collection[Digest]) -> Contents:
     """Read a store. A manifest that is missing leads nowhere; for a corrupt one PolicyError is raised."""
     listed = layout.listed()
+    documents = read_documents(layout, [*(entry.digest for entry in listed), *wanted])
+    return Contents(listed, documents, dict(_blobs(layout)))
+
+
+def read_documents(layout: Layout, roots: Iterable[Digest]) -> dict[Digest, Document]:
+    """These manifests and indexes and those they lead to; missing ones are left out.
+
+    Raises PolicyError `store.blob_corrupt`, CortenError `store.malformed`.
+    """
     documents: dict[Digest, Document] = {}
-    left = [*(entry.digest for entry in listed), *wanted]
+    left = list(roots)
     while left:
         digest = left.pop()
         if digest in documents:
@@ -74,7 +83,7 @@ def read(layout: Layout, wanted: Collection[Digest]) -> Contents:
         with suppress(NotFoundError):
             documents[digest], inner = _document(layout, digest)
             left += inner
-    return Contents(listed, documents, dict(_blobs(layout)))
+    return documents
 
 
 def plan(contents: Contents, wanted: Collection[Digest], *, now_s: float, young_s: float = YOUNG_S) -> Removal:
@@ -149,10 +158,10 @@ def _document(layout: Layout, digest: Digest) -> tuple[Document, list[Digest]]:
     except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise CortenError(
             "store.malformed",
-            f"the index lists `{digest}`, which is no manifest",
+            f"`{digest}` is listed as a manifest and is none",
             where=str(layout.path(digest)),
             why=str(error),
-            hint="nothing was removed; build or import that image again",
+            hint="build or import that image again",
         ) from error
 
 

@@ -21,7 +21,7 @@ from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
 from corten.store.documents import descriptor_from, descriptor_to, image_from
 from corten.store.writing import BlobWriter, atomic_write, locked, sync_folder, translated
 
-_LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 # Manifests and configs are kilobytes; a "manifest" of more than this is somebody's weights, or an attack.
 _DOCUMENT_LIMIT_BYTES = 16 << 20
 _SHORTEST_PREFIX = 6
@@ -277,7 +277,7 @@ class Layout:
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(exist_ok=True)
             if not (self.root / "oci-layout").exists():
-                atomic_write(self.root / "oci-layout", _LAYOUT_VERSION, self._incoming)
+                atomic_write(self.root / "oci-layout", LAYOUT_VERSION, self._incoming)
         with self._index_lock():
             if not (self.root / "index.json").exists():
                 self._write_index([])

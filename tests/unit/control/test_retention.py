@@ -64,6 +64,8 @@ def test_a_replica_that_still_ends_needs_its_image(home, state) -> None:
     deploy(state, 1, 2, 3)
     state.add_replica(Replica("m-r1-a", "m", 1, ReplicaState.STOPPING, "", 0, 1.0, 1.0), replaces=None, now_s=1.0)
     assert images_in_use(home, 1) == {image(1), image(3)}
+    state.move("m-r1-a", ReplicaState.EXITED, now_s=2.0)
+    assert images_in_use(home, 1) == {image(3)}, "of an ended one only the log is left"
 
 
 def test_a_state_that_cannot_be_read_is_no_empty_state(home) -> None:

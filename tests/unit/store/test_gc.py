@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from corten.core.digest import Digest
 from corten.core.image import (
-    CONFIG,
     INDEX,
     LAYER,
     MANIFEST,
@@ -112,23 +111,9 @@ def layout(tmp_path):
     return Layout(tmp_path / "store")
 
 
-def put_image(layout, text):
-    layer = layout.put(text.encode(), LAYER)
-    config = layout.put(
-        json.dumps(
-            {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [str(layer.digest)]}}
-        ).encode(),
-        CONFIG,
-    )
-    manifest = {"mediaType": MANIFEST, "config": descriptor_to(config), "layers": [descriptor_to(layer)]}
-    return layout.put(json.dumps(manifest).encode(), MANIFEST)
-
-
-def put_artifact(layout, subject, text):
-    layer = layout.put(text.encode(), "text/plain")
-    manifest = {"mediaType": MANIFEST, "layers": [descriptor_to(layer)], "subject": descriptor_to(subject)}
-    found = layout.put(json.dumps(manifest).encode(), MANIFEST)
-    return Descriptor(MANIFEST, found.digest, found.size_bytes, artifact_type="text/plain")
+@pytest.fixture
+def put(layout, maker):
+    return maker(layout)
 
 
 def collect(layout, wanted=()):
@@ -141,12 +126,12 @@ def blobs(layout):
     return {path.name for path in (layout.root / "blobs" / "sha256").iterdir()}
 
 
-def test_an_image_that_lost_its_name_goes_with_its_lock_and_the_new_one_stays(layout) -> None:
-    old, new = put_image(layout, "old"), put_image(layout, "new")
+def test_an_image_that_lost_its_name_goes_with_its_lock_and_the_new_one_stays(layout, put) -> None:
+    old, new = put.image("old"), put.image("new")
     layout.tag("m", old)
-    layout.attach(old.digest, [put_artifact(layout, old, "lock of the old")])
+    layout.attach(old.digest, [put.artifact(old, "lock of the old")])
     layout.tag("m", new)
-    lock = put_artifact(layout, new, "lock of the new")
+    lock = put.artifact(new, "lock of the new")
     layout.attach(new.digest, [lock])
     before = len(blobs(layout))
 
@@ -159,16 +144,16 @@ def test_an_image_that_lost_its_name_goes_with_its_lock_and_the_new_one_stays(la
     assert [entry.digest for entry in layout.listed()] == [new.digest, lock.digest]
 
 
-def test_an_image_without_a_name_stays_while_it_is_in_use(layout) -> None:
-    old, new = put_image(layout, "old"), put_image(layout, "new")
+def test_an_image_without_a_name_stays_while_it_is_in_use(layout, put) -> None:
+    old, new = put.image("old"), put.image("new")
     layout.tag("m", old)
     layout.tag("m", new)
     assert collect(layout, {old.digest}).blobs == ()
     assert layout.verify(old.digest)
 
 
-def test_every_platform_of_a_named_index_stays(layout) -> None:
-    inner = [put_image(layout, text) for text in ("amd64", "arm64")]
+def test_every_platform_of_a_named_index_stays(layout, put) -> None:
+    inner = [put.image(text) for text in ("amd64", "arm64")]
     index = layout.put(
         json.dumps({"mediaType": INDEX, "manifests": [descriptor_to(one) for one in inner]}).encode(), INDEX
     )
@@ -176,8 +161,8 @@ def test_every_platform_of_a_named_index_stays(layout) -> None:
     assert collect(layout).blobs == ()
 
 
-def test_a_signatures_tag_is_no_name_of_its_own(layout) -> None:
-    image, signature = put_image(layout, "image"), put_image(layout, "signature")
+def test_a_signatures_tag_is_no_name_of_its_own(layout, put) -> None:
+    image, signature = put.image("image"), put.image("signature")
     layout.tag("m", image)
     layout.tag(f"sha256-{image.digest.hex}.sig", signature)
     assert collect(layout).blobs == ()
@@ -187,14 +172,14 @@ def test_a_signatures_tag_is_no_name_of_its_own(layout) -> None:
     assert layout.listed() == ()
 
 
-def test_what_was_written_a_moment_ago_stays(layout) -> None:
-    put_image(layout, "on its way to a name")
+def test_what_was_written_a_moment_ago_stays(layout, put) -> None:
+    put.image("on its way to a name")
     plan = gc.plan(gc.read(layout, ()), (), now_s=layout.path(Digest.of(b"on its way to a name")).stat().st_mtime + 1)
     assert plan.blobs == ()
 
 
-def test_with_a_corrupt_manifest_nothing_is_removed(layout) -> None:
-    image = put_image(layout, "image")
+def test_with_a_corrupt_manifest_nothing_is_removed(layout, put) -> None:
+    image = put.image("image")
     layout.tag("m", image)
     layout.path(image.digest).write_bytes(b"{}")
     with pytest.raises(PolicyError, match="corrupt"):
