@@ -58,21 +58,39 @@ def read(layout: Layout, descriptor: Descriptor) -> bytes:
 
     Raises UsageError `store.malformed`, NotFoundError `store.blob_missing`, PolicyError `store.blob_corrupt`.
     """
+    return layout.read(_manifest(layout, descriptor)[0].digest)
+
+
+def noted(layout: Layout, descriptor: Descriptor) -> Mapping[str, str]:
+    """The annotations of a stored artifact, as its manifest has them. Raises what `read` raises."""
+    return _manifest(layout, descriptor)[1]
+
+
+def attached(
+    layout: Layout, subject: Digest, artifact_type: str, annotations: Mapping[str, str] | None = None
+) -> bytes | None:
+    """The content of the newest artifact of a type attached to an image, None when there is none.
+
+    `annotations`: only one that has these. Raises what `read` raises.
+    """
+    wanted = dict(annotations or {}).items()
+    for one in reversed(layout.referrers(subject, artifact_type)):
+        if not wanted or wanted <= noted(layout, one).items():
+            return read(layout, one)
+    return None
+
+
+def _manifest(layout: Layout, descriptor: Descriptor) -> tuple[Descriptor, Mapping[str, str]]:
+    """An artifact's only blob and its annotations."""
     where = f"{layout.root} ({descriptor.digest})"
     try:
-        layers = json.loads(layout.read(descriptor.digest))["layers"]
-        (blob,) = layers
+        document = json.loads(layout.read(descriptor.digest))
+        (blob,) = document["layers"]
+        return descriptor_from(blob, where), dict(document.get("annotations") or {})
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "store.malformed", "a malformed artifact", where=where, why=f"{type(error).__name__}: {error}"
         ) from error
-    return layout.read(descriptor_from(blob, where).digest)
-
-
-def attached(layout: Layout, subject: Digest, artifact_type: str) -> bytes | None:
-    """The content of the newest artifact of a type attached to an image, None when there is none."""
-    found = layout.referrers(subject, artifact_type)
-    return read(layout, found[-1]) if found else None
 
 
 def to_json(document: object) -> bytes:

@@ -24,7 +24,6 @@ from corten.core.image import Descriptor, Image, LayerKind
 from corten.store.layout import Layout
 
 PREDICATE_ANNOTATION = "in-toto.io/predicate-type"
-_TYPES = (LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE)
 
 
 def attach(
@@ -60,10 +59,17 @@ def attach(
             {PREDICATE_ANNOTATION: PREDICATE},
         ),
     )
-    before = [one.digest for one in layout.referrers(image.digest) if one.artifact_type in _TYPES]
+    before = [one.digest for one in layout.referrers(image.digest) if _is_replaced(layout, one)]
     described = tuple(artifact.put(layout, one, manifest) for one in made)
     layout.attach(image.digest, described, instead_of=before)
     return described
+
+
+def _is_replaced(layout: Layout, one: Descriptor) -> bool:
+    # What is said about the image by others than its build (a test it passed) stays.
+    if one.artifact_type == STATEMENT_TYPE:
+        return artifact.noted(layout, one).get(PREDICATE_ANNOTATION) == PREDICATE
+    return one.artifact_type in (LOCK_TYPE, SBOM_TYPE)
 
 
 def contents_of(image: Image, plan: Plan, layout: Layout, cache: Path) -> tuple[Contents, ...]:

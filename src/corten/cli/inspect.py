@@ -82,7 +82,7 @@ def _facts(seen: Inspected) -> list[tuple[str, str]]:
     if provenance and (commit := provenance.commit):
         place = " ".join(filter(None, (commit.remote, commit.branch, commit.path)))
         facts.append(("git", f"{commit.revision}{' with changes not committed' if commit.dirty else ''} {place}"))
-    facts += [("attached", f"{kind} {digest.short}") for kind, digest in seen.attached]
+    facts += [("attached", f"{one.digest.short} {one.type} {one.predicate}".rstrip()) for one in seen.attached]
     return facts
 
 

@@ -14,7 +14,8 @@ from corten.builder import contents as facts
 from corten.builder.artifact import SBOM_TYPE, STATEMENT_TYPE
 from corten.builder.contents import Contents, FileFact
 from corten.builder.lineage import Commit
-from corten.builder.provenance import commit_from, predicate_of
+from corten.builder.proof import PREDICATE_ANNOTATION
+from corten.builder.provenance import PREDICATE, commit_from, predicate_of
 from corten.builder.sbom import Component, packages_of
 from corten.core.digest import Digest
 from corten.core.home import Home
@@ -36,11 +37,20 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """An artifact that refers to an image: its type, and for a statement what kind of statement it is."""
+
+    type: str
+    digest: Digest
+    predicate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """An image in the store. `spec` is None for an image Corten did not build.
 
-    `packages` are Debian packages and wheels, `files` what lies below /models and /app, `attached` types and digests
-    of lock, SBOM, provenance, signatures.
+    `packages` are Debian packages and wheels, `files` what lies below /models and /app, `attached` its lock, SBOM,
+    provenance, signatures ...
     """
 
     name: str
@@ -49,7 +59,7 @@ class Inspected:
     packages: tuple[Component, ...]
     files: tuple[FileFact, ...]
     provenance: Provenance | None
-    attached: tuple[tuple[str, Digest], ...]
+    attached: tuple[Attached, ...]
 
     @property
     def reference(self) -> str:
@@ -87,7 +97,9 @@ class Inspected:
                 "parameters": dict(provenance.parameters),
                 "git": msgspec.to_builtins(provenance.commit),
             },
-            "attached": [{"type": kind, "digest": str(digest)} for kind, digest in self.attached],
+            "attached": [
+                {"type": one.type, "digest": str(one.digest), "predicate": one.predicate} for one in self.attached
+            ],
         }
 
 
@@ -113,7 +125,10 @@ def inspect(image: str, *, home: Home | None = None, platform: Platform | None =
         packages=_packages(layout, seen, home),
         files=tuple(sorted(files, key=lambda file: file.name)),
         provenance=_provenance(layout, seen.digest),
-        attached=tuple((one.artifact_type, one.digest) for one in layout.referrers(seen.digest)),
+        attached=tuple(
+            Attached(one.artifact_type, one.digest, artifact.noted(layout, one).get(PREDICATE_ANNOTATION, ""))
+            for one in layout.referrers(seen.digest)
+        ),
     )
 
 
@@ -154,7 +169,7 @@ def _components(kind: str, contents: Contents) -> tuple[Component, ...]:
 
 
 def _provenance(layout: Layout, digest: Digest) -> Provenance | None:
-    data = artifact.attached(layout, digest, STATEMENT_TYPE)
+    data = artifact.attached(layout, digest, STATEMENT_TYPE, {PREDICATE_ANNOTATION: PREDICATE})
     if data is None:
         return None
     predicate = predicate_of(data, f"the provenance of {digest}")

@@ -12,13 +12,14 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from corten.builder import artifact, contents, lock, proof
 from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE
-from corten.builder.provenance import commit_from, predicate_of
+from corten.builder.provenance import PREDICATE, commit_from, predicate_of
 from corten.builder.sbom import deb_purl, packages_of, wheel_purl
 from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.core.image import LayerKind
 from corten.core.schema import Parameter, Schema, Style
 from corten.errors import NotFoundError, UsageError
+from corten.ops.inspect import inspect
 
 
 @pytest.fixture
@@ -79,6 +80,18 @@ def test_what_somebody_else_attached_stays(small):
     small.attach(None)
 
     assert "x/signature" in [one.artifact_type for one in small.layout.referrers(small.image.digest)]
+
+
+def test_another_statement_about_the_image_stays_and_is_not_taken_for_its_provenance(small):
+    gate = artifact.Artifact(STATEMENT_TYPE, "gate", b"{}", {proof.PREDICATE_ANNOTATION: "x/test-result"})
+    small.attach()
+    small.layout.attach(small.image.digest, [artifact.put(small.layout, gate, small.manifest)])
+    assert inspect("iris", home=small.home).provenance.commit == small_image.COMMIT
+
+    small.attach()
+
+    seen = inspect("iris", home=small.home)
+    assert {one.predicate for one in seen.attached if one.type == STATEMENT_TYPE} == {"x/test-result", PREDICATE}
 
 
 def test_the_attached_lock_is_the_plans_without_credentials(small, tmp_path):
