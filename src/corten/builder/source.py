@@ -34,6 +34,7 @@ class Project:
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
     max_image_mb: float = 0.0  # 0: any size
+    max_cold_start_s: float = 0.0  # 0: any time
 
     @property
     def lock_file(self) -> Path | None:
@@ -68,6 +69,7 @@ class Table:
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
     max_image_mb: float = 0.0
+    max_cold_start_s: float = 0.0
 
     def settings(self) -> Settings:
         """How the image is to be run."""
@@ -126,6 +128,7 @@ def read_project(
         limits=table.limits(),
         settings=table.settings(),
         max_image_mb=table.max_image_mb,
+        max_cold_start_s=table.max_cold_start_s,
     )
 
 
@@ -194,6 +197,7 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         "request_timeout_s",
         "queue",
         "max_image_mb",
+        "max_cold_start_s",
     ):
         if getattr(table, key) < 0:
             raise UsageError(

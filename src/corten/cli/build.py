@@ -41,6 +41,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fail when the image's stored layers take more than N MB, 0 for no limit (default: corten.toml's)",
     )
+    parser.add_argument(
+        "--test", action="store_true", help="start the image, ask it, compare with what was recorded, then name it"
+    )
+    parser.add_argument(
+        "--max-cold-start-s",
+        type=words.seconds,
+        default=None,
+        metavar="SECONDS",
+        help="with the test: fail when it takes longer to get ready, 0 for no limit (default: corten.toml's)",
+    )
+    parser.add_argument(
+        "--weights-image",
+        action="store_true",
+        help="also make NAME-weights: the model files alone, to mount as a Kubernetes image volume",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
 
 
@@ -63,8 +78,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
         locked=options.locked,
         offline=options.offline,
         upgrade=options.upgrade,
+        weights_image=options.weights_image,
         dry_run=options.dry_run,
         max_image_mb=options.max_image_mb,
+        test=options.test,
+        max_cold_start_s=options.max_cold_start_s,
         now_s=time.time(),
         listen=output.listen,
     )
@@ -72,6 +90,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     for one in built.platforms or (built,):
         _report(one, output, dry_run=options.dry_run)
     if not options.dry_run:
+        if built.weights:
+            output.note(f"weights image: {built.as_dict()['weights_image']}")
         output.note(f"{built.seconds:.2f} s")
         output.result(built.reference)
     return 0

@@ -32,7 +32,7 @@ _LONGEST_LOG_BYTES = 8 << 20
 _POLL_S = 0.02
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path: str, timeout_s: float) -> None:
@@ -40,6 +40,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        """Open the socket, as `http.client` asks for it. Raises OSError."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
@@ -88,7 +89,7 @@ class Client:
             os.close(process)
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float) -> Any:
-        connection = _UnixConnection(str(self.home.daemon_socket), timeout_s)
+        connection = UnixConnection(str(self.home.daemon_socket), timeout_s)
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})

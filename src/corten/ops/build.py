@@ -17,6 +17,7 @@ from corten.builder import plan as planning
 from corten.builder import proof
 from corten.builder.debian.release import DEFAULT_MIRROR
 from corten.builder.download import Downloader
+from corten.builder.gate import attach_gate
 from corten.builder.index import index_json
 from corten.builder.inspecting import inspect
 from corten.builder.lineage import Commit, commit_of
@@ -27,13 +28,15 @@ from corten.builder.plan import Plan
 from corten.builder.remote import Access
 from corten.builder.sizes import PackageSize, check_budget, packages_by_layer
 from corten.builder.source import Project, read_project
+from corten.builder.weights_image import store_weights, weights_name
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, Image, Layer
+from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, Image, Layer, LayerKind
 from corten.core.model import Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
+from corten.ops.gate import Gate, run_gate
 from corten.store.guard import using
 from corten.store.layout import Layout
 
@@ -60,7 +63,8 @@ class Built:
     """An image in the store, or (`dry_run`) the plan of one. `steps` are seconds by name; steps run side by side.
 
     Of several platforms it describes this machine's (else the first), `platforms` has one for each, and `index` is
-    what the name points at.
+    what the name points at. `gate` is what its test found, if it was tested, `weights` the weights image
+    (`NAME-weights`), if one was asked for.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Built:
     steps: Mapping[str, float] = field(default_factory=dict)
     index: Descriptor | None = None
     platforms: tuple[Built, ...] = ()
+    gate: Gate | None = None
+    weights: Descriptor | None = None
 
     @property
     def digest(self) -> Digest:
@@ -128,6 +134,8 @@ class Built:
                 }
                 for layer in self.layers
             ],
+            **({"gate": self.gate.as_dict()} if self.gate else {}),
+            **({"weights_image": f"{weights_name(self.name)}@{self.weights.digest}"} if self.weights else {}),
             "notes": list(self.plan.notes),
             "warnings": list(self.plan.warnings),
         }
@@ -148,6 +156,9 @@ def build(
     upgrade: bool = False,
     dry_run: bool = False,
     max_image_mb: float | None = None,
+    test: bool = False,
+    max_cold_start_s: float | None = None,
+    weights_image: bool = False,
     compression: Compression = Compression.ZSTD,
     now_s: float | None = None,
     listen: Listener = nobody,
@@ -160,7 +171,9 @@ def build(
     `locked` forbids changing the lock, `offline` asking the network, `upgrade` makes the lock anew, `dry_run` ends
     with the plan. `mirror` is Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org). Several platforms make one
     image each and an index over them, which gets the name; nothing of another platform is run. `max_image_mb` (else the
-    project's own) is what an image's stored layers may take, in 10^6 bytes; 0 is no limit.
+    project's own) is what an image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image,
+    asks it and compares with what was recorded before it gets its name; `max_cold_start_s` (else the project's own), a
+    limit for how long it takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the same weights as an image to mount.
 
     Raises any CortenError; nothing half-built is visible then.
     """
@@ -196,8 +209,19 @@ def build(
             budget_mb = project.max_image_mb if max_image_mb is None else max_image_mb
             commit = commit_of(project.folder or project.source.path, env)
             built = [_make(project, plan, shop, steps, budget_mb=budget_mb, commit=commit) for plan in plans]
+            limit_s = project.max_cold_start_s if max_cold_start_s is None else max_cold_start_s
+            if test or limit_s:
+                built = [_tested(one, layout, home, env, steps, limit_s=limit_s) for one in built]
+            weights = _weights(built, layout) if weights_image else None
             index = _name(project.name, built, layout)
-    return _whole(built, index, steps)
+    return replace(_whole(built, index, steps), weights=weights)
+
+
+def _weights(built: Sequence[Built], layout: Layout) -> Descriptor:
+    name = weights_name(built[0].name)
+    weights = store_weights(built[0].spec, [one.image for one in built if one.image], layout)
+    layout.tag(name, weights)
+    return weights
 
 
 def _platforms(given: Platform | Sequence[Platform] | None) -> tuple[Platform, ...]:
@@ -221,6 +245,34 @@ def _make(
     contents = packages_by_layer(plan, layers)
     reports = (_report(one, packages) for one, packages in zip(made, contents, strict=True))
     return Built(project.name, plan, project, image, tuple(reports))
+
+
+def _tested(one: Built, layout: Layout, home: Home, env: Mapping[str, str], steps: _Steps, *, limit_s: float) -> Built:
+    """An image with what its test found; one of another platform is told of and left as it is."""
+    if one.image is None or one.plan.platform != Platform.of_machine():
+        steps.listen(Event("gate", Phase.WARNING, f"{one.plan.platform} cannot run here and was not tested"))
+        return one
+    steps.listen(Event("gate", Phase.STARTED, one.name))
+    began_s = time.perf_counter()
+    gate = run_gate(
+        one.image.digest,
+        one.spec,
+        one.project.settings,
+        home=home,
+        env=env,
+        max_cold_start_s=limit_s,
+        listen=steps.listen,
+    )
+    manifest = layout.put(layout.read(one.image.digest), MANIFEST)
+    code = next(layer.digest for layer in one.image.layers if layer.kind is LayerKind.CODE)
+    attach_gate(layout, manifest, name=one.name, code=code, checks=gate.checks)
+    if gate.unused:
+        told = ", ".join(f"{each.name} {each.size_bytes / 1e6:.1f} MB" for each in gate.unused)
+        steps.listen(Event("gate", Phase.NOTE, f"nothing of these packages was loaded, unpacked sizes: {told}"))
+    memory = f", {gate.peak_rss_bytes / 1e6:.0f} MB at most" if gate.peak_rss_bytes else ""
+    figures = {"seconds": time.perf_counter() - began_s, "ready_s": gate.ready_s}
+    steps.listen(Event("gate", Phase.DONE, f"example {gate.replay}, ready in {gate.ready_s:.2f} s{memory}", figures))
+    return replace(one, gate=gate)
 
 
 def _name(name: str, built: Sequence[Built], layout: Layout) -> Descriptor | None:

@@ -1,0 +1,71 @@
+"""What the gate tells of a replica's log, and which packages it calls unused."""
+
+import json
+
+import pytest
+
+from corten.ops.gate import told
+from corten.ops.unused import Unused, unused_packages
+
+
+def install(root, name, files):
+    folder = root / "usr/local/lib/python3.11/dist-packages"
+    info = folder / f"{name}.dist-info"
+    info.mkdir(parents=True)
+    rows = [f"{path},sha256=x,{size}" for path, size in files.items()]
+    (info / "RECORD").write_text("\n".join([*rows, f"{name}.dist-info/RECORD,,", ""]))
+
+
+@pytest.fixture
+def root(tmp_path):
+    install(tmp_path, "used-1.0", {"used/__init__.py": 10, "used/data.bin": 900})
+    install(tmp_path, "library_only-2.0", {"library_only.libs/libx.so.1": 5000})
+    install(tmp_path, "idle-3.1", {"idle/__init__.py": 100, "idle/more.py": 23})
+    install(tmp_path, "large_idle-4.0", {'"large_idle/a,b.py"': 4000})
+    return tmp_path
+
+
+def test_a_package_is_used_when_one_of_its_modules_or_libraries_was_loaded(root):
+    loaded = [
+        "/usr/lib/python3.11/json/__init__.py",
+        "/usr/local/lib/python3.11/dist-packages/used/__init__.py",
+        "/usr/local/lib/python3.11/dist-packages/library_only.libs/libx.so.1",
+    ]
+    assert unused_packages(root, loaded) == (Unused("large_idle", "4.0", 4000), Unused("idle", "3.1", 123))
+
+
+def test_paths_of_a_process_without_a_sandbox_count_as_well(root):
+    loaded = [f"{root}/usr/local/lib/python3.11/dist-packages/{name}/__init__.py" for name in ("used", "idle")]
+    assert [one.name for one in unused_packages(root, loaded)] == ["library_only", "large_idle"]
+
+
+def test_an_error_in_the_log_is_told_by_its_message_and_where_it_was_raised():
+    line = json.dumps(
+        {
+            "level": "critical",
+            "message": "the model could not be loaded",
+            "error": {
+                "type": "ModuleNotFoundError",
+                "message": "No module named 'yaml'",
+                "traceback": ["  File a\n", "  File m.py, line 2\n    import yaml\n"],
+            },
+        }
+    )
+    assert told(line) == (
+        "the model could not be loaded: ModuleNotFoundError: No module named 'yaml'\nFile m.py, line 2\n    import yaml"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('{"level": "info", "message": "listening"}', "info: listening"),
+        ('{"level": "info", "message": "x", "error": "odd"}', "info: x"),
+        ("Segmentation fault", "Segmentation fault"),
+        ('{"half', '{"half'),
+        ("[1]", "[1]"),
+        ("", ""),
+    ],
+)
+def test_any_other_line_is_told_as_it_is(line, text):
+    assert told(line) == text
