@@ -103,6 +103,18 @@ def test_2_4_a_wrong_variable_is_told_and_ends_the_process(env):
         del name
 
 
+def test_2_5_it_tells_what_it_loaded():
+    with double(unix=True, env={"CORTEN_TRACE_IMPORTS": "loaded"}) as server:
+        server.until().signal()
+        assert server.end() == 0
+        loaded = Path(server.socket).with_name("loaded").read_text().splitlines()
+        assert any(name.endswith("/numpy/__init__.py") for name in loaded)
+        assert any("/msgspec/_core." in name and ".so" in name for name in loaded)
+        assert loaded == sorted(set(loaded))
+    with double(unix=True, env={"CORTEN_TRACE_IMPORTS": "../loaded"}) as server:
+        assert server.end() == 2
+
+
 @pytest.mark.bwrap
 def test_3_1_it_needs_nothing_it_could_write_to():
     bwrap = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--die-with-parent"]
