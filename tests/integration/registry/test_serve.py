@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_skopeo_copies_an_image_and_the_digest_stays(here, served, tmp_path):
 
 
 @pytest.mark.podman
-def test_podman_pulls_an_image(here, served, tmp_path):
+def test_podman_pulls_an_image(here, served):
     from corten.core.image import Descriptor
     from corten.testing.tiny_image import TinyImage
 
@@ -66,12 +67,14 @@ def test_podman_pulls_an_image(here, served, tmp_path):
     layers = [tiny.layer({"app/hello": b"hello"}, None)]
     digest = tiny.image(layers, ["/app/hello"])
     layout.tag("ghcr.io/team/tiny:7", Descriptor(MANIFEST, digest, layout.path(digest).stat().st_size))
-    store = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
     name = f"{served[0]}/team/tiny:7"
-    subprocess.run(["podman", *store, "pull", "--tls-verify=false", name], check=True, capture_output=True, timeout=90)
-    shown = subprocess.run(
-        ["podman", *store, "image", "inspect", name], check=True, capture_output=True, timeout=30, text=True
-    )
+    # Podman takes no run root of more than 50 characters.
+    with tempfile.TemporaryDirectory(prefix="corten-", dir="/tmp") as folder:
+        podman = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
+        pulled = subprocess.run([*podman, "pull", "--tls-verify=false", name], capture_output=True, timeout=90)
+        assert pulled.returncode == 0, pulled.stderr
+        shown = subprocess.run([*podman, "image", "inspect", name], capture_output=True, timeout=30)
+        assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)[0]["Digest"] == str(digest)
 
 
