@@ -173,7 +173,8 @@ def build(
     image each and an index over them, which gets the name; nothing of another platform is run. `max_image_mb` (else the
     project's own) is what an image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image,
     asks it and compares with what was recorded before it gets its name; `max_cold_start_s` (else the project's own), a
-    limit for how long it takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the same weights as an image to mount.
+    limit for how long it takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the
+    same weights as an image to mount.
 
     Raises any CortenError; nothing half-built is visible then.
     """
