@@ -1,0 +1,128 @@
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from corten.core.digest import Digest
+from corten.core.events import nobody
+from corten.core.image import CONFIG, INDEX, LAYER, MANIFEST, Descriptor
+from corten.errors import RemoteError
+from corten.registry.documents import read_manifest
+from corten.registry.transfer import gather, transfer
+
+
+class Box:
+    """A source and a target in memory that writes down what is done to it."""
+
+    def __init__(self, broken=()):
+        self.content, self.listed, self.done, self.broken = {}, {}, [], set(broken)
+        self.lock = threading.Lock()
+
+    # source
+    def manifest(self, descriptor):
+        return read_manifest(self.content[descriptor.digest], descriptor.media_type, "box")
+
+    def referrers(self, subject):
+        return tuple(self.listed.get(subject, ()))
+
+    @contextmanager
+    def open(self, blob, offset_bytes):
+        yield None
+
+    # target
+    def complete(self, manifest):
+        return manifest.digest in self.content
+
+    def has(self, blob):
+        return blob.digest in self.content
+
+    def take(self, blob, source, sent):
+        if blob.digest in self.broken:
+            raise RemoteError("registry.unreachable", "gone")
+        with self.lock:
+            self.content[blob.digest] = source.content[blob.digest]
+            self.done.append(("blob", blob.digest))
+        sent(blob.size_bytes)
+        return True
+
+    def put(self, manifest):
+        assert all(blob.digest in self.content for blob in (*manifest.blobs, *manifest.children))
+        self.content[manifest.digest] = manifest.data
+        self.done.append(("manifest", manifest.digest))
+
+    def tag(self, manifest):
+        self.done.append(("tag", manifest.digest))
+
+    # filling
+    def blob(self, data, kind=LAYER):
+        self.content[Digest.of(data)] = data
+        return {"mediaType": kind, "digest": str(Digest.of(data)), "size": len(data)}
+
+    def document(self, **parts):
+        data = json.dumps({"schemaVersion": 2, **parts}).encode()
+        return self.blob(data, parts["mediaType"])
+
+    def image(self, *layers, subject=None):
+        more = {"subject": subject, "artifactType": "x/y"} if subject else {}
+        layers = [self.blob(data) for data in layers]
+        made = self.document(mediaType=MANIFEST, config=self.blob(b"{}", CONFIG), layers=layers, **more)
+        if subject:
+            self.listed.setdefault(Digest.parse(subject["digest"]), []).append(descriptor(made))
+        return made
+
+
+def descriptor(document):
+    return Descriptor(document["mediaType"], Digest.parse(document["digest"]), document["size"])
+
+
+def move(source, target, root):
+    freight = gather(source, source.manifest(descriptor(root)))
+    return transfer(source, target, freight, step="push", listen=nobody, stop=threading.Event())
+
+
+def test_blobs_come_before_manifests_children_before_their_index_and_the_tag_last():
+    source, target = Box(), Box()
+    images = [source.image(b"one", b"both"), source.image(b"two", b"both")]
+    index = source.document(mediaType=INDEX, manifests=images)
+    sbom = source.image(b"sbom", subject=index)
+    moved = move(source, target, index)
+    kinds = [kind for kind, _ in target.done]
+    assert kinds == ["blob"] * 5 + ["manifest"] * 4 + ["tag"]
+    assert [str(digest) for kind, digest in target.done if kind == "manifest"] == [
+        images[0]["digest"], images[1]["digest"], index["digest"], sbom["digest"],
+    ]  # fmt: skip
+    assert (moved.blobs, moved.blobs_sent, moved.referrers) == (5, 5, 1)
+
+
+def test_what_is_there_is_not_moved_again():
+    source, target = Box(), Box()
+    move(source, target, source.image(b"old", b"same"))
+    moved = move(source, target, source.image(b"new", b"same"))
+    assert (moved.blobs, moved.blobs_sent, moved.sent_bytes) == (3, 1, 3)
+
+
+def test_after_a_failure_there_is_no_manifest_and_no_tag():
+    source = Box()
+    image = source.image(b"one", b"two", b"three")
+    target = Box(broken=[Digest.of(b"two")])
+    with pytest.raises(RemoteError):
+        move(source, target, image)
+    assert {kind for kind, _ in target.done} <= {"blob"}
+
+
+def test_a_manifest_that_is_listed_as_a_referrer_but_refers_to_something_else_is_left_out():
+    source, target = Box(), Box()
+    image, other = source.image(b"one"), source.image(b"two")
+    stray = source.image(b"sbom", subject=other)
+    source.listed[descriptor(image).digest] = [descriptor(stray)]
+    assert move(source, target, image).referrers == 0
+
+
+def test_signatures_of_an_sbom_travel_too_and_circles_end():
+    source, target = Box(), Box()
+    image = source.image(b"one")
+    sbom = source.image(b"sbom", subject=image)
+    source.image(b"signature", subject=sbom)
+    source.listed[descriptor(sbom).digest].append(descriptor(image))
+    assert move(source, target, image).referrers == 2
