@@ -18,6 +18,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "lightgbm": "corten.adapters.lightgbm:Lightgbm",
         "sklearn": "corten.adapters.sklearn:Sklearn",
         "onnx": "corten.adapters.onnx:Onnx",
+        "torch": "corten.adapters.torch:Torch",
         "cog": "corten.adapters.cog:Cog",
         "litserve": "corten.adapters.litserve:LitServe",
         "pyclass": "corten.adapters.pyclass:PyClass",

@@ -214,3 +214,56 @@ def test_an_api_of_litserve_runs_unchanged_without_litserve(corten, port, folder
     up = corten.up(folder / "server.py", "--port", port, "--name", "doubler")
     assert ask(up["url"], {"input": 21}) == (200, {"outputs": {"output": 42}})
     assert ask(up["url"], {"inptu": 21})[0] == 422
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small network, and rows for it. Needs PyTorch's build for CPUs, which the package index does not have."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(4, 8)
+            self.last = torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return torch.softmax(self.last(torch.relu(self.first(x))), -1)
+
+    torch.manual_seed(0)
+    return Net().eval(), torch.randn(20, 4)
+
+
+def said_by(net, rows):
+    import torch
+
+    with torch.inference_mode():
+        return net(rows).numpy()
+
+
+def test_an_exported_program_of_pytorch_answers_the_same_without_cuda(corten, port, folder, network):
+    import torch
+
+    net, rows = network
+    program = torch.export.export(net, (rows[:3],), dynamic_shapes={"x": {0: torch.export.Dim("rows", max=16)}})
+    torch.export.save(program, folder / "net.pt2")
+    up = corten.up((folder / "net.pt2").rename(folder / "weights.bin"), "--port", port, "--name", "net")
+    for several in (rows[:1], rows):  # 20 rows are given to it in turns
+        seen = np.float32(answers(up, several.tolist()))
+        assert np.allclose(seen, said_by(net, several), rtol=1e-6, atol=1e-7)
+    assert ask(up["url"], {"inputs": [[1.0, 2.0]]})[0] == 422
+    assert "torch 2" in wheels(up)
+    assert "nvidia" not in wheels(up)
+    assert up["build"]["size_bytes"] < 300_000_000
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_program_answers_the_same(corten, port, folder, network):
+    import torch
+
+    net, rows = network
+    torch.jit.save(torch.jit.trace(net, rows[:2]), folder / "net.pt")
+    up = corten.up(folder / "net.pt", "--port", port, "--name", "net")
+    assert np.allclose(np.float32(answers(up, rows.tolist())), said_by(net, rows), rtol=1e-6, atol=1e-7)
+    refused, answer = ask(up["url"], {"inputs": [[1.0, "x", 3.0, 4.0]]})
+    assert refused == 422, answer

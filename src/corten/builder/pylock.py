@@ -22,8 +22,11 @@ _TIMEOUT_S = 600.0
 # UV_CONSTRAINT ...) would make the answer depend on the shell it was asked in.
 _KEPT_VARIABLES = re.compile(
     r"UV_(DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|INDEX_STRATEGY|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)|FIND_LINKS"
-    r"|KEYRING_PROVIDER|INSECURE_HOST|NATIVE_TLS|SYSTEM_CERTS|HTTP_TIMEOUT|HTTP_RETRIES|EXCLUDE_NEWER)"
+    r"|KEYRING_PROVIDER|TORCH_BACKEND|INSECURE_HOST|NATIVE_TLS|SYSTEM_CERTS|HTTP_TIMEOUT|HTTP_RETRIES|EXCLUDE_NEWER)"
 )
+# Who has sources of their own decides there which build of PyTorch they have; its own index may be out of reach.
+_OWN_SOURCES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+_TORCH_BACKEND = "UV_TORCH_BACKEND"
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
 # uv has a fixed list of platforms; wheels for a newer glibc than this hardly exist.
@@ -72,7 +75,29 @@ def resolve(
     Raises UsageError `build.lock_failed` (with uv's reason), RemoteError `build.index_unreachable`.
     """
     text = _run_uv(requirements, python=python, glibc=glibc, platform=platform, cache=cache, env=env)
-    return parse(text, python=python, glibc=glibc, platform=platform, folder=cache)
+    locked = parse(text, python=python, glibc=glibc, platform=platform, folder=cache)
+    if not env.get(_TORCH_BACKEND):
+        check_torch(locked)
+    return locked
+
+
+def torch_options(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Which build of PyTorch uv is to take: the one for CPUs, unless UV_TORCH_BACKEND or an own index says."""
+    if env.get(_TORCH_BACKEND) or any(env.get(name) for name in _OWN_SOURCES):
+        return ()
+    return ("--torch-backend", "cpu")
+
+
+def check_torch(locked: Sequence[Locked]) -> None:
+    """Refuse PyTorch's build for CUDA where nobody asked for it: 3 GB that a replica without a GPU cannot use."""
+    cuda = [wheel for wheel in locked if wheel.name.startswith("nvidia-")]
+    if cuda and any(wheel.name == "torch" for wheel in locked):
+        raise UsageError(
+            "build.cuda_torch",
+            f"`torch` would bring {len(cuda)} packages for NVIDIA's GPUs",
+            why=", ".join(wheel.name for wheel in cuda[:4]) + " ...; your index has no build for CPUs of this release",
+            hint="offer `torch==X+cpu` there (https://download.pytorch.org/whl/cpu), or set UV_TORCH_BACKEND=auto",
+        )
 
 
 def parse(text: str, *, python: str, glibc: str, platform: Platform, folder: Path) -> tuple[Locked, ...]:
@@ -190,6 +215,7 @@ def _run_uv(
         _find_uv(), "pip", "compile", "-", "--quiet", "--format", "pylock.toml", "--no-header", "--no-annotate",
         "--python-version", python, "--python-platform", tag, "--only-binary", ":all:", "--no-config",
         "--python", sys.executable, "--no-python-downloads", "--cache-dir", str(cache / "uv"), "--color", "never",
+        *torch_options(env),
     ]  # fmt: skip
     with translated(cache, "make the cache"):
         cache.mkdir(parents=True, exist_ok=True)

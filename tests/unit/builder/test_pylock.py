@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.builder import pylock
+from corten.core.digest import Digest
 from corten.core.platform import Platform
 from corten.errors import CortenError, UsageError
 
@@ -179,3 +180,21 @@ def test_only_variables_about_the_origin_of_packages_reach_uv() -> None:
     assert pylock.source_variables(env) == {"UV_DEFAULT_INDEX": "http://i"}
     assert pylock._clean(env) == {"UV_DEFAULT_INDEX": "http://i", "HOME": "/h", "UV_SYSTEM_CERTS": "true"}
     assert pylock._clean({"UV_SYSTEM_CERTS": "false"}) == {"UV_SYSTEM_CERTS": "false"}
+
+
+def test_pytorch_is_taken_for_cpus_unless_somebody_says_otherwise() -> None:
+    assert pylock.torch_options({}) == ("--torch-backend", "cpu")
+    # uv reads the first itself; an own index decides what it has.
+    assert pylock.torch_options({"UV_TORCH_BACKEND": "cu130"}) == ()
+    assert pylock.torch_options({"UV_DEFAULT_INDEX": "https://index.example/simple"}) == ()
+
+
+def test_cuda_is_refused_with_pytorch_and_with_nothing_else() -> None:
+    def wheel(name: str) -> pylock.Locked:
+        return pylock.Locked(name, "1", "", Digest.parse(f"sha256:{'0' * 64}"), 1, f"{name}-1-py3-none-any.whl")
+
+    pylock.check_torch([wheel("torch"), wheel("numpy")])
+    pylock.check_torch([wheel("xgboost"), wheel("nvidia-nccl-cu12")])
+    with pytest.raises(UsageError, match="torch") as refused:
+        pylock.check_torch([wheel("torch"), wheel("nvidia-cublas")])
+    assert refused.value.code == "build.cuda_torch"

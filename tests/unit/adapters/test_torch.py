@@ -1,0 +1,165 @@
+"""The PyTorch adapter reads its zip files by itself; tests/e2e/test_frameworks.py runs programs."""
+
+import json
+import zipfile
+
+import pytest
+
+from corten.adapters.base import Source
+from corten.adapters.torch import Torch
+from corten.adapters.torch_file import read_exported
+from corten.core.schema import DType, Tensor
+from corten.errors import UsageError
+
+
+def size(value):
+    return (
+        {"as_int": value} if isinstance(value, int) else {"as_expr": {"expr_str": f"Symbol('{value}', integer=True)"}}
+    )
+
+
+def tensor(name):
+    return {"arg": {"as_tensor": {"name": name}}}
+
+
+def program(*, inputs=None, outputs=None, ranges=None, **changed):
+    """The graph of an exported program: names to (ScalarType, sizes)."""
+    inputs = {"x": (7, ["s0", 4])} if inputs is None else inputs
+    outputs = {"softmax": (7, ["s0", 3])} if outputs is None else outputs
+    values = {
+        name: {"dtype": dtype, "sizes": [size(one) for one in sizes]}
+        for name, (dtype, sizes) in (inputs | outputs).items()
+    }
+    return {
+        "graph_module": {
+            "graph": {"tensor_values": values},
+            "signature": {
+                "input_specs": [
+                    {"parameter": {"arg": {"name": "p_w"}, "parameter_name": "w"}},
+                    *({"user_input": tensor(name)} for name in inputs),
+                ],
+                "output_specs": [{"user_output": tensor(name)} for name in outputs],
+            },
+        },
+        "range_constraints": {"s0": {"min_val": 2, "max_val": None}} if ranges is None else ranges,
+        "torch_version": "2.13.0+cpu",
+    } | changed
+
+
+@pytest.fixture
+def write(tmp_path):
+    def run(members, name="model.bin"):
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(f"net/{member}", content)
+        return Source(path)
+
+    return run
+
+
+@pytest.fixture
+def export(write):
+    def run(**told):
+        return write({"archive_format": "pt2", "models/model.json": json.dumps(program(**told))})
+
+    return run
+
+
+SCRIPT = {"code/__torch__.py": "class Net(Module): ...", "constants.pkl": "", "data.pkl": "", "version": "3\n"}
+
+
+def test_an_exported_program_tells_version_and_tensors(export):
+    source = export()
+    assert Torch().detect(source)
+    found = Torch().inspect(source)
+    assert found.schema.inputs == (Tensor("x", DType.FLOAT32, (None, 4)),)
+    assert found.schema.outputs == (Tensor("outputs", DType.FLOAT32, (None, 3)),)
+    assert found.requirements == ("torch==2.13.0", "numpy")
+    assert not found.warnings
+
+
+def test_several_tensors_and_bounds_are_told(export):
+    found = Torch().inspect(
+        export(
+            inputs={"ids": (5, ["s0", "s1"]), "mask": (12, ["s0", "s1"])},
+            outputs={"a": (7, ["s0", 2]), "b": (8, ["s0"])},
+            ranges={"s0": {"min_val": 2, "max_val": 64}},
+        )
+    )
+    assert found.schema.inputs == (
+        Tensor("ids", DType.INT64, (None, None)),
+        Tensor("mask", DType.BOOL, (None, None)),
+    )
+    assert [one.name for one in found.schema.outputs] == ["output_0", "output_1"]
+    assert any("64 rows at once" in note for note in found.notes)
+
+
+def test_a_fixed_batch_stays_fixed_and_is_told(export):
+    found = Torch().inspect(export(inputs={"x": (7, [1, 4])}, outputs={"y": (7, [1, 3])}))
+    assert found.schema.inputs[0].shape == (1, 4)
+    assert any("not joined" in note for note in found.notes)
+    assert read_exported(export(inputs={"x": (7, [1, 4])}).path).most_rows is None
+
+
+def test_torchscript_is_served_with_a_warning_about_its_shapes(write):
+    source = write(SCRIPT)
+    assert Torch().detect(source)
+    found = Torch().inspect(source)
+    assert found.schema.inputs[0].dtype is DType.JSON
+    assert "no shapes" in found.warnings[0]
+    assert "does not tell its version" in found.warnings[1]
+
+
+def test_tensors_without_a_program_are_refused_with_the_way_out(write):
+    source = write({"data.pkl": "", "version": "3\n", "data/0": "...."})
+    assert Torch().detect(source)
+    with pytest.raises(UsageError) as refused:
+        Torch().inspect(source)
+    assert refused.value.code == "adapter.not_a_model"
+    assert "file.py:Class" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"inputs": {}}, "adapter.contract"),
+        ({"inputs": {"x": (7, [])}}, "adapter.contract"),
+        ({"inputs": {"x": (9, [None, 4])}}, "adapter.contract"),
+        ({"graph_module": {}}, "adapter.corrupt_model"),
+        ({"graph_module": 7}, "adapter.corrupt_model"),
+        (
+            {
+                "graph_module": {
+                    "graph": {"tensor_values": {}},
+                    "signature": {"input_specs": [{"user_input": {"arg": {"as_int": 3}}}], "output_specs": []},
+                }
+            },
+            "adapter.contract",
+        ),
+    ],
+)
+def test_programs_that_no_request_fits_are_refused(told, code, export):
+    with pytest.raises(UsageError) as refused:
+        Torch().inspect(export(**told))
+    assert refused.value.code == code
+
+
+def test_broken_and_other_zip_files_are_told_apart(write, tmp_path):
+    assert not Torch().detect(write({"schema.json": "{}"}))
+    (tmp_path / "cut").write_bytes(b"PK\x03\x04cut")
+    assert not Torch().detect(Source(tmp_path / "cut"))
+    broken = write({"archive_format": "pt2", "models/model.json": "{"})
+    with pytest.raises(UsageError) as refused:
+        Torch().inspect(broken)
+    assert refused.value.code == "adapter.corrupt_model"
+    two = write({"archive_format": "pt2", "models/a.json": "{}", "models/b.json": "{}"})
+    with pytest.raises(UsageError) as refused:
+        Torch().inspect(two)
+    assert "2 programs" in refused.value.what
+
+
+def test_other_methods_than_forward_are_refused(export):
+    with pytest.raises(UsageError) as refused:
+        Torch().inspect(Source(export().path, method="predict_proba"))
+    assert refused.value.code == "adapter.unknown_method"
