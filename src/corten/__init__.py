@@ -15,11 +15,13 @@ _PUBLIC = {
     "inspect": "corten.ops.inspect",
     "package": "corten.ops.package",
     "up": "corten.ops.up",
+    "verify": "corten.ops.verify",
     "deploy": "corten.ops.deploy",
     "status": "corten.ops.status",
     "predict": "corten.ops.predict",
     "rebuild": "corten.ops.rebuild",
     "rollback": "corten.ops.rollback",
+    "sign": "corten.ops.sign",
     "stop": "corten.ops.stop",
     "CortenError": "corten.errors",
 }
@@ -36,9 +38,11 @@ __all__ = [
     "predict",
     "rebuild",
     "rollback",
+    "sign",
     "status",
     "stop",
     "up",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -52,9 +56,11 @@ if TYPE_CHECKING:
     from corten.ops.predict import predict
     from corten.ops.rebuild import rebuild
     from corten.ops.rollback import rollback
+    from corten.ops.sign import sign
     from corten.ops.status import status
     from corten.ops.stop import stop
     from corten.ops.up import up
+    from corten.ops.verify import verify
 
 
 def __getattr__(name: str) -> Any:

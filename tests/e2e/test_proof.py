@@ -43,3 +43,16 @@ def test_a_build_over_its_budget_is_refused_with_7_and_names_the_largest(corten,
     assert "build.over_budget" in done.err
     assert "heavy" not in [one["name"] for one in corten.run("images", "--json").json["images"]]
     assert corten.run("build", digits_model["paths"][0], "--max-image-mb", "lots", code=2).out == ""
+
+
+def test_a_signed_image_is_verified_and_an_unsigned_one_refused(corten, folder, digits_model):
+    digest = corten.run("build", digits_model["paths"][0], "--name", "signed").out.strip().partition("@")[2]
+    corten.run("keygen", folder / "ours")
+    corten.run("keygen", folder / "theirs")
+    assert "signature.missing" in corten.run("verify", "signed", "--key", folder / "ours.pub", code=7).err
+
+    corten.run("sign", "signed", "--key", folder / "ours.key")
+
+    assert corten.run("verify", "signed", "--key", folder / "ours.pub").out.strip() == digest
+    assert "signature.refused" in corten.run("verify", "signed", "--key", folder / "theirs.pub", code=7).err
+    assert "signature.no_key" in corten.run("sign", "signed", code=2, env={"CORTEN_SIGN_KEY": ""}).err

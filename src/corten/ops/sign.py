@@ -1,0 +1,95 @@
+"""Sign an image, and what is attached to it, with a key of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from corten.builder import artifact, signature
+from corten.builder.artifact import BUNDLE_TYPE, SBOM_TYPE, STATEMENT_TYPE, Artifact
+from corten.core.digest import Digest
+from corten.core.home import Home
+from corten.core.image import Descriptor
+from corten.errors import UsageError
+from corten.ops.keygen import PASSWORD_VARIABLE
+from corten.store.guard import using
+from corten.store.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What was signed: an image, or an index with its platforms' images, and the kinds of statements about them."""
+
+    digest: Digest
+    statements: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as it stands in `--json` output."""
+        return {"digest": str(self.digest), "statements": list(self.statements)}
+
+
+def sign(image: str, key: str | Path, *, home: Home | None = None, env: Mapping[str, str] | None = None) -> Signed:
+    """Sign an image of the store by name or digest: itself, its SBOM, and the statements attached to it (provenance).
+
+    `key` is the private key's file, its password CORTEN_SIGN_PASSWORD. Signing again with the same key changes nothing.
+    Raises NotFoundError `store.image_unknown`, UsageError `signature.bad_key`.
+    """
+    env = os.environ if env is None else env
+    home = home or Home.from_env(env, uid=os.getuid())
+    private = signature.private_key(read_key(key), env.get(PASSWORD_VARIABLE, "").encode(), str(key))
+    layout = Layout(home.store)
+    with using(home.store):
+        named = layout.resolve(image)
+        done: list[str] = []
+        for subject in (named, *(one for one in layout.platforms(named.digest) if layout.has(one.digest))):
+            done += _sign_one(layout, subject, private)
+    return Signed(named.digest, tuple(dict.fromkeys(done)))
+
+
+def read_key(path: str | Path) -> bytes:
+    """The content of a key's file. Raises UsageError `signature.bad_key`."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            "signature.bad_key",
+            f"the key `{Path(path).name}` cannot be read",
+            where=str(path),
+            why=str(error.strerror),
+            hint="corten keygen NAME",
+        ) from error
+
+
+def _sign_one(layout: Layout, subject: Descriptor, key: ec.EllipticCurvePrivateKey) -> list[str]:
+    bundles = [signature.bundle(statement, key) for statement in _statements(layout, subject.digest)]
+    described = [artifact.put(layout, one, subject) for one in bundles]
+    predicates = [_predicate(one) for one in bundles]
+    before = [
+        one.digest
+        for one in layout.referrers(subject.digest, BUNDLE_TYPE)
+        if artifact.noted(layout, one).get(signature.BUNDLE_PREDICATE_ANNOTATION) in predicates
+        and _is_by(artifact.read(layout, one), key)
+    ]
+    layout.attach(subject.digest, described, instead_of=before)
+    return predicates
+
+
+def _statements(layout: Layout, subject: Digest) -> Iterator[bytes]:
+    yield signature.image_statement(subject)
+    if (sbom := artifact.attached(layout, subject, SBOM_TYPE)) is not None:
+        yield signature.sbom_statement(subject, sbom)
+    for one in layout.referrers(subject, STATEMENT_TYPE):
+        yield artifact.read(layout, one)
+
+
+def _predicate(bundle: Artifact) -> str:
+    return bundle.annotations[signature.BUNDLE_PREDICATE_ANNOTATION]
+
+
+def _is_by(bundle: bytes, key: ec.EllipticCurvePrivateKey) -> bool:
+    return signature.hint(key.public_key()).encode() in bundle
