@@ -406,6 +406,23 @@ def test_5_7_tables_and_arrays_are_taken_and_given():
         assert server.ask("POST", "/predict", "a", {"Content-Type": "image/png"})[0] == 415
 
 
+def test_5_8_browsers_get_pages_and_programs_json():
+    with double() as server:
+        server.until()
+        assert json.loads(server.ask("GET", "/")[2])["name"] == "toy"
+        for path, accept in {"/": "text/html,application/xhtml+xml,*/*;q=0.8", "/docs": "*/*"}.items():
+            status, headers, page = server.ask("GET", path, headers={"Accept": accept})
+            assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]
+            assert headers["x-content-type-options"] == "nosniff"
+            # Below a prefix of the gateway only relative addresses lead back to this server.
+            addresses = re.findall(rb'(?:href|src)="([^"]*)"', page)
+            assert addresses
+            assert not [address for address in addresses if address.startswith(b"/") or b"//" in address]
+        assert server.ask("GET", "/assets/corten.js")[1]["content-type"] == "text/javascript; charset=utf-8"
+        assert server.ask("GET", "/assets/../app.py")[0] == 404
+
+
 def test_6_1_concurrent_requests_share_calls_and_fail_alone():
     with Served({"entry": "touchy", "limits": {"queue": 200}}) as server:
         server.until()

@@ -30,6 +30,8 @@ DIALECTS: Mapping[str, str] = {
     "predictions": "cog",
     "health-check": "cog",
     "v1": "openai",
+    "docs": "pages",
+    "assets": "pages",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from corten.core.model import Example
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.serve.openapi_dialects import dialect_paths
 
@@ -29,22 +30,29 @@ _ERRORS = {
 }
 
 
-def openapi(name: str, revision: str, schema: Schema, *, embeds: bool = False) -> dict[str, Any]:
-    """The document. `revision` becomes its version; `embeds`: the model gives vectors of texts."""
+def openapi(
+    name: str, revision: str, schema: Schema, *, embeds: bool = False, example: Example | None = None
+) -> dict[str, Any]:
+    """The document. `revision` becomes its version; `embeds`: the model gives vectors of texts; `example`
+    becomes the request's.
+    """
     request, response = (_calls if schema.style is Style.CALL else _rows)(schema)
     # Schemas made from Python types refer to `#/$defs/X`, which in OpenAPI is `#/components/schemas/X`.
     shared: dict[str, Any] = {}
     request, response = _hoist(request, shared), _hoist(response, shared)
+    asked = _json(request)
+    if example is not None:
+        asked["application/json"]["example"] = example.inputs
     tables: dict[str, Any] = {} if schema.style is Style.CALL else _tables(schema)
     return {
         "openapi": "3.1.0",
-        "info": {"title": name, "version": revision or "0"},
+        "info": {"title": name, "version": revision or "0", "x-corten-style": schema.style.value},
         "paths": {
             "/predict": {
                 "post": {
                     "operationId": "predict",
                     "summary": f"Ask {name}",
-                    "requestBody": {"required": True, "content": {**_json(request), **tables}},
+                    "requestBody": {"required": True, "content": {**asked, **tables}},
                     "responses": {
                         "200": {"description": "The model's answer", "content": {**_json(response), **tables}},
                         **{code: _error(text) for code, text in _ERRORS.items()},

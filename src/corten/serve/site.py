@@ -91,7 +91,13 @@ class Site:
         hooks = Hooks(self._answer, self._called, self._wanted)
         self._batcher = Batcher(model.runner, worker, bounds, hooks, call_s=model.call_s)
         self._model = model
-        described = openapi(self._spec.name, self._settings.revision, model.runner.schema, embeds=model.runner.embeds)
+        described = openapi(
+            self._spec.name,
+            self._settings.revision,
+            model.runner.schema,
+            embeds=model.runner.embeds,
+            example=self._spec.example,
+        )
         self._openapi = msgspec.json.encode(described)
         self._meters.load_seconds.set(model.load_s)
         self._meters.queue.read = lambda: self._batcher.waiting if self._batcher else 0
@@ -251,6 +257,10 @@ class Site:
             request.fail(503, "serve.loading", "the model is loading", headers=(("Retry-After", "1"),))
 
     def _info(self, request: Request) -> None:
+        # Browsers name it; programs take anything.
+        if "text/html" in request.headers.get("accept", "") and (pages := self._dialect("/docs")) is not None:
+            pages.handle(request)
+            return
         schema = self._model.runner.schema if self._model else self._spec.schema
         request.respond_json(
             200,

@@ -66,7 +66,7 @@ def answer_schema(document):
 def test_a_model_of_rows_is_described_by_its_shape():
     schema = Schema(Style.ROWS, (Tensor("x", DType.FLOAT32, (None, 3)),), (Tensor("y", DType.INT64, (None,)),))
     document = check_document(openapi("iris", "r3", schema))
-    assert document["info"] == {"title": "iris", "version": "r3"}
+    assert document["info"] == {"title": "iris", "version": "r3", "x-corten-style": "rows"}
     rows, by_name = request_schema(document)["properties"]["inputs"]["anyOf"]
     assert rows["items"]["minItems"] == rows["items"]["maxItems"] == 3
     assert rows["items"]["items"] == {"type": ["number", "null"], "format": "float"}

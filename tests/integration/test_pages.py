@@ -1,0 +1,144 @@
+"""The playground and the reference in a real browser, on the real server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from browser import Browser
+from served import Served
+
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(not shutil.which("chromedriver"), reason="chromedriver is not installed"),
+]
+
+MARKUP = "<img src=x onerror=window.bad=1>"
+LABELS = f"""
+from dataclasses import dataclass
+
+
+@dataclass
+class Label:
+    name: str
+    score: float
+
+
+class Toy:
+    def predict(self, text: str, top: int = 2) -> list[Label]:
+        return [Label(text, 0.75), Label({MARKUP!r}, 0.25)][:top]
+"""
+READY = "return !document.getElementById('send').disabled"
+ANSWER = "return document.querySelector('#answer pre')?.textContent"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def labels():
+    example = {"inputs": {"text": "hello", "top": 2}}
+    spec = {"adapter": "pyclass", "entry": "toy_class:Toy", "name": MARKUP, "example": example}
+    with Served(spec, files={"toy_class.py": LABELS}) as server:
+        server.until()
+        yield server
+
+
+def url(server, path=""):
+    return f"http://127.0.0.1:{server.port}/{path}"
+
+
+def text_of(browser, selector):
+    return browser.run(f"return document.querySelector({json.dumps(selector)}).textContent")
+
+
+def test_the_form_is_filled_with_the_example_and_answers_by_keyboard(browser, labels):
+    browser.open(url(labels))
+    browser.until(READY)
+    assert browser.run("return document.getElementById('field-0').value") == "hello"
+    browser.type("#field-0", "it's \ue009\ue007")
+    answer = json.loads(browser.until(ANSWER))
+    assert [label["name"] for label in answer["outputs"]] == ["it's ", MARKUP]
+    assert '-d \'{"text":"it\'\\\'\'s ","top":2}\'' in text_of(browser, "#curl")
+    assert browser.messages() == []
+
+
+def test_names_and_answers_are_text_and_nothing_else(browser, labels):
+    browser.open(url(labels))
+    browser.until(READY)
+    browser.click("#send")
+    browser.until(ANSWER)
+    assert MARKUP in text_of(browser, "#answer table")
+    assert text_of(browser, "h1") == MARKUP
+    browser.open(url(labels, "docs"))
+    browser.until("return document.querySelectorAll('details').length > 10")
+    assert browser.run("return [document.images.length, window.bad ?? null]") == [0, None]
+
+
+def test_what_is_wrong_is_told_beside_the_form_and_at_the_field(browser, labels):
+    browser.open(url(labels))
+    browser.until(READY)
+    browser.run("document.getElementById('field-1').type = 'text'; return 1")
+    browser.run("document.getElementById('field-1').value = 'x'; return 1")
+    browser.click("#send")
+    browser.until(ANSWER)
+    assert text_of(browser, "#trouble").startswith("top: ")
+    assert browser.run("return document.getElementById('field-1').getAttribute('aria-invalid')") == "true"
+
+
+def test_the_request_may_be_written_as_json_and_goes_back_into_the_form(browser, labels):
+    browser.open(url(labels))
+    browser.until(READY)
+    browser.run("document.querySelector('input[value=json]').click(); return 1")
+    browser.type("#body", '{"text": "b", "top": 1}')
+    browser.run("document.querySelector('input[value=form]').click(); return 1")
+    assert browser.run("return document.getElementById('field-0').value") == "b"
+    browser.run("document.querySelector('input[value=json]').click(); return 1")
+    browser.type("#body", '{"text": ')
+    browser.click("#send")
+    assert browser.until("return document.getElementById('trouble').textContent").startswith("Not JSON")
+
+
+def test_every_control_has_its_label(browser, labels):
+    browser.open(url(labels))
+    browser.until(READY)
+    unlabelled = (
+        "return [...document.querySelectorAll('input, textarea, select')]"
+        ".filter((one) => !one.labels.length).map((one) => one.outerHTML)"
+    )
+    assert browser.run(unlabelled) == []
+
+
+def test_a_model_of_rows_is_asked_in_json(browser):
+    with Served({"entry": "double"}) as server:
+        server.until()
+        browser.open(url(server))
+        browser.until(READY)
+        assert json.loads(browser.run("return document.getElementById('body').value")) == {"inputs": [[0, 0, 0]]}
+        browser.type("#body", '{"inputs": [[1, 2, 3]]}')
+        browser.click("#send")
+        assert json.loads(browser.until(ANSWER)) == {"outputs": [[2, 4, 6]]}
+
+
+def test_the_page_waits_for_a_model_that_loads(browser):
+    with Served({"entry": "load-slowly:1"}) as server:
+        server.until("/livez")
+        browser.open(url(server))
+        assert browser.until("return document.getElementById('trouble').textContent") == "The model is loading …"
+        browser.until(READY)
+        assert text_of(browser, "#trouble") == ""
+
+
+def test_nothing_but_the_servers_own_script_may_run(browser, labels):
+    browser.open(url(labels))
+    browser.until(READY)
+    browser.run(
+        "const script = document.createElement('script'); script.textContent = 'window.bad = 1';"
+        "document.body.append(script); return 1"
+    )
+    assert browser.run("return window.bad ?? null") is None
+    assert any("Content Security Policy" in message for message in browser.messages())
