@@ -10,7 +10,7 @@ from pathlib import Path
 from corten.http import Request
 from corten.serve.dialect import Desk, Dialect, Route
 
-_FOLDER = Path(__file__).with_name("pages")
+_FOLDER = Path(__file__).with_name("static")
 _HEADERS = (
     (
         "Content-Security-Policy",

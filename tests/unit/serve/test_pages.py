@@ -7,12 +7,12 @@ from corten.builder.runtime import entries
 from corten.serve.dialect import DIALECTS
 
 PACKAGE = Path(corten.__file__).parent
-PAGES = PACKAGE / "serve" / "pages"
+PAGES = PACKAGE / "serve" / "static"
 
 
 def test_the_pages_go_into_every_image():
     names = {entry.name.rpartition("/corten/")[2] for entry in entries(PACKAGE, "3.13")}
-    assert {f"serve/pages/{path.name}" for path in PAGES.iterdir()} <= names
+    assert {f"serve/static/{path.name}" for path in PAGES.iterdir()} <= names
 
 
 def test_every_place_has_its_module():
