@@ -37,7 +37,8 @@ def pull(
     env = os.environ if env is None else env
     home = home or Home.from_env(env, uid=os.getuid())
     reference = Reference.parse(reference) if isinstance(reference, str) else reference
-    names = (str(reference) if not reference.tag else reference.name, *([parse_name(name)] if name else ()))
+    # The short one first: a deployment of the image is called after its first name.
+    names = (*([parse_name(name)] if name else ()), reference.name if reference.tag else str(reference))
     layout = Layout(home.store)
     with using(home.store), session(plain_http=plain_http, ca=ca, env=env) as talk:
         layout.sweep(now_s=time.time())

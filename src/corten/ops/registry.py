@@ -97,7 +97,7 @@ def serve_registry(
 ) -> None:
     """Offer the local store read-only over the distribution API until SIGTERM or Ctrl-C. `ready` gets the URL.
 
-    Port 0 lets the kernel choose. Raises UsageError `http.address_taken`.
+    Port 0 lets the kernel choose. Raises UsageError `http.cannot_listen`.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
     run(_serve(Shelf(Layout(home.store)), TcpAddress(host, port), ready))

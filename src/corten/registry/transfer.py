@@ -178,21 +178,20 @@ def _move(source: Source, target: Target, blob: Descriptor, meter: _Meter, stop:
 def _each(
     work: Callable[[Descriptor], str], blobs: Sequence[Descriptor], threads: int, stop: threading.Event
 ) -> list[str]:
+    failed: list[BaseException] = []
     with ThreadPoolExecutor(threads, thread_name_prefix="corten-blob") as pool:
         futures = [pool.submit(work, blob) for blob in blobs]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            failed = next((future for future in futures if future.done() and future.exception()), None)
-        except BaseException:
-            failed = None
-            raise
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [error for future in done if (error := future.exception())]
         finally:
-            if any(not future.done() or future.exception() for future in futures):
+            # Also when this thread is interrupted: nobody goes on for an image that will not be there.
+            if failed or not all(future.done() for future in futures):
                 stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
-        if failed is not None:
-            failed.result()
-        return [future.result() for future in futures]
+    if failed:
+        raise failed[0]
+    return [future.result() for future in futures]
 
 
 @dataclass(slots=True)

@@ -326,7 +326,7 @@ class Transport:
         else:
             connection = _Guarded(host, port, timeout=_TIMEOUT_S)
         if not self._near and f"{split.scheme}://{_netloc(split)}" != self._base:
-            connection.check = _Outside(shown(split.geturl()))
+            connection.check = Outside(shown(split.geturl()))
         return connection
 
     def _locked_context(self) -> ssl.SSLContext:
@@ -365,13 +365,16 @@ class Transport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outside:
+class Outside:
     """Refuses addresses only this machine can reach: a registry out there has no business with them (SSRF)."""
 
     where: str
 
     def __call__(self, address: str) -> None:
+        """Raise PolicyError `registry.bad_redirect` for such an address."""
         found = ipaddress.ip_address(address.partition("%")[0])
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+            found = found.ipv4_mapped
         if found.is_loopback or found.is_link_local or found.is_unspecified:
             raise _bad_redirect(self.where, f"it leads to {found}, which is this machine's own")
 

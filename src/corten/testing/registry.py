@@ -71,6 +71,7 @@ class TestRegistry:
         self.seen: list[Seen] = []
         self.users = users or {}
         self.referrers = referrers
+        self.identity_token = "identity-of-ada"  # noqa: S105 - what a test logs in with
         self.lock = threading.RLock()
         registry = self
 
@@ -171,6 +172,13 @@ class _Handler(BaseHTTPRequestHandler):
             act(name, uploads or kind, rest)
 
     def _token(self) -> None:
+        if self.command == "POST":
+            # OAuth2 with an identity token (distribution, docs/spec/auth/oauth.md).
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            known = form["refresh_token"][0] == self.owner.identity_token and form["grant_type"] == ["refresh_token"]
+            answer = {"access_token": self.owner.token(), "expires_in": 300}
+            self._answer(200 if known else 401, json.dumps(answer).encode() if known else b"")
+            return
         for user, password in self.owner.users.items():
             expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
             if self.headers.get("Authorization") == expected:

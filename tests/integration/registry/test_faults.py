@@ -185,6 +185,17 @@ def test_no_credential_follows_a_redirect_to_another_host(here, there, env, tmp_
     assert f"Bearer {front.token()}" in tokens
 
 
+def test_an_identity_token_buys_a_token(fake, here, env, tmp_path):
+    fake.users = {"ada": "unused"}
+    (tmp_path / ".docker").mkdir()
+    config = {"auths": {fake.name: {"identitytoken": fake.identity_token}}}
+    (tmp_path / ".docker" / "config.json").write_text(json.dumps(config))
+    put_image(layout_in(here.root), b"layer", name="iris")
+    push("iris", f"{fake.name}/iris:1", home=here, env=env)
+    assert len(fake.requests("POST", "/token")) == 1
+    assert not fake.requests("GET", "/token")
+
+
 def test_a_wrong_password_is_told_without_the_password(fake, here, env, tmp_path):
     fake.users = {"ada": "right"}
     text = base64.b64encode(b"ada:wrong-canary").decode()

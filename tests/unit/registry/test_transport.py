@@ -1,7 +1,7 @@
 import pytest
 
 from corten.errors import PolicyError, UsageError
-from corten.registry.transport import Ask, Transport, Trust, is_loopback, printable, shown
+from corten.registry.transport import Ask, Outside, Transport, Trust, is_loopback, printable, shown
 
 
 @pytest.fixture
@@ -70,3 +70,17 @@ def test_a_file_of_authorities_must_hold_some(tmp_path):
     with pytest.raises(UsageError) as refused, transport.exchange(Ask("GET", "https://r.example/")):
         pass
     assert refused.value.code == "registry.bad_ca"
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "169.254.169.254", "fe80::1%eth0", "0.0.0.0", "::ffff:127.0.0.1"]
+)
+def test_a_far_registry_cannot_send_us_to_this_machines_own_services(address):
+    with pytest.raises(PolicyError) as refused:
+        Outside("https://r.example/v2/")(address)
+    assert refused.value.code == "registry.bad_redirect"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "203.0.113.9", "2001:db8::1"])
+def test_addresses_of_the_network_are_gone_to(address):
+    Outside("https://r.example/v2/")(address)
