@@ -267,3 +267,36 @@ def test_a_torchscript_program_answers_the_same(corten, port, folder, network):
     assert np.allclose(np.float32(answers(up, rows.tolist())), said_by(net, rows), rtol=1e-6, atol=1e-7)
     refused, answer = ask(up["url"], {"inputs": [[1.0, "x", 3.0, 4.0]]})
     assert refused == 422, answer
+
+
+def test_a_state_dict_is_served_by_the_class_that_loads_it(corten, port, folder, network):
+    import torch
+
+    net, rows = network
+    (folder / "model").mkdir()
+    torch.save(net.state_dict(), folder / "model" / "state.pt")
+    (folder / "net.py").write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first = torch.nn.Linear(4, 8)\n"
+        "        self.last = torch.nn.Linear(8, 3)\n"
+        "    def forward(self, x):\n"
+        "        return torch.softmax(self.last(torch.relu(self.first(x))), -1)\n"
+        "class Served:\n"
+        "    def __init__(self, models: Path):\n"
+        "        self.net = Net()\n"
+        "        self.net.load_state_dict(torch.load(models / 'state.pt', weights_only=True))\n"
+        "    def predict(self, pixels: list[float]) -> list[float]:\n"
+        "        with torch.inference_mode():\n"
+        "            return self.net(torch.tensor([pixels]))[0].tolist()\n"
+    )
+    refused = corten.run("build", folder / "model" / "state.pt", "--json", code=2)
+    assert "file.py:Class" in refused.json["error"]["hint"]
+    up = corten.up(f"{folder}/net.py:Served", "--port", port, "--name", "net")
+    status, answer = ask(up["url"], {"pixels": rows[0].tolist()})
+    assert status == 200, answer
+    assert np.allclose(answer["outputs"], said_by(net, rows[:1])[0], rtol=1e-6, atol=1e-7)
+    assert "nvidia" not in wheels(up)

@@ -61,7 +61,10 @@ class Torch:
     def _inspection(
         self, source: Source, version: str, schema: Schema, notes: list[str], warnings: tuple[str, ...]
     ) -> Inspection:
-        release = version or installed("torch")
+        here = installed("torch")
+        if version and here and here != version:
+            warnings += (f"PyTorch {here} is installed here; the image gets the model's {version}",)
+        release = version or here
         told = "made with" if version else "the file does not tell its version of PyTorch: taking"
         line = f"{told} PyTorch {release}" if release else f"{told} the newest; declare `requirements`"
         return Inspection(

@@ -35,6 +35,7 @@ class Inputs:
     python: str
     glibc: str
     platform: Platform
+    gpu: bool = False
 
     @property
     def key(self) -> str:
@@ -42,6 +43,7 @@ class Inputs:
         document = [
             _FORMAT, sorted(self.requirements), sorted(self.packages), self.release, self.python, self.glibc,
             str(self.platform),
+            *(["gpu"] if self.gpu else []),  # locks made before there was the choice still fit
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 

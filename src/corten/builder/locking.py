@@ -144,6 +144,7 @@ def _resolved(
             platform=inputs.platform,
             cache=cache,
             env=sources.env,
+            gpu=inputs.gpu,
         )
         # They are on their way while the base is still being resolved.
         arriving = {

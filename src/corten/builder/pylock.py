@@ -68,15 +68,24 @@ def source_variables(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def resolve(
-    requirements: Sequence[str], *, python: str, glibc: str, platform: Platform, cache: Path, env: Mapping[str, str]
+    requirements: Sequence[str],
+    *,
+    python: str,
+    glibc: str,
+    platform: Platform,
+    cache: Path,
+    env: Mapping[str, str],
+    gpu: bool = False,
 ) -> tuple[Locked, ...]:
     """Pin every wheel the requirements need on that platform, sorted by name. Asks the package index.
 
-    Raises UsageError `build.lock_failed` (with uv's reason), RemoteError `build.index_unreachable`.
+    `gpu`: PyTorch may be the index's build for GPUs. Raises UsageError `build.lock_failed` (with uv's reason),
+    `build.cuda_torch`, RemoteError `build.index_unreachable`.
     """
-    text = _run_uv(requirements, python=python, glibc=glibc, platform=platform, cache=cache, env=env)
+    options = () if gpu else torch_options(env)
+    text = _run_uv(requirements, options, python=python, glibc=glibc, platform=platform, cache=cache, env=env)
     locked = parse(text, python=python, glibc=glibc, platform=platform, folder=cache)
-    if not env.get(_TORCH_BACKEND):
+    if not gpu and not env.get(_TORCH_BACKEND):
         check_torch(locked)
     return locked
 
@@ -96,7 +105,7 @@ def check_torch(locked: Sequence[Locked]) -> None:
             "build.cuda_torch",
             f"`torch` would bring {len(cuda)} packages for NVIDIA's GPUs",
             why=", ".join(wheel.name for wheel in cuda[:4]) + " ...; your index has no build for CPUs of this release",
-            hint="offer `torch==X+cpu` there (https://download.pytorch.org/whl/cpu), or set UV_TORCH_BACKEND=auto",
+            hint="put the `+cpu` wheels of https://download.pytorch.org/whl/cpu there, or set `gpu = true`",
         )
 
 
@@ -206,7 +215,14 @@ def _url(file: Mapping[str, Any], folder: Path) -> str:
 
 
 def _run_uv(
-    requirements: Sequence[str], *, python: str, glibc: str, platform: Platform, cache: Path, env: Mapping[str, str]
+    requirements: Sequence[str],
+    options: Sequence[str],
+    *,
+    python: str,
+    glibc: str,
+    platform: Platform,
+    cache: Path,
+    env: Mapping[str, str],
 ) -> str:
     tag = f"{platform.machine}-manylinux_2_{min(int(glibc.removeprefix('2.')), _NEWEST_GLIBC_OF_UV)}"
     import subprocess
@@ -215,7 +231,7 @@ def _run_uv(
         _find_uv(), "pip", "compile", "-", "--quiet", "--format", "pylock.toml", "--no-header", "--no-annotate",
         "--python-version", python, "--python-platform", tag, "--only-binary", ":all:", "--no-config",
         "--python", sys.executable, "--no-python-downloads", "--cache-dir", str(cache / "uv"), "--color", "never",
-        *torch_options(env),
+        *options,
     ]  # fmt: skip
     with translated(cache, "make the cache"):
         cache.mkdir(parents=True, exist_ok=True)

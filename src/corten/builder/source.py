@@ -33,6 +33,7 @@ class Project:
     batching: Batching = field(default_factory=Batching)
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
+    gpu: bool = False
     max_image_mb: float = 0.0  # 0: any size
     max_cold_start_s: float = 0.0  # 0: any time
 
@@ -68,6 +69,7 @@ class Table:
     request_timeout_s: float = _SETTINGS.request_timeout_s
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
+    gpu: bool = False
     max_image_mb: float = 0.0
     max_cold_start_s: float = 0.0
 
@@ -127,6 +129,7 @@ def read_project(
         batching=Batching(table.batch_rows),
         limits=table.limits(),
         settings=table.settings(),
+        gpu=table.gpu,
         max_image_mb=table.max_image_mb,
         max_cold_start_s=table.max_cold_start_s,
     )

@@ -158,6 +158,7 @@ def build(
     max_image_mb: float | None = None,
     test: bool = False,
     max_cold_start_s: float | None = None,
+    sign_key: str | Path = "",
     weights_image: bool = False,
     compression: Compression = Compression.ZSTD,
     now_s: float | None = None,
@@ -215,7 +216,24 @@ def build(
                 built = [_tested(one, layout, home, env, steps, limit_s=limit_s) for one in built]
             weights = _weights(built, layout) if weights_image else None
             index = _name(project.name, built, layout)
+            if signer:
+                _sign(signer, project.name, layout, steps)
     return replace(_whole(built, index, steps), weights=weights)
+
+
+def _signer(key: str | Path, env: Mapping[str, str]) -> Signer | None:
+    if not key:
+        return None
+    from corten.ops.sign import Signer  # OpenSSL takes 50 ms to load
+
+    return Signer.open(key, env)
+
+
+def _sign(signer: Signer, name: str, layout: Layout, steps: _Steps) -> None:
+    began_s = time.perf_counter()
+    signed = signer.sign(layout, name)
+    figures = {"seconds": time.perf_counter() - began_s, "digest": str(signed.digest)}
+    steps.listen(Event("sign", Phase.DONE, f"{len(signed.statements)} statements", figures))
 
 
 def _weights(built: Sequence[Built], layout: Layout) -> Descriptor:
@@ -324,6 +342,7 @@ def _plan(
         python=release.python,
         glibc=release.glibc,
         platform=platform,
+        gpu=project.gpu,
     )
     lock = obtain(
         inputs,

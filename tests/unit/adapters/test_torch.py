@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from corten.adapters import torch
 from corten.adapters.base import Source
 from corten.adapters.torch import Torch
 from corten.adapters.torch_file import read_exported
@@ -59,7 +60,9 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def export(write):
+def export(write, monkeypatch):
+    monkeypatch.setattr(torch, "installed", lambda _: "")
+
     def run(**told):
         return write({"archive_format": "pt2", "models/model.json": json.dumps(program(**told))})
 
@@ -77,6 +80,12 @@ def test_an_exported_program_tells_version_and_tensors(export):
     assert found.schema.outputs == (Tensor("outputs", DType.FLOAT32, (None, 3)),)
     assert found.requirements == ("torch==2.13.0", "numpy")
     assert not found.warnings
+
+
+def test_a_release_other_than_the_one_here_is_warned_of_with_both(export, monkeypatch):
+    monkeypatch.setattr(torch, "installed", lambda _: "2.9.1")
+    assert "2.9.1 is installed here; the image gets the model's 2.13.0" in Torch().inspect(export()).warnings[0]
+    assert "taking PyTorch 2.9.1" in Torch().inspect(export(torch_version=None)).warnings[0]
 
 
 def test_several_tensors_and_bounds_are_told(export):
