@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # package, never loads the builder (PEP 562).
 _PUBLIC = {
     "build": "corten.ops.build",
+    "copy": "corten.ops.copy",
     "diff": "corten.ops.diff",
     "images": "corten.ops.images",
     "inspect": "corten.ops.inspect",
@@ -19,6 +20,8 @@ _PUBLIC = {
     "deploy": "corten.ops.deploy",
     "status": "corten.ops.status",
     "predict": "corten.ops.predict",
+    "pull": "corten.ops.pull",
+    "push": "corten.ops.push",
     "rebuild": "corten.ops.rebuild",
     "rollback": "corten.ops.rollback",
     "sign": "corten.ops.sign",
@@ -30,12 +33,15 @@ __all__ = [
     "CortenError",
     "__version__",
     "build",
+    "copy",
     "deploy",
     "diff",
     "images",
     "inspect",
     "package",
     "predict",
+    "pull",
+    "push",
     "rebuild",
     "rollback",
     "sign",
@@ -48,12 +54,15 @@ __all__ = [
 if TYPE_CHECKING:
     from corten.errors import CortenError
     from corten.ops.build import build
+    from corten.ops.copy import copy
     from corten.ops.deploy import deploy
     from corten.ops.diff import diff
     from corten.ops.images import images
     from corten.ops.inspect import inspect
     from corten.ops.package import package
     from corten.ops.predict import predict
+    from corten.ops.pull import pull
+    from corten.ops.push import push
     from corten.ops.rebuild import rebuild
     from corten.ops.rollback import rollback
     from corten.ops.sign import sign
