@@ -55,4 +55,7 @@ def test_a_signed_image_is_verified_and_an_unsigned_one_refused(corten, folder, 
 
     assert corten.run("verify", "signed", "--key", folder / "ours.pub").out.strip() == digest
     assert "signature.refused" in corten.run("verify", "signed", "--key", folder / "theirs.pub", code=7).err
+    built = corten.run("build", digits_model["paths"][1], "--name", "signed", "--sign-key", folder / "theirs.key").out
+    assert corten.run("verify", "signed", "--key", folder / "theirs.pub").out.strip() == built.strip().partition("@")[2]
+    assert "signature.bad_key" in corten.run("build", digits_model["paths"][1], "--sign-key", folder, code=2).err
     assert "signature.no_key" in corten.run("sign", "signed", code=2, env={"CORTEN_SIGN_KEY": ""}).err

@@ -56,6 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also make NAME-weights: the model files alone, to mount as a Kubernetes image volume",
     )
+    parser.add_argument(
+        "--sign-key", default="", metavar="FILE", help="sign the image with this private key (default: CORTEN_SIGN_KEY)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
 
 
@@ -83,6 +86,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         max_image_mb=options.max_image_mb,
         test=options.test,
         max_cold_start_s=options.max_cold_start_s,
+        sign_key=options.sign_key,
         now_s=time.time(),
         listen=output.listen,
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corten.builder import image as documents
 from corten.builder import plan as planning
@@ -39,6 +39,9 @@ from corten.errors import UsageError
 from corten.ops.gate import Gate, run_gate
 from corten.store.guard import using
 from corten.store.layout import Layout
+
+if TYPE_CHECKING:
+    from corten.ops.sign import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ def build(
     project's own) is what an image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image,
     asks it and compares with what was recorded before it gets its name; `max_cold_start_s` (else the project's own), a
     limit for how long it takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the
-    same weights as an image to mount.
+    same weights as an image to mount. `sign_key` (else CORTEN_SIGN_KEY) is the file of a private key to sign with.
 
     Raises any CortenError; nothing half-built is visible then.
     """
@@ -183,6 +186,7 @@ def build(
     home = home or Home.from_env(env, uid=os.getuid())
     now_s = time.time() if now_s is None else now_s
     steps = _Steps(listen)
+    signer = _signer(sign_key or env.get("CORTEN_SIGN_KEY", ""), env)  # a key that cannot be read ends it at once
     project = read_project(source, name=name, requirements=requirements, method=method, extra_files=extra_files)
     access = Access.from_env(env)
     wanted = _platforms(platform)

@@ -26,7 +26,7 @@ from corten.builder.remote import Access
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import CONFIG, MANIFEST, Image, Layer
+from corten.core.image import CONFIG, MANIFEST, Image, Layer, LayerKind
 from corten.core.platform import Platform
 from corten.errors import NotFoundError, PolicyError
 from corten.store.guard import using
@@ -83,10 +83,16 @@ class Rebuilt:
             where=str(self.before),
             why=f"the rebuild is {self.after}; layers that differ: {layers}"
             + (other if self.built_by != self.corten else ""),
-            hint="rebuild with the Corten that built it"
-            if self.built_by != self.corten
-            else "do not trust the image until you know why: build it from its source and compare by `corten diff`",
+            hint=self._hint(),
         )
+
+    def _hint(self) -> str:
+        if self.built_by != self.corten:
+            return "rebuild with the Corten that built it"
+        if [layer.kind for layer in self.differing] == [LayerKind.RUNTIME.value]:
+            # A development checkout changes without changing its version.
+            return "only the server differs: rebuild with exactly the Corten that built it, or do not trust the image"
+        return "do not trust the image until you know why: build it from its source and compare by `corten diff`"
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it stands in `--json` output."""
@@ -131,8 +137,8 @@ def rebuild(
     layout = Layout(home.store)
     began_s = time.perf_counter()
     seen = layout.image(layout.resolve(image).digest, platform)
-    with using(home.store), _scratch(home.cache) as scratch:
-        plan = plan_again(seen, _lock(layout, seen, scratch), layout, scratch)
+    with using(home.store), scratch_in(home.cache) as scratch:
+        plan = plan_again(seen, lock_of(layout, seen, scratch), layout, scratch)
         listen(Event("rebuild", Phase.STARTED, f"{plan.name}@{seen.digest}"))
         digest, layers = _built(plan, home, scratch, Access.from_env(env), offline=offline, listen=listen)
     took_s = time.perf_counter() - began_s
@@ -142,7 +148,8 @@ def rebuild(
 
 
 @contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
+def scratch_in(cache: Path) -> Iterator[Path]:
+    """A folder that is gone when the block ends."""
     with translated(cache, "make a scratch folder"):
         cache.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="rebuild-", dir=cache))
@@ -152,7 +159,8 @@ def _scratch(cache: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lock(layout: Layout, image: Image, scratch: Path) -> Lock:
+def lock_of(layout: Layout, image: Image, scratch: Path) -> Lock:
+    """The lock attached to an image; `scratch` is a folder to write to. Raises NotFoundError `rebuild.no_lock`."""
     data = artifact.attached(layout, image.digest, LOCK_TYPE)
     if data is not None:
         path = scratch / LOCK_FILE

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -33,6 +33,26 @@ class Signed:
         return {"digest": str(self.digest), "statements": list(self.statements)}
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A private key, opened."""
+
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def open(cls, path: str | Path, env: Mapping[str, str]) -> Self:
+        """Read a key's file, with the password in CORTEN_SIGN_PASSWORD. Raises UsageError `signature.bad_key`."""
+        password = env.get(PASSWORD_VARIABLE, "").encode()
+        return cls(signature.private_key(read_key(path), password, str(path)))
+
+    def sign(self, layout: Layout, image: str) -> Signed:
+        """Sign an image of a store, or an index and its images. Raises NotFoundError `store.image_unknown`."""
+        named = layout.resolve(image)
+        inner = (one for one in layout.platforms(named.digest) if layout.has(one.digest))
+        done = [statement for subject in (named, *inner) for statement in _sign_one(layout, subject, self.key)]
+        return Signed(named.digest, tuple(dict.fromkeys(done)))
+
+
 def sign(image: str, key: str | Path, *, home: Home | None = None, env: Mapping[str, str] | None = None) -> Signed:
     """Sign an image of the store by name or digest: itself, its SBOM, and the statements attached to it (provenance).
 
@@ -41,14 +61,9 @@ def sign(image: str, key: str | Path, *, home: Home | None = None, env: Mapping[
     """
     env = os.environ if env is None else env
     home = home or Home.from_env(env, uid=os.getuid())
-    private = signature.private_key(read_key(key), env.get(PASSWORD_VARIABLE, "").encode(), str(key))
-    layout = Layout(home.store)
+    signer = Signer.open(key, env)
     with using(home.store):
-        named = layout.resolve(image)
-        done: list[str] = []
-        for subject in (named, *(one for one in layout.platforms(named.digest) if layout.has(one.digest))):
-            done += _sign_one(layout, subject, private)
-    return Signed(named.digest, tuple(dict.fromkeys(done)))
+        return signer.sign(Layout(home.store), image)
 
 
 def read_key(path: str | Path) -> bytes:
