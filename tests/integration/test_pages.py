@@ -124,6 +124,19 @@ def test_a_model_of_rows_is_asked_in_json(browser):
         assert json.loads(browser.until(ANSWER)) == {"outputs": [[2, 4, 6]]}
 
 
+def test_a_model_with_named_columns_has_a_field_for_each(browser):
+    example = {"inputs": {"inputs": [[39, 1.5, 3]]}}
+    with Served({"entry": "columns:age,height,visits", "example": example}) as server:
+        server.until()
+        browser.open(url(server))
+        browser.until(READY)
+        fields = "return [...document.querySelectorAll('#fields input')].map((one) => [one.labels[0].firstChild.data, one.value])"
+        assert browser.run(fields) == [["age", "39"], ["height", "1.5"], ["visits", "3"]]
+        browser.type("#field-1", "")
+        browser.click("#send")
+        assert json.loads(browser.until(ANSWER)) == {"outputs": [[39, None, 3]]}
+
+
 def test_the_page_waits_for_a_model_that_loads(browser):
     with Served({"entry": "load-slowly:1"}) as server:
         server.until("/livez")

@@ -21,8 +21,8 @@ from corten.core.schema import DType, Parameter, Schema, Style, Tensor
 
 
 class Rows:
-    def __init__(self, function, dtype=DType.FLOAT32, shape=(None, 3)):
-        self.schema = Schema(Style.ROWS, (Tensor("x", dtype, shape),), (Tensor("y", dtype, shape),))
+    def __init__(self, function, dtype=DType.FLOAT32, shape=(None, 3), columns=()):
+        self.schema = Schema(Style.ROWS, (Tensor("x", dtype, shape, columns),), (Tensor("y", dtype, shape),))
         self.function = function
 
     def run(self, inputs):
@@ -73,6 +73,8 @@ class Toy:
         what, _, argument = spec.entry.partition(":")
         if what == "double":
             return Rows(lambda x: x * 2)
+        if what == "columns":
+            return Rows(lambda x: x, shape=(None, len(argument.split(","))), columns=tuple(argument.split(",")))
         if what == "unlucky":
             def unlucky(x):
                 if (x == 13).any():

@@ -98,8 +98,9 @@ class Document {
   word(kind, schema, depth) {
     if (kind === "array") {
       const { minItems: least, maxItems: most } = schema;
-      const count = least !== undefined && least === most ? `${least} × ` : "";
-      return `list of ${count}${this.words(schema.items, depth + 1)}`;
+      const count = least !== undefined && least === most ? `${least} ` : "";
+      const inner = this.words(schema.items, depth + 1).replace(/^(list|object|string|number|integer|boolean)\b/, "$1s");
+      return `list of ${count}${inner}`;
     }
     if (kind === "object") {
       const names = Object.keys(schema.properties ?? {});
