@@ -68,7 +68,7 @@ def manifest_json(config: Descriptor, layers: Sequence[Layer]) -> bytes:
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor_to(config),
-        "layers": [descriptor_to(_descriptor(layer)) for layer in layers],
+        "layers": [descriptor_to(layer_descriptor(layer)) for layer in layers],
     }
     return _json(document)
 
@@ -85,7 +85,8 @@ def labels_of(plan: Plan) -> Mapping[str, str]:
     return labels | dict(plan.labels)
 
 
-def _descriptor(layer: Layer) -> Descriptor:
+def layer_descriptor(layer: Layer) -> Descriptor:
+    """A layer as a manifest lists it."""
     return Descriptor(
         layer.media_type,
         layer.digest,

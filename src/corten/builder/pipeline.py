@@ -16,7 +16,7 @@ import msgspec
 import corten
 from corten.adapters.base import SourceFile
 from corten.builder import runtime, wheel
-from corten.builder.debian.release import Deb
+from corten.builder.debian.release import Deb, Release
 from corten.builder.download import Downloader
 from corten.builder.entry import Entry
 from corten.builder.layer import LayerCache, cache_key, write_layer
@@ -27,6 +27,7 @@ from corten.builder.tar import in_order, merged
 from corten.core.events import Event, Listener, Phase
 from corten.core.image import Compression, Layer, LayerKind
 from corten.core.model import SPEC_FILE, ModelSpec
+from corten.core.platform import Platform
 from corten.errors import NotFoundError, UsageError
 from corten.store.layout import Layout
 
@@ -72,8 +73,18 @@ class _Job:
 
 def make_layers(plan: Plan, shop: Workshop) -> tuple[Made, ...]:
     """The layers of a plan, lowest first, all in the store. The first error ends the rest and is raised."""
+    return _made(_jobs(plan, shop), shop)
+
+
+def make_base(
+    debs: Sequence[Deb], release: Release, platform: Platform, compression: Compression, shop: Workshop
+) -> Made:
+    """The base layer of these packages alone, in the store."""
+    return _made([_base(debs, release, platform, compression, shop)], shop)[0]
+
+
+def _made(jobs: Sequence[_Job], shop: Workshop) -> tuple[Made, ...]:
     layers = LayerCache(shop.cache / "layers", shop.layout)
-    jobs = _jobs(plan, shop)
     made: dict[str, Made] = {}
     for job in jobs:
         if layer := layers.get(job.key):
@@ -139,7 +150,7 @@ def _cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
     return [
-        _base(plan, shop),
+        _base(plan.lock.debs, plan.release, plan.platform, plan.compression, shop),
         *(_wheels(plan, group, shop) for group in plan.wheels),
         _runtime(plan),
         *(_weights(group) for group in plan.weights),
@@ -147,20 +158,19 @@ def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
     ]
 
 
-def _base(plan: Plan, shop: Workshop) -> _Job:
-    debs = plan.lock.debs
+def _base(debs: Sequence[Deb], release: Release, platform: Platform, compression: Compression, shop: Workshop) -> _Job:
     digests = (str(deb.digest) for deb in debs)
 
     def entries() -> Iterator[Entry]:
         from corten.builder import base
 
-        yield from base.entries(list(zip(debs, _fetched(debs, shop), strict=True)), plan.release, plan.platform)
+        yield from base.entries(list(zip(debs, _fetched(debs, shop), strict=True)), release, platform)
 
     return _Job(
         LayerKind.BASE,
-        f"Debian {plan.release.version_id}, Python {plan.release.python}",
-        cache_key(fingerprint(), "base", plan.release.codename, str(plan.platform), plan.compression.name, *digests),
-        plan.compression,
+        f"Debian {release.version_id}, Python {release.python}",
+        cache_key(fingerprint(), "base", release.codename, str(platform), compression.name, *digests),
+        compression,
         entries,
         step="base",
         size_bytes=3 * sum(deb.size_bytes for deb in debs),  # xz: three times the work of a wheel of that size
