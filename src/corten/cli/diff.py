@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     output.document(found.as_dict())
     if output.json:
         return 0
-    output.note(f"{found.before.reference}\n{found.after.reference}")
+    output.note(table([("before", found.before.reference), ("after", found.after.reference)]) + "\n")
     if found.same:
         output.result("the same image")
         return 0

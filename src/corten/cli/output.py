@@ -190,10 +190,16 @@ def _indented(label: str, text: str) -> list[str]:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two spaces between them."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
+
+
+def printable(text: str) -> str:
+    """Text without what moves the cursor or changes colours: labels, licences and names may be a stranger's."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def megabytes(size_bytes: int) -> str:

@@ -131,3 +131,11 @@ def test_tables_line_up_and_sizes_are_for_people():
     assert table([("a", "bb"), ("ccc", "d")]) == "a    bb\nccc  d"
     assert megabytes(16_600_000) == "16.6 MB"
     assert megabytes(4_100) == "4.1 kB"
+
+
+def test_a_table_shows_no_control_characters_of_a_stranger():
+    from corten.cli.output import table
+
+    shown = table([("name", "licence"), ("\x1b[2Jévil", "a\nb\u202e")])
+
+    assert shown == "name      licence\n?[2Jévil  a?b?"
