@@ -17,6 +17,7 @@ from corten.serve.job import Inputs, RequestError, invalid, malformed
 from corten.serve.tensors import cast_array, describe, has_shape
 
 _LONGEST_HEAD = 1 << 16
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_npy(body: bytes | bytearray, tensors: Sequence[Tensor]) -> Inputs:
@@ -69,13 +70,9 @@ def columns_of(outputs: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
 def _array(body: bytes | bytearray) -> np.ndarray:
     stream = io.BytesIO(body[:_LONGEST_HEAD])
     try:
-        version = np.lib.format.read_magic(stream)
-        if version not in {(1, 0), (2, 0)}:
-            raise malformed(f"not of version 1.0 or 2.0 of the npy format: {version[0]}.{version[1]}")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, in_columns, dtype = read(stream)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError, EOFError) as error:
-        raise malformed(f"not an array in npy format: {str(error)[:200]}") from error
+        shape, in_columns, dtype = _READERS[np.lib.format.read_magic(stream)](stream)
+    except Exception as error:  # numpy reads headers with Python's own tokenizer and parser, which raise all kinds
+        raise malformed(f"not an array in npy format 1.0 or 2.0: {str(error)[:200]}") from error
     if dtype.hasobject or dtype.kind not in "biufU" or dtype.itemsize == 0:
         raise invalid(f"arrays of {str(dtype)[:100]} are not taken", "")
     start, size = stream.tell(), math.prod(shape) * dtype.itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -91,13 +92,26 @@ def _texts(given: Given, tensor: Tensor) -> np.ndarray:
         values = [_value(text) for text in texts] if mixed else texts
     else:
         values = given.values(Any if mixed else str)
-    array = np.empty(given.shape, dtype=object)
-    try:
-        found = np.asarray(values, dtype=object)
-        array[...] = _shaped(found, given)
-    except ValueError as error:
-        raise invalid(f"not of shape {list(given.shape)}", f"{given.path}.data") from error
-    return array
+    # Before room is made: a shape is only a claim. And np.asarray would look into elements that are lists.
+    flat = _flat(values, given.shape)
+    if flat is None:
+        raise invalid(f"not of shape {list(given.shape)}", given.path)
+    array = np.empty(len(flat), dtype=object)
+    array[:] = flat
+    return array.reshape(given.shape)
+
+
+def _flat(values: list[Any], shape: Sequence[int]) -> list[Any] | None:
+    """The elements in a row; None when there are not as many, or not nested as the shape says."""
+    if len(shape) == 1 or not isinstance(values[0] if values else None, list):
+        return values if len(values) == math.prod(shape) else None
+    if len(values) != shape[0]:
+        return None
+    for size in shape[1:]:
+        if any(not isinstance(row, list) or len(row) != size for row in values):
+            return None
+        values = [value for row in values for value in row]
+    return values
 
 
 def _value(text: str) -> Any:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from corten.core.schema import DType, Tensor
 from corten.serve import oip_calls, oip_rows
@@ -185,6 +188,57 @@ def test_texts_that_are_cut_off_or_too_few_are_refused(echo, raw):
 def test_a_header_length_that_is_none_is_refused(length):
     with pytest.raises(RequestError, match="is not a length"):
         parse(b"{}", length)
+
+
+@pytest.mark.parametrize("data", [[["a"], ["b", "c"]], [["a"], "b"], ["a", "b", "c"], [["a", "b"]]])
+def test_texts_in_another_shape_than_declared_are_refused(echo, data):
+    with pytest.raises(RequestError):
+        ask_rows(echo(DType.STRING, (None, 1)), question([tensor_json(data, "BYTES", shape=[2, 1])]))
+    with pytest.raises(RequestError):
+        ask_rows(echo(DType.JSON, (None, 1)), question([tensor_json(data, "BYTES", shape=[2, 1])]))
+
+
+def test_no_room_is_made_for_a_shape_that_is_only_claimed(echo):
+    with pytest.raises(RequestError):
+        ask_rows(echo(DType.STRING), question([tensor_json(["a"], "BYTES", shape=[10**15])]))
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+_tensors = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["x", "text", "z"]),
+        "datatype": st.sampled_from(["FP32", "INT64", "BOOL", "BYTES", "BF16"]),
+        "shape": st.lists(st.integers(-1, 3) | st.just(10**20), max_size=3),
+    },
+    optional={"data": _values, "parameters": st.dictionaries(st.just("binary_data_size"), _values)},
+)
+
+
+@given(
+    inputs=st.lists(_tensors, max_size=2) | _values,
+    raw=st.binary(max_size=24),
+    kind=st.sampled_from(["float32", "string", "json"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # they make models, and keep nothing
+def test_whatever_is_sent_is_answered_or_refused(rows_model, calls_model, inputs, raw, kind):
+    x = Tensor("x", DType(kind), (None, 1))
+    rows = rows_model(lambda x: {"y": x}, x)
+    calls = calls_model(lambda text: text, text="string")
+    for ask, model in ((ask_rows, rows), (ask_calls, calls)):
+        try:
+            ask(model, question(inputs, raw=raw))
+        except RequestError:
+            continue
+
+
+@given(st.binary(max_size=40), st.none() | st.text(max_size=4))
+def test_any_bytes_are_a_request_or_refused(body, length):
+    with contextlib.suppress(RequestError):
+        parse(body, length)
 
 
 def test_a_joined_batch_answers_each_in_its_own_form(doubling):
