@@ -31,8 +31,9 @@ class XgboostModel:
         # The wrapper stops at the best iteration, the booster itself does not.
         stops = file.estimator and file.best_iteration is not None
         self._rounds = (0, file.best_iteration + 1) if stops and file.best_iteration is not None else (0, 0)
-        # Trees are walked in place; a linear booster needs XGBoost's own matrix.
-        self._in_place = file.booster in ("gbtree", "dart")
+        # Trees are walked in place, as the wrapper does. A linear booster needs XGBoost's own matrix, and dropped trees
+        # (DART) are summed in another order with it, which shows in the last digit.
+        self._in_place = file.booster == "gbtree" or (file.booster == "dart" and bool(file.estimator))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Rows in, the objective's value of each out, or labels or probabilities."""
@@ -60,7 +61,7 @@ class XgboostModel:
             return values
         if self._method == "predict_proba":
             return values if values.ndim == 2 else np.stack([1 - values, values], axis=1)
-        if values.ndim == 2:
+        if values.ndim == 2 and self._file.n_targets == 1:
             best: np.ndarray = values.argmax(axis=1)
             return best
         if self._file.objective == "multi:softmax":

@@ -46,9 +46,9 @@ def schema_of(file: XgboostFile, method: str) -> Schema:
 
 def _output(file: XgboostFile, method: str) -> Tensor:
     if file.is_classifier and method == "predict_proba":
-        return Tensor(OUTPUT, DType.FLOAT32, (None, max(file.n_classes, 2)))
+        return Tensor(OUTPUT, DType.FLOAT32, (None, file.n_targets if file.n_targets > 1 else max(file.n_classes, 2)))
     if file.is_classifier:
-        return Tensor(OUTPUT, DType.INT64, (None,))
+        return Tensor(OUTPUT, DType.INT64, (None, file.n_targets) if file.n_targets > 1 else (None,))
     width = file.n_classes if file.objective == _PROBABILITIES else file.n_targets
     return Tensor(OUTPUT, DType.FLOAT32, (None, width) if width > 1 else (None,))
 

@@ -94,6 +94,14 @@ def test_a_classifiers_own_file_answers_with_labels_or_probabilities(write):
     assert probabilities.schema.outputs == (Tensor("outputs", DType.FLOAT32, (None, 3)),)
 
 
+def test_several_labels_a_row_are_answered_each(write):
+    told = {"scikit_learn": '{"_estimator_type": "classifier"}'}
+    source = write(document(targets=3, attributes=told))
+    assert Xgboost().inspect(source).schema.outputs == (Tensor("outputs", DType.INT64, (None, 3)),)
+    probabilities = Xgboost().inspect(Source(source.path, method="predict_proba"))
+    assert probabilities.schema.outputs[0].shape == (None, 3)
+
+
 def test_a_boosters_file_answers_as_its_objective_does(write):
     found = Xgboost().inspect(write(document(objective="multi:softprob", classes=3)))
     assert found.schema.outputs[0].shape == (None, 3)
