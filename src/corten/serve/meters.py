@@ -19,7 +19,9 @@ class Meters:
         registry = self.registry = Registry()
         self._by_status: dict[int, CounterValue] = {}
         self._requests = registry.counter(
-            "corten_requests_total", "Answers to POST /predict and to what was refused before it, by status.", ["code"]
+            "corten_requests_total",
+            "Answers to requests for the model and to what was refused before it, by status.",
+            ["code"],
         )
         self.seconds: HistogramValue = registry.histogram(
             "corten_request_seconds", "Time from a whole request to its answer.", _SECONDS
