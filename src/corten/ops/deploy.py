@@ -18,6 +18,7 @@ from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.name import parse_name, suggest_name
 from corten.errors import EngineError, NotFoundError
+from corten.store.guard import using
 from corten.store.layout import Layout
 
 # What a rollout may take besides the time a replica may: unpacking an image, draining, a busy machine.
@@ -68,19 +69,21 @@ def deploy(
     home = home or Home.from_env(os.environ, uid=os.getuid())
     settings = settings or Settings()
     layout = Layout(home.store)
-    named = image if isinstance(image, Digest) else layout.resolve(image).digest
-    name = parse_name(name or _name_of(layout, str(image), named))
-    # Of an image for several platforms, replicas run the one for this machine.
-    digest = layout.image(named).digest
-    client = connect(home, port=port, engine=engine)
-    change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
-    try:
-        accepted = _put(client, name, change)
-    except EngineError as error:
-        if error.code != LOST:
-            raise
-        # Whether it was written before the daemon died or not: wanting the same twice makes one revision.
-        accepted = _put(connect(home), name, change)
+    # Until the daemon knows of it nothing else may say that the image is wanted.
+    with using(home.store):
+        named = image if isinstance(image, Digest) else layout.resolve(image).digest
+        name = parse_name(name or _name_of(layout, str(image), named))
+        # Of an image for several platforms, replicas run the one for this machine.
+        digest = layout.image(named).digest
+        client = connect(home, port=port, engine=engine)
+        change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
+        try:
+            accepted = _put(client, name, change)
+        except EngineError as error:
+            if error.code != LOST:
+                raise
+            # Whether it was written before the daemon died or not: wanting the same twice makes one revision.
+            accepted = _put(connect(home), name, change)
     return follow(home, client, accepted, listen=listen, timeout_s=timeout_s or patience_s(settings), began_s=began_s)
 
 
