@@ -96,7 +96,7 @@ def test_another_answer_than_the_recorded_one_fails(corten, folder):
     assert named(corten) == str(good.digest)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_test_cut_short_leaves_nothing_the_next_one_does_not_clear_away(corten, folder, number):
     environment = {**os.environ, "CORTEN_HOME": str(corten.home)}
     words = [str(CORTEN), "build", write(folder, HANGS), "--test"]
@@ -105,6 +105,8 @@ def test_a_test_cut_short_leaves_nothing_the_next_one_does_not_clear_away(corten
             until(lambda: replicas(corten), "the replica runs")
             process.send_signal(number)
             process.wait(timeout=30)
+            if number != signal.SIGKILL:
+                assert (gate_folders(corten), replicas(corten)) == ([], [])
         finally:
             process.kill()
     corten.run("build", write(folder, SHOUT), "--test")

@@ -6,8 +6,10 @@ Verbs are imported when chosen and argparse only for a verb, so that `corten --h
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from corten.cli.output import Output
@@ -94,6 +96,9 @@ def _run(verb: str, words: list[str]) -> int:
     from corten.errors import CortenError
 
     output = Output.for_words(words, env=os.environ)
+    # What runs below clears up after itself when it is told to end, as it does after Ctrl-C.
+    with suppress(ValueError):  # in a thread of somebody's process, whose signals are not ours
+        signal.signal(signal.SIGTERM, _told_to_end)
     try:
         return _dispatch(verb, words, output)
     except CortenError as error:
@@ -109,6 +114,10 @@ def _run(verb: str, words: list[str]) -> int:
     except Exception as error:
         output.bug(error)
         return EXIT_BUG
+
+
+def _told_to_end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _dispatch(verb: str, words: list[str], output: Output) -> int:

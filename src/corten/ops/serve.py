@@ -19,6 +19,9 @@ from corten.core.home import Home
 from corten.core.model import SPEC_FILE
 from corten.errors import UsageError
 
+# The server ends by itself within its drain time, 30 s.
+_END_S = 40.0
+
 
 def serve(
     source: str | Path,
@@ -55,11 +58,20 @@ def serve(
         env = {**os.environ, **project.settings.env, **server}
         # A terminal's Ctrl-C reaches the server as well: it drains, and its exit code says how it went.
         process = subprocess.Popen([sys.executable, "-m", "corten.serve"], env=env, cwd=app)
-        while True:
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    continue
+        finally:
+            # Only we were told to end (`kill`): the server must not outlive the folders it was given.
+            process.terminate()
             try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+                process.wait(timeout=_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _link(files: Sequence[SourceFile], folder: Path) -> None:
