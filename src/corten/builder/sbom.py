@@ -216,14 +216,14 @@ def packages_of(data: bytes, where: str) -> tuple[Component, ...]:
                 kind=kinds[prefix],
                 name=str(one["name"]),
                 version=str(one["version"]),
-                digest=Digest(one["hashes"][0]["content"]),
+                digest=Digest.parse(f"sha256:{one['hashes'][0]['content']}"),
                 licence=_licence_text(one.get("licenses", [])),
             )
             for one in json.loads(data)["components"]
             for prefix in kinds
             if str(one.get("purl", "")).startswith(prefix)
         )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (UsageError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UsageError(
             "store.malformed", "a malformed SBOM", where=where, why=f"{type(error).__name__}: {error}"
         ) from error

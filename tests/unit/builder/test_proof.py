@@ -27,6 +27,11 @@ def small(tmp_path):
     return small_image.store(Home(tmp_path))
 
 
+NO_DIGEST = json.dumps(
+    {"components": [{"purl": "pkg:pypi/a@1", "name": "a", "version": "1", "hashes": [{"content": "../x"}]}]}
+).encode()
+
+
 def attached(small, kind):
     return json.loads(artifact.attached(small.layout, small.image.digest, kind))
 
@@ -158,7 +163,7 @@ def test_packages_are_read_back_from_an_sbom(small):
     ]
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"components": [{"purl": "pkg:pypi/a@1"}]}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"components": [{"purl": "pkg:pypi/a@1"}]}', NO_DIGEST, b"\xff"])
 def test_a_malformed_sbom_is_refused(data):
     with pytest.raises(UsageError) as caught:
         packages_of(data, "somewhere")
