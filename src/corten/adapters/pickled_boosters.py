@@ -20,8 +20,6 @@ from corten.core.model import ModelSpec
 from corten.errors import UsageError
 
 XGBOOST = Global("xgboost.core", "Booster")
-LIGHTGBM = Global("lightgbm.basic", "Booster")
-BOOSTERS = frozenset({XGBOOST, LIGHTGBM})
 _File = TypeVar("_File", XgboostFile, LightgbmFile)
 # More is not read into memory only to tell a version.
 _MOST_BYTES = 1 << 30
@@ -35,6 +33,16 @@ def xgboost_of(path: Path) -> XgboostFile | None:
 def lightgbm_of(path: Path) -> LightgbmFile | None:
     """The first booster of LightGBM in a pickle, compressed or not."""
     return lightgbm_in(_plain(path))
+
+
+def requirement_of(booster: XgboostFile | None) -> str:
+    """What a wrapper's pickle needs for the booster in it; empty for none."""
+    return xgboost_facts.cpu_requirement(booster.version) if booster else ""
+
+
+def python_of(booster: XgboostFile | None) -> str:
+    """The Python the booster's release asks for; empty where any does."""
+    return xgboost_facts.python_for(booster.version) if booster else ""
 
 
 def inspection(adapter: str, source: Source, cls: Global) -> Inspection:

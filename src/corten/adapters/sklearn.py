@@ -7,20 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from corten.adapters import pickled_boosters
 from corten.adapters.allowlist import DISTRIBUTIONS, Verdict, judge
 from corten.adapters.base import InputError, Inspection, RowsModel, Source, SourceFile
 from corten.adapters.distributions import installed, numbers
-from corten.adapters.pickled_boosters import xgboost_of
 from corten.adapters.pickles import is_pickle, read_pickle
-from corten.adapters.sklearn_facts import Facts, default_method, facts_of, schema_of, with_booster
+from corten.adapters.sklearn_facts import BOOSTERS, Facts, default_method, facts_of, schema_of, with_booster
 from corten.adapters.sklearn_frame import Frames, wants_frame
 from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
 from corten.adapters.unpickle import load_pickle, refused
 from corten.adapters.weights import declared, once_each
-from corten.adapters.xgboost_facts import cpu_requirement, python_for
-from corten.adapters.xgboost_file import XgboostFile
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.errors import PolicyError, UsageError
@@ -52,13 +48,18 @@ class Sklearn:
         Raises UsageError for broken files, other objects than estimators and code of the user's own, and PolicyError
         for files that name what no model needs.
         """
+        # Imported here, as in `load`: a replica of any other estimator would pay for it at each start.
+        from corten.adapters import pickled_boosters
+
         path = source.path
         contents = read_skops(path) if is_skops(path) else read_pickle(path)
         _check_globals(contents, path)
         root, cls = _estimator(contents, path)
-        if cls in pickled_boosters.BOOSTERS:
+        if cls in BOOSTERS:
             return pickled_boosters.inspection(self.name, source, cls)
-        booster = xgboost_of(path) if any(found.root == "xgboost" for found in contents.globals) else None
+        booster = (
+            pickled_boosters.xgboost_of(path) if any(found.root == "xgboost" for found in contents.globals) else None
+        )
         facts = with_booster(facts_of(root, cls), booster)
         method = source.method or default_method(facts)
         if method not in METHODS:
@@ -68,14 +69,14 @@ class Sklearn:
                 where=str(path),
                 why="known: " + ", ".join(METHODS),
             )
-        requirements, pinned = _requirements(contents, facts, booster)
+        requirements, pinned = _requirements(contents, facts, pickled_boosters.requirement_of(booster))
         return Inspection(
             adapter=self.name,
             requirements=requirements,
             weights=once_each((SourceFile(path, path.name), *declared(source))),
             method=method,
             schema=schema_of(facts, method),
-            python=python_for(booster.version) if booster else "",
+            python=pickled_boosters.python_of(booster),
             notes=tuple(_notes(contents, facts, method)),
             warnings=(*_warnings(facts), *pinned),
         )
@@ -88,7 +89,9 @@ class Sklearn:
             # The image has the file's own version of scikit-learn; what else it warns of was said at build time.
             warnings.simplefilter("ignore")
             estimator = _load_skops(path) if is_skops(path) else load_pickle(path)
-        if Global(type(estimator).__module__, type(estimator).__name__) in pickled_boosters.BOOSTERS:
+        if Global(type(estimator).__module__, type(estimator).__name__) in BOOSTERS:
+            from corten.adapters import pickled_boosters
+
             return pickled_boosters.model(estimator, path, spec)
         return SklearnModel(estimator, spec.method, spec.schema)
 
@@ -143,9 +146,7 @@ def _described(root: object) -> str:
             return f"a value of type `{type(root).__name__}`"
 
 
-def _requirements(
-    contents: Contents, facts: Facts, booster: XgboostFile | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _requirements(contents: Contents, facts: Facts, xgboost: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """PEP 508 lines, and warnings about those without a version of their own."""
     lines = [f"scikit-learn=={facts.version}" if facts.version else "scikit-learn"]
     if bound := _numpy_bound(contents, facts):
@@ -156,9 +157,9 @@ def _requirements(
     if facts.needs_frame:
         named.add("pandas")
     said = []
-    if booster:
+    if xgboost:
         named.remove("xgboost")
-        lines.append(cpu_requirement(booster.version))
+        lines.append(xgboost)
     for name in sorted(named - _BROUGHT_ALONG):
         version = installed(name)
         lines.append(f"{name}=={version}" if version else name)

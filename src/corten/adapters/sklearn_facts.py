@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from corten.adapters.standins import Array, Global, Made, as_array, as_int, everything
-from corten.adapters.xgboost_file import XgboostFile
 from corten.core.schema import DType, Schema, Style, Tensor
+
+if TYPE_CHECKING:
+    from corten.adapters.xgboost_file import XgboostFile
 
 # Attributes under which meta-estimators keep what they fitted, outermost first.
 _INNER = ("best_estimator_", "estimator_", "regressor_", "base_estimator_", "estimator", "base_estimator")
@@ -35,6 +38,8 @@ _LABELS_INT64 = frozenset(
 )
 _KINDS = {"f": "float", "i": "int", "u": "uint"}
 _MAX_INNER = 20
+# What pickles of XGBoost and LightGBM have on top when no wrapper is around it.
+BOOSTERS = frozenset({Global("xgboost.core", "Booster"), Global("lightgbm.basic", "Booster")})
 
 
 @dataclass(frozen=True, slots=True)
