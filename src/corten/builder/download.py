@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from corten.builder.remote import Access, Download, basic, host_of, without_credentials
 from corten.core.digest import Digest
+from corten.core.proxy import proxy_for
 from corten.errors import CortenError, PolicyError, RemoteError, UsageError
 from corten.store.writing import BlobWriter, translated
 
@@ -178,7 +179,7 @@ class Downloader:
         if split.scheme not in {"http", "https"} or not split.hostname:
             raise _refused(split.geturl(), "expected an http, https or file URL")
         proxy = self._proxy(split)
-        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else split
+        via = urlsplit(proxy) if proxy else split
         host, port = via.hostname or "", via.port
         if split.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
@@ -197,13 +198,7 @@ class Downloader:
             return self._tls
 
     def _proxy(self, split: SplitResult) -> str:
-        proxies = self._access.proxies
-        host = split.hostname or ""
-        for text in proxies.get("no", "").split(","):
-            name = text.strip().lstrip(".").partition(":")[0]
-            if name == "*" or (name and (host == name or host.endswith(f".{name}"))):
-                return ""
-        return proxies.get(split.scheme) or proxies.get("all", "")
+        return proxy_for(self._access.proxies, split.scheme, split.hostname or "")
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from corten.core.digest import Digest
+from corten.core.proxy import proxies_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,7 @@ class Access:
                 url = urlsplit(text.partition("=")[2] if "=" in text.partition("://")[0] else text)
                 if url.hostname and url.username:
                     authorization[host_of(url)] = basic(url)
-        proxies = {
-            scheme: text
-            for scheme in ("http", "https", "all", "no")
-            if (text := env.get(f"{scheme}_proxy") or env.get(f"{scheme}_proxy".upper(), ""))
-        }
-        return cls(authorization, proxies)
+        return cls(authorization, proxies_from(env))
 
 
 def without_credentials(url: str) -> str:

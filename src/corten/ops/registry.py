@@ -15,6 +15,7 @@ from typing import Any
 
 from corten.core.events import Event, Listener, Phase
 from corten.core.home import Home
+from corten.core.proxy import proxies_from
 from corten.core.reference import Reference
 from corten.errors import UsageError
 from corten.http import Limits, Server, run, spawn
@@ -60,7 +61,7 @@ class Transferred:
 
 def session(*, plain_http: bool, ca: str | Path | None, env: Mapping[str, str]) -> Session:
     """Talk to registries with this machine's clock and chance."""
-    trust = Trust(plain_http=plain_http, ca=Path(ca) if ca else None)
+    trust = Trust(plain_http=plain_http, ca=Path(ca) if ca else None, proxies=proxies_from(env))
     return Session(trust, env, Chance(time.monotonic, random.random))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TypeVar
 from urllib.parse import quote, urlencode, urljoin
 
 from corten.core.digest import Digest
@@ -24,7 +23,6 @@ from corten.registry.documents import (
 from corten.registry.retry import AgainError, Retries, retry_after_s
 from corten.registry.transport import Answer, Ask, Body, Bytes, Transport, printable, shown
 
-Result = TypeVar("Result")
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _MOST_PAGES = 64
 # Writers of the same list of referrers undo each other's entry; this often we put ours back.
@@ -292,14 +290,14 @@ class Upload:
         self._repository = repository
         self.location = location
 
-    def patch(self, body: Callable[[], Body], offset_bytes: int, size_bytes: int, *, ranged: bool) -> None:
+    def patch(self, body: Body, offset_bytes: int, *, ranged: bool) -> None:
         """Send bytes from `offset_bytes` on. Raises AgainError, TooLargeError, RemoteError."""
         headers = dict(_OCTETS)
         if ranged:
-            headers["Content-Range"] = f"{offset_bytes}-{offset_bytes + size_bytes - 1}"
+            headers["Content-Range"] = f"{offset_bytes}-{offset_bytes + body.size_bytes - 1}"
         repository = self._repository
         authorization = repository.authorization_for(self.location)
-        with repository.transport.exchange(Ask("PATCH", self.location, headers, authorization, body())) as answer:
+        with repository.transport.exchange(Ask("PATCH", self.location, headers, authorization, body)) as answer:
             if answer.status == 413:
                 raise TooLargeError
             if answer.status == 401:

@@ -19,6 +19,8 @@ from corten.registry.transport import PIECE_BYTES, unreachable
 
 # For registries and proxies that refuse a whole blob as one body (413): below the 100 MB some of them take.
 _CHUNK_BYTES = 64 << 20
+# A whole body that broke off this often is sent in pieces: what refuses it may close before its answer can be read.
+_BREAKS = 2
 # Nobody needs bodies this small; a registry that asks for less is broken.
 _SMALLEST_CHUNK_BYTES = 1 << 20
 
@@ -95,7 +97,8 @@ class _Sending:
     stop: threading.Event
     upload: Upload | None = None
     chunk_bytes: int = 0  # 0: the whole blob is one body
-    broken: bool = False
+    minimum_bytes: int = 0  # what the registry says of chunks
+    breaks: int = 0
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     _hashed_bytes: int = 0
     _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(PIECE_BYTES)))
@@ -107,14 +110,16 @@ class _Sending:
     def _attempt(self, mount_from: str) -> bool:
         offset_bytes = self._resume()
         if self.upload is None:
-            if self.broken and self.repository.has_blob(self.blob.digest):
+            if self.breaks and self.repository.has_blob(self.blob.digest):
                 return True  # only the answer to the last request was lost
-            location, answer = self.repository.begin_upload(self.blob.digest, "" if self.broken else mount_from)
+            location, answer = self.repository.begin_upload(self.blob.digest, "" if self.breaks else mount_from)
             if not location:
                 return False
             self.upload = Upload(self.repository, location)
             self._note_minimum(answer.header("OCI-Chunk-Min-Length"))
-        self.broken = True
+        self.breaks += 1  # until it went well
+        if self.breaks > _BREAKS and not self.chunk_bytes:
+            self._chunks_of(self.blob.size_bytes // 2)
         self._send_from(self.upload, offset_bytes)
         self.upload.finish(self.blob.digest)
         return True
@@ -131,8 +136,11 @@ class _Sending:
         return offset_bytes
 
     def _note_minimum(self, text: str) -> None:
-        if text.isdecimal() and self.chunk_bytes:
-            self.chunk_bytes = max(self.chunk_bytes, int(text))
+        self.minimum_bytes = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+
+    def _chunks_of(self, size_bytes: int) -> None:
+        """From now on in pieces, not larger than proxies take and not smaller than the registry does."""
+        self.chunk_bytes = max(min(_CHUNK_BYTES, size_bytes), self.minimum_bytes, _SMALLEST_CHUNK_BYTES)
 
     def _send_from(self, upload: Upload, offset_bytes: int) -> None:
         while True:
@@ -141,9 +149,8 @@ class _Sending:
                 break
             piece_bytes = min(left_bytes, self.chunk_bytes or left_bytes)
             ranged = bool(offset_bytes or self.chunk_bytes) and piece_bytes > 0
-            start_bytes = offset_bytes
             try:
-                upload.patch(lambda: _Piece(self, start_bytes, piece_bytes), start_bytes, piece_bytes, ranged=ranged)  # noqa: B023
+                upload.patch(_Piece(self, offset_bytes, piece_bytes), offset_bytes, ranged=ranged)
             except TooLargeError:
                 self._use_chunks(piece_bytes)
                 offset_bytes = self._resume()
@@ -158,8 +165,8 @@ class _Sending:
             raise self.source.corrupt(self.blob, seen)
 
     def _use_chunks(self, refused_bytes: int) -> None:
-        self.chunk_bytes = min(_CHUNK_BYTES, refused_bytes // 2)
-        if self.chunk_bytes < _SMALLEST_CHUNK_BYTES:
+        self._chunks_of(refused_bytes // 2)
+        if self.chunk_bytes >= refused_bytes:
             raise unreachable(self.repository.transport.base, f"HTTP 413 to a body of {refused_bytes} bytes")
 
     def stream(self, offset_bytes: int, size_bytes: int, write: Callable[[memoryview], object]) -> None:

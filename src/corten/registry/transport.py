@@ -17,9 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+from corten.core.proxy import proxy_for
 from corten.errors import CortenError, PolicyError, RemoteError, UsageError
+from corten.registry.credentials import Credential
 from corten.registry.retry import AgainError
 
 _TIMEOUT_S = 30.0
@@ -36,10 +38,14 @@ PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How sure we want to be whom we talk to. `plain_http`: not at all. `ca`: a PEM file of further authorities."""
+    """How sure we want to be whom we talk to. `plain_http`: not at all. `ca`: a PEM file of further authorities.
+
+    `proxies` as of `core.proxy`; this machine itself is always reached directly.
+    """
 
     plain_http: bool = False
     ca: Path | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Body(Protocol):
@@ -133,6 +139,10 @@ class Answer:
         return self._response.isclosed() and not self._response.will_close
 
 
+class _AnsweredEarlyError(Exception):
+    """The answer is there before the body is."""
+
+
 class _Guarded(http.client.HTTPConnection):
     """Looks at where it is connected to before it says a word."""
 
@@ -195,14 +205,15 @@ class Transport:
         key = origin(split)
         connection = self._connection(split, key)
         try:
-            answer = Answer(self._send(connection, ask, split), ask.url, self._clock)
+            response, whole = self._send(connection, ask, split)
+            answer = Answer(response, ask.url, self._clock)
         except BaseException:
             self._drop(key)
             raise
         try:
             yield answer
         finally:
-            if not answer.complete:
+            if not (whole and answer.complete):
                 self._drop(key)
 
     @contextmanager
@@ -270,11 +281,18 @@ class Transport:
             )
         return split
 
-    def _send(self, connection: http.client.HTTPConnection, ask: Ask, split: SplitResult) -> http.client.HTTPResponse:
+    def _send(
+        self, connection: http.client.HTTPConnection, ask: Ask, split: SplitResult
+    ) -> tuple[http.client.HTTPResponse, bool]:
         path = (split.path or "/") + (f"?{split.query}" if split.query else "")
+        headers: dict[str, str] = {}
+        if split.scheme == "http" and (proxy := self._proxy(split)):
+            path, headers = ask.url, _proxy_headers(proxy)
         try:
             connection.putrequest(ask.method, path, skip_accept_encoding=True)
             connection.putheader("User-Agent", "corten")
+            for name, value in headers.items():
+                connection.putheader(name, value)
             for name, value in ask.headers.items():
                 connection.putheader(name, value)
             if ask.authorization:
@@ -282,7 +300,7 @@ class Transport:
             if ask.method not in {"GET", "HEAD"}:
                 connection.putheader("Content-Length", str(ask.body.size_bytes))
             connection.endheaders()
-            self._send_body(connection, ask)
+            whole = self._send_body(connection, ask)
             connection.sock.settimeout(_TIMEOUT_S if ask.method in {"GET", "HEAD"} else _ANSWER_TIMEOUT_S)
             response = connection.getresponse()
         except ssl.SSLCertVerificationError as error:
@@ -294,19 +312,27 @@ class Transport:
             raise AgainError(unreachable(ask.url, error)) from error
         if connection.sock is not None:
             connection.sock.settimeout(_TIMEOUT_S)
-        return response
+        return response, whole
 
-    def _send_body(self, connection: http.client.HTTPConnection, ask: Ask) -> None:
+    def _send_body(self, connection: http.client.HTTPConnection, ask: Ask) -> bool:
+        """Whether all of it went out: a registry that refuses (401, 413, 429) may answer, and close, before."""
+        plain = not isinstance(connection.sock, ssl.SSLSocket)
+
+        def write(piece: memoryview) -> None:
+            # With TLS there is always something to read: tickets. There the broken connection has to tell.
+            if plain and _readable(connection):
+                raise _AnsweredEarlyError
+            connection.send(piece)
+
         try:
-            ask.body.send(connection.send)
+            ask.body.send(write)
+        except _AnsweredEarlyError:
+            return False
         except OSError:
-            # A registry that refuses (401, 413, 429) may close before it has read everything; its answer says why.
-            connection.sock.settimeout(1.0)
-            with suppress(OSError, http.client.HTTPException):
-                early = socket.socket.recv(connection.sock, 1, socket.MSG_PEEK) if _plain(connection) else b""
-                if early:
-                    return
+            if plain and _readable(connection):
+                return False
             raise
+        return True
 
     def _connection(self, split: SplitResult, key: str) -> http.client.HTTPConnection:
         kept = self._kept()
@@ -319,15 +345,24 @@ class Transport:
         return kept[key]
 
     def _connect(self, split: SplitResult) -> http.client.HTTPConnection:
-        host, port = _host_port(split)
+        proxy = self._proxy(split)
+        host, port = _host_port(urlsplit(proxy) if proxy else split)
         connection: _Guarded
         if split.scheme == "https":
             connection = _GuardedTls(host, port, timeout=_TIMEOUT_S, context=self._locked_context())
+            if proxy:
+                connection.set_tunnel(*_host_port(split), headers=_proxy_headers(proxy))
         else:
             connection = _Guarded(host, port, timeout=_TIMEOUT_S)
-        if not self._near and f"{split.scheme}://{_netloc(split)}" != self._base:
+        # What a proxy connects to is decided there.
+        if not proxy and not self._near and f"{split.scheme}://{_netloc(split)}" != self._base:
             connection.check = Outside(shown(split.geturl()))
         return connection
+
+    def _proxy(self, split: SplitResult) -> str:
+        if is_loopback(split.netloc):
+            return ""
+        return proxy_for(self._trust.proxies, split.scheme, split.hostname or "")
 
     def _locked_context(self) -> ssl.SSLContext:
         with self._lock:
@@ -419,8 +454,10 @@ def unreachable(url: str, error: Exception | str) -> CortenError:
 
 def _stale(connection: http.client.HTTPConnection) -> bool:
     """Whether the server closed a kept connection, or says something nobody asked for."""
-    if connection.sock is None:
-        return True
+    return connection.sock is None or _readable(connection)
+
+
+def _readable(connection: http.client.HTTPConnection) -> bool:
     try:
         poll = select.poll()
         poll.register(connection.sock, select.POLLIN)
@@ -429,12 +466,15 @@ def _stale(connection: http.client.HTTPConnection) -> bool:
         return True
 
 
-def _plain(connection: http.client.HTTPConnection) -> bool:
-    return not isinstance(connection.sock, ssl.SSLSocket)
-
-
 def _host_port(split: SplitResult) -> tuple[str, int]:
     return split.hostname or "", split.port or (443 if split.scheme == "https" else 80)
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    split = urlsplit(proxy)
+    if not split.username:
+        return {}
+    return {"Proxy-Authorization": Credential(unquote(split.username), unquote(split.password or "")).basic()}
 
 
 def _netloc(split: SplitResult) -> str:

@@ -3,10 +3,13 @@
 import base64
 import json
 import os
+import socket
+import socketserver
 import stat
 import subprocess
 import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,16 @@ def test_a_copy_between_two_registries_keeps_the_digest_and_carries_referrers(do
         assert again.moved.sent_bytes == 0
     finally:
         second.kill()
+
+
+def test_docker_registry_takes_a_blob_in_pieces_where_a_whole_one_does_not_get_through(
+    docker_registry, here, there, env, monkeypatch
+):
+    # As if it had broken off twice; the fallback is the same from there on.
+    monkeypatch.setattr("corten.registry.remote._BREAKS", 0)
+    image = put_image(layout_in(here.root), os.urandom(5 * MB + 1), name="iris")
+    assert push("iris", f"{docker_registry.name}/iris:1", home=here, env=env).moved.digest == image.digest
+    assert pull(f"{docker_registry.name}/iris:1", home=there, env=env).moved.digest == image.digest
 
 
 def test_a_push_goes_on_when_the_registry_is_killed_and_comes_back(docker_registry, here, there, env):
@@ -156,6 +169,56 @@ def test_a_credential_helper_is_asked_with_the_host_on_its_input(locked_registry
     assert set(helper.with_name("docker-credential-vault.log").read_text().splitlines()) == {
         f"get {locked_registry.name}"
     }
+
+
+def test_a_registry_behind_a_proxy_is_reached_through_a_tunnel(locked_registry, certificates, here, env):
+    image = put_image(layout_in(here.root), os.urandom(MB), name="iris")
+    log_in(env, "registry.test", "ada:secret")
+    with tunnels_to(locked_registry.port) as (proxy, heads):
+        env = {**env, "HTTPS_PROXY": f"http://bob:builder@{proxy}"}
+        done = push("iris", "registry.test/iris:1", home=here, env=env, ca=certificates[0])
+    assert done.moved.digest == image.digest
+    assert all(head.startswith(b"CONNECT registry.test:443 ") for head in heads)
+    assert all(b"Proxy-Authorization: Basic " + base64.b64encode(b"bob:builder") in head for head in heads)
+    # The registry's own password is inside of the tunnel.
+    assert not any(base64.b64encode(b"ada:secret") in head for head in heads)
+
+
+@contextmanager
+def tunnels_to(port):
+    """A proxy that leads every CONNECT to one port of this machine, whatever name was asked for."""
+    heads = []
+
+    class Tunnel(socketserver.BaseRequestHandler):
+        def handle(self):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += self.request.recv(4096)
+            heads.append(head)
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as other:
+                self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pump, args=(other, self.request))
+                back.start()
+                pump(self.request, other)
+                back.join(20)
+
+    class Proxy(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Proxy(("127.0.0.1", 0), Tunnel) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}", heads
+        server.shutdown()
+        thread.join(10)
+
+
+def pump(source, target):
+    with suppress(OSError):
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 def log_in(env, registry, pair):

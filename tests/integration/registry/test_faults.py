@@ -164,7 +164,7 @@ def test_a_body_that_is_too_large_is_sent_in_smaller_ones(fake, here, env):
     fake.faults.largest_body_bytes = 5 * MB
     push("iris", f"{fake.name}/iris:1", home=here, env=env)
     assert fake.content.blobs["iris", str(Digest.of(data))] == data
-    assert max(one.content_length for one in fake.requests("PATCH")[1:]) <= 5 * MB
+    assert fake.requests("PATCH", "/blobs/")[-1].content_length <= 5 * MB
 
 
 def test_no_credential_follows_a_redirect_to_another_host(here, there, env, tmp_path):
