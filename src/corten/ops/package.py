@@ -200,6 +200,7 @@ def _installed(names: Iterable[str]) -> tuple[str, ...]:
 def _record(saved: _Saved, source: Source, inspection: Inspection, example: Any, listen: Listener) -> Example:
     """Ask the model in this process, through the code that answers requests in the image."""
     from corten.serve.calls import CallsRunner
+    from corten.serve.job import Reply
     from corten.serve.rows import RowsRunner
 
     if inspection.adapter == "onnx" and importlib.util.find_spec("onnxruntime") is None:
@@ -215,7 +216,8 @@ def _record(saved: _Saved, source: Source, inspection: Inspection, example: Any,
         raise _bad_example(error) from error
     if isinstance(result, BaseException):
         raise _bad_example(result) from result
-    return Example(body, msgspec.json.decode(result)["outputs"])
+    answer = result.body if isinstance(result, Reply) else result
+    return Example(body, msgspec.json.decode(answer)["outputs"])
 
 
 def _bad_example(error: BaseException) -> UsageError:
