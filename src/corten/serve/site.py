@@ -273,6 +273,7 @@ class Site:
                 "routes": {path: sorted(methods) for path, methods in self._routes.items()},
                 "corten": __version__,
             },
+            (("Vary", "Accept"),),
         )
 
 
