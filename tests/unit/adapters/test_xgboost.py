@@ -1,7 +1,10 @@
 """The XGBoost adapter reads the head of JSON and UBJSON files by itself; tests/e2e/test_frameworks.py runs models."""
 
 import json
+import pickle
 import struct
+import sys
+import types
 from contextlib import suppress
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from corten.adapters import json_members, ubjson
 from corten.adapters.base import Source
+from corten.adapters.sklearn import Sklearn
 from corten.adapters.xgboost import Xgboost
 from corten.adapters.xgboost_facts import cpu_requirement
 from corten.adapters.xgboost_file import read_xgboost, xgboost_in
@@ -169,6 +173,51 @@ def test_a_booster_is_found_in_a_pickles_bytes():
     assert (found.release, found.columns) == ("3.2.0", ("a", "b"))
     assert xgboost_in(memoryview(b"no booster here")) is None
     assert xgboost_in(memoryview(in_ubjson(held)[:200])) is None
+
+
+@pytest.fixture
+def pickled(tmp_path, monkeypatch):
+    """A pickle of an object whose class goes by XGBoost's name, with a model in it as boosters have."""
+
+    def made(module, name):
+        cls = type(name, (), {"__module__": module})
+        place = types.ModuleType(module)
+        setattr(place, name, cls)
+        monkeypatch.setitem(sys.modules, module, place)
+        return cls()
+
+    def run(wrapper="", **told):
+        monkeypatch.setitem(sys.modules, "xgboost", types.ModuleType("xgboost"))
+        top = booster = made("xgboost.core", "Booster")
+        booster.handle = bytearray(in_ubjson({"Config": {"learner": {}}, "Model": document(**told)}))
+        if wrapper:
+            top = made("xgboost.sklearn", wrapper)
+            top._Booster, top.n_classes_ = booster, 2
+        path = tmp_path / "model.pkl"
+        path.write_bytes(pickle.dumps(top))
+        return Source(path)
+
+    return run
+
+
+def test_a_pickled_booster_needs_no_scikit_learn(pickled):
+    found = Sklearn().inspect(pickled())
+    assert found.requirements == ("xgboost-cpu==3.2.0", "numpy")
+    assert found.schema.inputs == (Tensor("inputs", DType.FLOAT32, (None, 2), ("a", "b")),)
+
+
+def test_a_pickled_wrapper_takes_its_features_from_the_booster_in_it(pickled):
+    found = Sklearn().inspect(pickled("XGBClassifier", version=[3, 4, 1]))
+    assert "xgboost-cpu==3.4.1" in found.requirements
+    assert found.python == "3.13"
+    assert found.schema.inputs == (Tensor("inputs", DType.FLOAT64, (None, 2), ("a", "b")),)
+    assert found.schema.outputs == (Tensor("outputs", DType.INT64, (None,)),)
+
+
+def test_a_pickled_booster_without_a_model_is_refused(pickled):
+    with pytest.raises(UsageError) as refused:
+        Sklearn().inspect(pickled(features="none"))
+    assert refused.value.code == "adapter.not_a_model"
 
 
 def test_the_build_for_cpus_is_required():
