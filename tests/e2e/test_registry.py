@@ -110,6 +110,23 @@ def test_ctrl_c_in_the_middle_of_a_push_ends_it_soon_and_without_a_tag(homes):
     assert "interrupted" in said
 
 
+def test_ctrl_c_ends_a_pull_from_a_registry_that_hangs(homes):
+    mine, theirs = homes
+    put_image(layout_in(mine.home), os.urandom(MB), name="iris")
+    with TestRegistry() as registry:
+        mine.run("push", "iris", f"{registry.name}/iris:1")
+        registry.faults.hang_downloads = 99
+        words = [str(CORTEN), "pull", f"{registry.name}/iris:1", "-q"]
+        process = subprocess.Popen(
+            words, env={**os.environ, "CORTEN_HOME": str(theirs.home)}, stderr=subprocess.DEVNULL
+        )
+        until(lambda: len(registry.requests("GET", "/blobs/")) == 2, "both blobs are asked for", 30)
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert time.monotonic() - began_s < 5
+
+
 def test_the_local_store_is_served_until_it_is_told_to_end(homes):
     mine, theirs = homes
     image = put_image(layout_in(mine.home), os.urandom(MB), name="iris")

@@ -27,7 +27,7 @@ class AgainError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """`jitter` gives numbers from 0 to 1; `pause` waits that many seconds, or less when everything is given up."""
+    """`jitter` gives numbers from 0 to 1; `pause` waits that many seconds, and says True when all is given up."""
 
     jitter: Callable[[], float]
     pause: Callable[[float], object]
@@ -41,7 +41,8 @@ class Retries:
             except AgainError as error:
                 if error.after_s > _LONGEST_PAUSE_S:
                     raise error.final from error
-                self.pause(max(delay_s * (0.5 + self.jitter() / 2), error.after_s))
+                if self.pause(max(delay_s * (0.5 + self.jitter() / 2), error.after_s)):
+                    raise error.final from error
         try:
             return attempt()
         except AgainError as error:

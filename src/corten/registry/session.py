@@ -24,6 +24,19 @@ class Chance:
     jitter: Callable[[], float]
 
 
+class _Stop(threading.Event):
+    """Threads that wait for a registry wake up when it is set: they look at it between pieces only."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then = then
+
+    def set(self) -> None:
+        """Give up, now."""
+        super().set()
+        self._then()
+
+
 class Session:
     """Makes repositories that share connections. Use as a context manager: leaving it closes them.
 
@@ -31,7 +44,7 @@ class Session:
     """
 
     def __init__(self, trust: Trust, env: Mapping[str, str], chance: Chance) -> None:
-        self.stop = threading.Event()
+        self.stop: threading.Event = _Stop(self._cut)
         self.retries = Retries(chance.jitter, self.stop.wait)
         self._trust = trust
         self._env = env
@@ -44,6 +57,10 @@ class Session:
 
     def __exit__(self, *exc: object) -> None:
         self._owned.close()
+
+    def _cut(self) -> None:
+        for transport in self._transports.values():
+            transport.cut()
 
     def reading(self, reference: Reference) -> Repository:
         """A repository to pull from."""

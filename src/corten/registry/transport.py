@@ -246,10 +246,13 @@ class Transport:
         # Without what a URL may carry of names and passwords: they would become headers of ours.
         return split._replace(netloc=_netloc(split), fragment="").geturl()
 
-    def forget(self) -> None:
-        """Close this thread's connections, e.g. after one of them failed."""
-        for key in list(self._kept()):
-            self._drop(key)
+    def cut(self) -> None:
+        """Break every connection, so that whoever waits on one wakes up. From any thread."""
+        with self._lock:
+            connected = [connection.sock for connection in self._all if connection.sock is not None]
+        for each in connected:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     # Inside
 

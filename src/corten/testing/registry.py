@@ -33,6 +33,7 @@ class Faults:
     drop_uploads: int = 0  # so many uploads break off after `drop_after_bytes`, which are kept
     drop_downloads: int = 0
     drop_after_bytes: int = 1 << 20
+    hang_downloads: int = 0  # so many blobs never come
     flip_downloads: int = 0  # so many blobs come with a bit turned over
     cut_downloads: int = 0  # so many blobs come shorter than they are, and say so
     largest_body_bytes: int = 0  # larger ones get a 413
@@ -73,6 +74,7 @@ class TestRegistry:
         self.referrers = referrers
         self.identity_token = "identity-of-ada"  # noqa: S105 - what a test logs in with
         self.lock = threading.RLock()
+        self.closing = threading.Event()
         registry = self
 
         class Handler(_Handler):
@@ -87,6 +89,7 @@ class TestRegistry:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
@@ -233,6 +236,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_blob(self, data: bytes) -> None:
         owner = self.owner
+        if owner.happens("hang_downloads"):
+            owner.closing.wait(60)
+            self.close_connection = True
+            return
         if owner.happens("flip_downloads"):
             data = data[:-1] + bytes([data[-1] ^ 1])
         if owner.happens("cut_downloads"):

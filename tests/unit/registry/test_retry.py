@@ -28,6 +28,18 @@ def test_three_more_attempts_are_made_and_no_fourth():
         Retries(lambda: 1.0, pauses.append).run(failing(4))
 
 
+def test_nothing_is_tried_again_once_all_is_given_up():
+    made = []
+
+    def attempt():
+        made.append(1)
+        raise AgainError(FINAL)
+
+    with pytest.raises(RemoteError):
+        Retries(lambda: 0.0, lambda _: True).run(attempt)
+    assert len(made) == 1
+
+
 @given(st.floats(0, 1, exclude_max=True))
 def test_chance_spreads_pauses_over_half_of_their_length(chance):
     pauses = []
