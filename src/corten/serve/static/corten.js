@@ -133,7 +133,7 @@ class Form {
       const id = `field-${index}`;
       const control = this.control(field, id, values[field.name] ?? field.schema.default);
       this.controls.set(field.name, control);
-      const words = this.description.words(field.schema);
+      const words = this.description.words(field.schema).replace(/ or null$/, "");
       const hint = make("span", { class: "quiet" }, field.required ? words : `${words}, optional`);
       box.append(make("div", {}, make("label", { for: id }, field.name, hint), control));
     });
