@@ -20,10 +20,10 @@ from corten.core.reference import Reference
 from corten.errors import UsageError
 from corten.http import Limits, Server, run, spawn
 from corten.http.address import TcpAddress
+from corten.registry.ask import Trust
 from corten.registry.serving import Shelf
 from corten.registry.session import Chance, Session
 from corten.registry.transfer import Moved
-from corten.registry.transport import Trust
 from corten.store.layout import Layout
 
 _DRAIN_S = 5.0

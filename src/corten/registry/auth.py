@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 from corten.errors import CortenError, RemoteError
+from corten.registry.ask import Ask, Bytes
 from corten.registry.challenge import Challenge, parse_challenges
 from corten.registry.credentials import Credential
 from corten.registry.retry import AgainError, retry_after_s
-from corten.registry.transport import Ask, Bytes, Transport, shown
+from corten.registry.transport import Transport, shown
 
 _TOKEN_LIMIT_BYTES = 1 << 20
 # token.md: a token without `expires_in` lives this long.

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urljoin
 from corten.core.digest import Digest
 from corten.core.image import INDEX, Descriptor
 from corten.errors import CortenError, NotFoundError, PolicyError, RemoteError
+from corten.registry.ask import Ask, Body, Bytes
 from corten.registry.auth import Authorizer, denied
 from corten.registry.documents import (
     MANIFEST_LIMIT_BYTES,
@@ -21,7 +22,7 @@ from corten.registry.documents import (
     unique,
 )
 from corten.registry.retry import AgainError, Retries, retry_after_s
-from corten.registry.transport import Answer, Ask, Body, Bytes, Transport, printable, shown
+from corten.registry.transport import Answer, Transport, printable, shown
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _MOST_PAGES = 64

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from corten.core.reference import Reference
+from corten.registry.ask import Trust
 from corten.registry.auth import Authorizer
 from corten.registry.client import Repository
 from corten.registry.credentials import Credential, credential_files, find
 from corten.registry.retry import Retries
-from corten.registry.transport import Transport, Trust
+from corten.registry.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 import pytest
 
 from corten.errors import PolicyError, UsageError
-from corten.registry.transport import Ask, Outside, Transport, Trust, is_loopback, printable, shown
+from corten.registry.ask import Ask, Trust
+from corten.registry.transport import Outside, Transport, is_loopback, printable, shown
 
 
 @pytest.fixture
