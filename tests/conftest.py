@@ -17,7 +17,19 @@ settings.register_profile("quick", max_examples=25)
 settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 
-NEEDS = ("bwrap", "envoy", "podman", "skopeo", "registry", "network", "chromium", "examples", "qemu", "frameworks", "clients")
+NEEDS = (
+    "bwrap",
+    "envoy",
+    "podman",
+    "skopeo",
+    "registry",
+    "network",
+    "chromium",
+    "examples",
+    "qemu",
+    "frameworks",
+    "clients",
+)
 
 
 def pytest_addoption(parser):
