@@ -1,12 +1,12 @@
 """Every command the documentation shows is one the program takes; the README's two commands exist."""
 
 import importlib
+import os
 import re
 import shlex
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,13 +47,15 @@ def test_the_two_commands_of_the_readme_are_targets_of_the_makefile():
         assert re.search(rf"^[a-z ]*\b{target}\b[a-z ]*:", makefile, re.MULTILINE)
 
 
-def test_help_is_there_within_80_ms_as_a_whole_process():
+def test_help_costs_no_more_than_80_ms_of_one_core():
     corten = Path(sys.executable).with_name("corten")
 
     def once():
-        began_s = time.perf_counter()
-        subprocess.run([corten, "--help"], stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - began_s
+        process = subprocess.Popen([corten, "--help"], stdout=subprocess.DEVNULL)
+        _, code, used = os.wait4(process.pid, 0)
+        process.returncode = code
+        assert code == 0
+        # Its own time, not the wall's: other work on the machine is not what is measured.
+        return used.ru_utime + used.ru_stime
 
-    # The least of three medians: other work on the machine is not what is measured.
-    assert min(statistics.median(once() for _ in range(9)) for _ in range(3)) <= 0.080
+    assert statistics.median(once() for _ in range(9)) <= 0.080
