@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from registries import DockerRegistry, free_port, layout_in, put_image, put_sparse_layer
+from registries import DockerRegistry, layout_in, put_image, put_sparse_layer
 from stories import CORTEN, Corten, make_home, until
 
 from corten.core.image import CONFIG, MANIFEST
@@ -130,15 +130,14 @@ def test_ctrl_c_ends_a_pull_from_a_registry_that_hangs(homes):
 def test_the_local_store_is_served_until_it_is_told_to_end(homes):
     mine, theirs = homes
     image = put_image(layout_in(mine.home), os.urandom(MB), name="iris")
-    port = free_port()
     process = subprocess.Popen(
-        [str(CORTEN), "registry", "serve", "--port", str(port), "-q"],
+        [str(CORTEN), "registry", "serve", "--port", "0", "-q"],
         env={**os.environ, "CORTEN_HOME": str(mine.home)},
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        assert process.stdout.readline() == f"http://127.0.0.1:{port}\n"
+        port = re.fullmatch(r"http://127\.0\.0\.1:(\d+)\n", process.stdout.readline())[1]
         taken = mine.run("registry", "serve", "--port", port, code=2)
         assert "http.cannot_listen" in taken.err
         pulled = theirs.run("pull", f"localhost:{port}/iris", "--json").json

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("action", choices=("serve",), help="serve: until Ctrl-C or SIGTERM")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1")
-    parser.add_argument("--port", type=words.port, default=5000, help="default: 5000")
+    parser.add_argument("--port", type=_port, default=5000, help="default: 5000")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -37,3 +37,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     output.note("read-only, without a password; Ctrl-C ends it")
     serve_registry(home=Home.from_env(os.environ, uid=os.getuid()), host=options.host, port=options.port, ready=ready)
     return 0
+
+
+def _port(text: str) -> int:
+    """As everywhere, and 0 for any free one: the URL that is printed has it."""
+    return 0 if text == "0" else words.port(text)
