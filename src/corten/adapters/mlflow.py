@@ -113,9 +113,11 @@ def _pinned(
     for line in found.requirements:
         name = distribution(line)
         release, own = versions.get(name, ""), pinned(line)
-        if own and release and own != release:
+        # A file that does not tell its release gets the one installed here; MLflow knows that of the training.
+        guessed = any(_is_settled(warning, (name,)) for warning in found.warnings)
+        if own and release and own != release and not guessed:
             said.append(f"the model file is of {name} {own}, MLflow says {release}: the image gets {own}")
-        if release and not own:
+        if release and (guessed or not own):
             settled.append(name)
             lines.append(f"{name}=={release}")
         else:
