@@ -17,10 +17,10 @@ from others import python_for_others
 
 from corten.core.digest import Digest
 from corten.core.home import Home
+from corten.core.process import ProcessId
 from corten.engine.base import ReplicaSpec
 from corten.engine.embedded import Embedded, Sandbox
 from corten.engine.launch import probe
-from corten.core.process import ProcessId
 from corten.engine.record import ReplicaFolder
 from corten.engine.sandbox import Bounds, Host
 from corten.errors import CortenError, EngineError
