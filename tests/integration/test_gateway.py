@@ -162,7 +162,6 @@ def test_path_and_host_lead_to_the_deployment(site):
             for path, host, seen in (
                 ("/iris/predict?x=1", None, "/predict"),
                 ("/iris/", None, "/"),
-                ("/iris", None, "/"),
                 ("/predict", "iris.localhost", "/predict"),
                 ("/iris/predict", f"iris.localhost:{site.port}", "/iris/predict"),
             ):
@@ -171,6 +170,20 @@ def test_path_and_host_lead_to_the_deployment(site):
                 # What the replica says of its revision does not count.
                 assert headers["x-corten-revision"] == "r1"
                 assert headers["x-request-id"] == document["headers"]["x-request-id"]
+
+    run(story())
+
+
+def test_a_deployment_without_its_slash_is_sent_to_where_its_relative_links_work(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))):
+            connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=5)
+            await asyncio.to_thread(connection.request, "GET", "/iris?x=1")
+            answer = await asyncio.to_thread(connection.getresponse)
+            assert answer.status == 307
+            assert answer.headers["location"].endswith("/iris/?x=1")
+            connection.close()
 
     run(story())
 

@@ -200,7 +200,9 @@ def _by_path(deployments: Sequence[DeploymentRoute]) -> Resource:
     for route in deployments:
         rewrite = {"prefix_rewrite": "/"}
         routes += _routes(route, {"prefix": f"/{route.deployment}/"}, rewrite)
-        routes += _routes(route, {"path": f"/{route.deployment}"}, rewrite)
+        # Not served itself: relative links of the page at `/NAME/` would lead elsewhere. 307 keeps method and body.
+        to = {"path_redirect": f"/{route.deployment}/", "response_code": "TEMPORARY_REDIRECT"}
+        routes.append({"match": {"path": f"/{route.deployment}"}, "redirect": to})
     # The listener's local reply gives it the body; it lists nothing of what is here.
     routes.append({"match": {"prefix": "/"}, "direct_response": {"status": 404}})
     return {"name": "*", "domains": ["*"], "routes": routes}

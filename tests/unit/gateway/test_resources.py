@@ -144,7 +144,7 @@ def test_names_are_sorted_and_hosts_are_unique(table):
 def test_a_deployment_can_be_pinned_only_where_that_is_enabled(table):
     for route in table.deployments:
         pins = [found for found in routes_of(RouteTable((route,))) if "headers" in found["match"]]
-        assert len(pins) == (3 * len(route.revisions) if route.pinnable else 0)
+        assert len(pins) == (2 * len(route.revisions) if route.pinnable else 0)
 
 
 @given(tables)
