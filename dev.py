@@ -157,6 +157,7 @@ def test(rest: list[str]) -> int:
 
 def check(rest: list[str]) -> int:
     del rest
+    environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick"}  # `test` tries more examples in CI (tests/conftest.py)
     steps = (
         ["ruff", "format", "--check", "."],
         ["ruff", "check", "."],
@@ -167,7 +168,7 @@ def check(rest: list[str]) -> int:
     failed = [
         " ".join(step)
         for step in steps
-        if subprocess.run([str(BIN / step[0]), *step[1:]], cwd=ROOT, check=False).returncode
+        if subprocess.run([str(BIN / step[0]), *step[1:]], cwd=ROOT, env=environment, check=False).returncode
     ]
     for step in failed:
         say(f"failed: {step}")
