@@ -73,7 +73,8 @@ def ask(url, body, *, path="predict", timeout_s=30):
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
-        return refused.code, json.load(refused)
+        with refused:  # left open, its socket would be collected in some later test, and be that one's failure
+            return refused.code, json.load(refused)
 
 
 def get(url, path="", timeout_s=10):

@@ -41,6 +41,8 @@ _LONGEST_ADDRESS_BYTES: Final = 107
 _RESOLVER: Final = Path("/etc/resolv.conf")
 # bubblewrap writes the exit code a moment after its child is gone.
 _REPORT_S: Final = 0.5
+_SETTLE_S: Final = 0.25  # how long a start cut short may take to show itself
+_LOOK_S: Final = 0.005
 _LEFT_S: Final = 600.0
 
 
@@ -293,16 +295,21 @@ class Embedded:
 
     def _adopt(self, record: Record, folder: ReplicaFolder) -> Record:
         """Find the process of a replica whose start was cut short. Only one that carries its token is its process."""
-        found = with_environment(_marker(record))
-        child = folder.status().child
-        first = next((process for process in found if process.pid == child), None)
-        if first is None and record.host is None and found:
-            first = min(found, key=lambda process: process.start_ticks)
+        deadline_s = time.monotonic() + _SETTLE_S
+        while True:
+            found = with_environment(_marker(record))
+            child = folder.status().child
+            first = next((process for process in found if process.pid == child), None)
+            if first is None and record.host is None and found:
+                first = min(found, key=lambda process: process.start_ticks)
+            # Before and while it execs, a process shows no token: one look could miss what is just starting.
+            if first is not None or time.monotonic() > deadline_s:
+                break
+            time.sleep(_LOOK_S)
         if first is not None:
             watcher = next((process for process in found if process.pid == parent(first.pid)), None)
             return self._write(folder, replace(record, process=first, watcher=watcher))
-        for process in found:
-            process.kill()  # bubblewrap without a child: it cannot become a replica any more
+        _kill_marked(record)  # bubblewrap without a child: it cannot become a replica any more
         return record
 
     def _exit_code(self, record: Record, folder: ReplicaFolder) -> int:
