@@ -29,7 +29,7 @@ from corten.testing.tiny_image import TinyImage
 
 pytestmark = pytest.mark.bwrap
 
-# Starts a replica and is killed at the N-th line run in the engine's modules.
+# Starts a replica and is killed at the N-th line run in the engine's modules, and in the one it tells processes by.
 DAEMON = """
 import os, signal, sys
 from pathlib import Path
@@ -45,7 +45,7 @@ engine.describe()
 left = int(last)
 
 def trace(frame, event, _):
-    if "/corten/engine/" not in frame.f_code.co_filename:
+    if not any(part in frame.f_code.co_filename for part in ("/corten/engine/", "/corten/core/process.py")):
         return None
     return line
 
