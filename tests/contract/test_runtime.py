@@ -406,6 +406,21 @@ def test_5_7_tables_and_arrays_are_taken_and_given():
         assert server.ask("POST", "/predict", "a", {"Content-Type": "image/png"})[0] == 415
 
 
+def test_5_9_a_model_that_yields_answers_piece_by_piece():
+    source = "class Steps:\n    def predict(self, n: int):\n        yield from range(n)\n"
+    with Served({"adapter": "pyclass", "entry": "steps:Steps"}, files={"steps.py": source}) as server:
+        server.until()
+        seen = {
+            accept: server.ask("POST", "/predict", b'{"n": 2}', {"Accept": accept})[2]
+            for accept in ("*/*", "text/event-stream", "application/json")
+        }
+    assert seen == {
+        "*/*": b"0\n1\n",
+        "text/event-stream": b"data: 0\n\ndata: 1\n\nevent: end\ndata: {}\n\n",
+        "application/json": b'{"outputs":[0,1]}',
+    }
+
+
 def test_5_8_browsers_get_pages_and_programs_json():
     with double() as server:
         server.until()
@@ -483,6 +498,8 @@ def test_7_3_what_takes_longer_than_the_drain_time_is_cut():
         connection.request("POST", "/predict", b'{"seconds":20}')
         time.sleep(0.2)
         server.signal()
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"]["code"]) == (503, "serve.draining")
         assert server.end(timeout_s=5) == 3
         connection.close()
 

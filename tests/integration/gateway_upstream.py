@@ -1,6 +1,6 @@
 """A replica to route to, for tests of the gateway: real HTTP on a unix socket or port, no model.
 
-argv: ADDRESS (`unix:/path` or `host:port`) NAME. `POST /...?ms=N` answers after N ms; GET /hang makes /readyz hang.
+argv: ADDRESS (`unix:/path` or `host:port`) NAME. `POST /...?ms=N` answers after N ms, `&pieces=M` in M lines, one each N ms; GET /hang makes /readyz hang.
 """
 
 import asyncio
@@ -12,6 +12,15 @@ from corten.http import Limits, Request, Server, parse_address, run
 ADDRESS, NAME = sys.argv[1:]
 
 
+def drip(loop, stream, pieces, every_s):
+    """So many lines, one each `every_s`."""
+    if not pieces:
+        stream.end()
+        return
+    stream.write(b"1\n")
+    loop.call_later(every_s, drip, loop, stream, pieces - 1, every_s)
+
+
 async def main() -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -20,6 +29,9 @@ async def main() -> None:
     def handle(request: Request) -> None:
         if request.path == "/readyz":
             request.respond(503 if ended.is_set() else 200, b"{}")
+            return
+        if pieces := int(request.params.get("pieces", "0")):
+            drip(loop, request.stream(200, "application/x-ndjson"), pieces, float(request.params["ms"]) / 1e3)
             return
         seen = {
             "name": NAME,

@@ -257,6 +257,31 @@ def test_a_prediction_over_its_time_is_504(site):
     run(story())
 
 
+def test_a_stream_may_last_as_long_as_it_does_not_pause_for_too_long(site):
+    def pieces(query):
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        try:
+            connection.request("POST", f"/iris/predict?{query}", b"{}")
+            answer = connection.getresponse()
+            seen = b""
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                while piece := answer.read1():
+                    seen += piece
+                return seen.count(b"1"), True
+            return seen.count(b"1"), False
+        finally:
+            connection.close()
+
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a), timeout_s=0.1)):  # a pause of 1.1 s is one too long
+            assert await asyncio.to_thread(pieces, "pieces=8&ms=250") == (8, True)
+            assert await asyncio.to_thread(pieces, "pieces=2&ms=4000") == (1, False)
+            assert (await site.asked())[0] == 200  # nobody was put out for it
+
+    run(story())
+
+
 def test_clients_cannot_steer_the_gateway_by_headers(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")

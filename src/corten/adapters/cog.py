@@ -32,11 +32,11 @@ class Cog:
         path = source.path.absolute()
         tree = parse(path)
         served = served_class(tree, path, shaped_class(tree, source.entry, COG))
-        check_contract(served, path, generators=True)
+        check_contract(served, path)
         check_names(tree, COG, frozenset(cog_names.__all__), path)
         named = tuple(named_files(tree, path.parent))
         found = inspection(self.name, source, served, static_schema(tree, served), named=named, replaced=COG)
-        note = "a predictor of Cog; Cog itself is not needed, files are data: URIs, parts of an answer come whole"
+        note = "a predictor of Cog; Cog itself is not needed, files are data: URIs"
         return replace(found, notes=(note, *found.notes))
 
     def load(self, spec: ModelSpec, models: Path, app: Path) -> PyModel:

@@ -121,3 +121,5 @@ class BaseModel:
 
 class ConcatenateIterator(Iterator[_Item_co], Generic[_Item_co]):
     """The type of an answer whose parts make one text."""
+
+    joins_pieces = True

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import sys
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from corten.adapters import cog_names, litserve_names
-from corten.adapters.py_call import PyModel, make_class, plain
-from corten.core.schema import Schema, Style
+from corten.adapters.py_call import PyModel, make_class, model_loop
+from corten.adapters.py_types import plain
+from corten.adapters.py_verbs import Gives, Verb, gives
+from corten.core.schema import Schema, Stream, Style
 
 
 def load_cog(entry: str, models: Path, app: Path) -> PyModel:
@@ -23,7 +27,7 @@ def load_cog(entry: str, models: Path, app: Path) -> PyModel:
     sys.modules["cog"] = cog_names
     _work_in(models)
     predictor = make_class(entry, app)()
-    predictor.setup()
+    _set_up(predictor.setup())
     return PyModel(_Predictor(predictor))
 
 
@@ -33,8 +37,13 @@ def load_litserve(entry: str, models: Path, app: Path, schema: Schema | None) ->
     _work_in(models)
     api = make_class(entry, app)()
     api.device = "cpu"
-    api.setup("cpu")
+    _set_up(api.setup("cpu"))
     return LitModel(api, schema)
+
+
+def _set_up(returned: Any) -> None:
+    if inspect.iscoroutine(returned):
+        model_loop().run_until_complete(returned)
 
 
 def _work_in(models: Path) -> None:
@@ -49,31 +58,56 @@ class _Predictor:
     def __init__(self, predictor: Any) -> None:
         hints = typing.get_type_hints(predictor.predict, include_extras=True)
         given = inspect.signature(predictor.predict).parameters.values()
-        self._predict = predictor.predict
-        self._joins = typing.get_origin(hints.get("return")) is cog_names.ConcatenateIterator
-
-        def predict(**arguments: Any) -> Any:
-            return self._answer(arguments)
-
+        returns = hints.get("return", Any)
+        predict = _cleaned_up(predictor.predict, gives(predictor.predict, returns))
         arguments = [_argument(one, hints.get(one.name, Any)) for one in given]
-        returns = _returned(hints.get("return", Any))
         # What a call looks like is read from here.
-        predict.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]  # PEP 362
+        predict.__signature__ = inspect.Signature(arguments)  # PEP 362
         predict.__annotations__ = {one.name: one.annotation for one in arguments} | {"return": returns}
         self.predict = predict
 
-    def _answer(self, arguments: Mapping[str, Any]) -> Any:
-        try:
-            answer = self._predict(**arguments)
-            if isinstance(answer, Iterator):
-                parts = list(answer)
-                answer = "".join(str(part) for part in parts) if self._joins else parts
-            # Before the files are gone that it may lead to.
-            return plain(answer)
-        finally:
-            for argument in arguments.values():
-                if isinstance(argument, cog_names.Path):
-                    argument.unlink(missing_ok=True)
+
+def _cleaned_up(predict: Any, gives: Gives) -> Any:
+    """The method, and after it the files of its arguments removed; not before its answer is plain, which may lead to
+    them.
+    """
+
+    def value(**arguments: Any) -> Any:
+        with _temporary(arguments):
+            return plain(predict(**arguments))
+
+    async def awaitable(**arguments: Any) -> Any:
+        with _temporary(arguments):
+            return plain(await predict(**arguments))
+
+    def iterator(**arguments: Any) -> Any:
+        with _temporary(arguments):
+            yield from map(plain, predict(**arguments))
+
+    async def async_iterator(**arguments: Any) -> Any:
+        with _temporary(arguments):
+            async for piece in predict(**arguments):
+                yield plain(piece)
+
+    match gives:
+        case Gives.VALUE:
+            return value
+        case Gives.AWAITABLE:
+            return awaitable
+        case Gives.ITERATOR:
+            return iterator
+        case Gives.ASYNC_ITERATOR:
+            return async_iterator
+
+
+@contextmanager
+def _temporary(arguments: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for argument in arguments.values():
+            if isinstance(argument, cog_names.Path):
+                argument.unlink(missing_ok=True)
 
 
 def _argument(given: inspect.Parameter, kind: Any) -> inspect.Parameter:
@@ -101,31 +135,74 @@ def _bound(kind: Any, field: cog_names.Field) -> Any:
     return typing.Annotated[kind, msgspec.Meta(**known)] if known else kind
 
 
-def _returned(kind: Any) -> Any:
-    """What a request gets: generators are collected, ConcatenateIterator is one text."""
-    origin, items = typing.get_origin(kind), typing.get_args(kind)
-    if origin is cog_names.ConcatenateIterator:
-        return str
-    if isinstance(origin, type) and issubclass(origin, Iterator) and items:
-        return types.GenericAlias(list, items[:1])
-    return kind
-
-
 class LitModel:
-    """A LitAPI: each request decoded, predicted, encoded, one after the other."""
+    """A LitAPI: each request decoded, predicted, encoded, one after the other; a `predict` that yields answers piece by
+    piece, with an `encode_response` that gets all of them, as LitServe's streaming has it.
+    """
 
     joinable = False
 
     def __init__(self, api: Any, schema: Schema | None) -> None:
-        self.schema = schema or Schema(Style.CALL)
-        self._api = api
+        steps = (api.decode_request, api.predict, api.encode_response)
+        kinds = {gives(step, Any) for step in steps}
+        is_async = any(kind.is_async for kind in kinds)
+        streams = any(kind.streams for kind in kinds)
+        chain = (_astream if is_async else _stream) if streams else (_avalue if is_async else _value)
+        self.verb = Verb(chain(*steps), {}, Any, is_open=True)
+        self.verbs = {"predict": self.verb}
+        self.loop = model_loop() if is_async else None
+        self.schema = replace(schema or Schema(Style.CALL), stream=Stream.LIST if streams else None)
 
     def call(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
         """One answer a request; what the API raised stands for it."""
         return [self._one(call) for call in calls]
 
+    async def acall(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """The same for an async API, on its `loop`."""
+        return await asyncio.gather(*(self.verb.avalue(call) for call in calls), return_exceptions=True)
+
     def _one(self, request: Mapping[str, Any]) -> Any:
         try:
-            return plain(self._api.encode_response(self._api.predict(self._api.decode_request(dict(request)))))
+            if self.loop is not None:
+                return self.loop.run_until_complete(self.verb.avalue(request))
+            return self.verb.value(request)
         except Exception as error:
             return error
+
+
+def _value(decode: Any, predict: Any, encode: Any) -> Any:
+    def run(**request: Any) -> Any:
+        return encode(predict(decode(request)))
+
+    return run
+
+
+def _stream(decode: Any, predict: Any, encode: Any) -> Any:
+    def run(**request: Any) -> Any:
+        yield from encode(predict(decode(request)))
+
+    return run
+
+
+def _avalue(decode: Any, predict: Any, encode: Any) -> Any:
+    async def run(**request: Any) -> Any:
+        return await _ready(encode(await _ready(predict(await _ready(decode(request))))))
+
+    return run
+
+
+def _astream(decode: Any, predict: Any, encode: Any) -> Any:
+    async def run(**request: Any) -> Any:
+        pieces = await _ready(encode(await _ready(predict(await _ready(decode(request))))))
+        if hasattr(pieces, "__aiter__"):
+            async for piece in pieces:
+                yield piece
+        else:
+            for piece in pieces:
+                yield piece
+
+    return run
+
+
+async def _ready(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value

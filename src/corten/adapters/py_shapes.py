@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from corten.adapters.base import Source, SourceFile
-from corten.adapters.py_source import Served, is_python, parse
+from corten.adapters.py_source import Served, is_python, parse, yields
 from corten.adapters.weights import visible
-from corten.core.schema import Parameter, Schema, Style
+from corten.core.schema import Parameter, Schema, Stream, Style
 from corten.errors import UsageError
 
 COG, LITSERVE = "cog", "litserve"
@@ -136,7 +136,8 @@ def litserve_schema(served: Served, path: Path) -> Schema:
         )
     parameters = [Parameter(name, {}) for name in required]
     parameters += [Parameter(name, {}, required=False) for name in optional if name not in required]
-    return Schema(Style.CALL, parameters=tuple(parameters))
+    stream = Stream.LIST if yields(served.methods["predict"]) else None
+    return Schema(Style.CALL, parameters=tuple(parameters), stream=stream)
 
 
 def _is_name(node: ast.expr, name: str) -> bool:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corten.core.schema import Parameter, Schema, Style
+from corten.core.schema import Parameter, Schema, Stream, Style
 from corten.errors import UsageError
 
 PREDICT, PREDICT_BATCH = "predict", "predict_batch"
+_SERVED = frozenset({PREDICT, PREDICT_BATCH, "chat", "complete"})
 _MAX_SOURCE_BYTES = 4 << 20
 _SIMPLE: Mapping[str, Mapping[str, Any]] = {
     "str": {"type": "string"},
@@ -30,6 +31,8 @@ _SIMPLE: Mapping[str, Mapping[str, Any]] = {
 }
 _SEQUENCES = frozenset({"list", "List", "Sequence", "Iterable", "Collection", "set", "frozenset"})
 _MAPPINGS = frozenset({"dict", "Dict", "Mapping", "MutableMapping"})
+_JOINED = frozenset({"ConcatenateIterator", "AsyncConcatenateIterator"})
+_STREAMS = frozenset({"Iterator", "Generator", "AsyncIterator", "AsyncGenerator", "AsyncIterable"}) | _JOINED
 _MAX_DEPTH = 16
 
 
@@ -67,7 +70,7 @@ def served_class(tree: ast.Module, path: Path, entry: str) -> Served:
     """The class called `entry`, or the only one with `predict`. Raises UsageError when there is none or several."""
     nodes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     classes = [_served(node, nodes) for node in nodes.values()]
-    able = [found for found in classes if PREDICT in found.methods or PREDICT_BATCH in found.methods]
+    able = [found for found in classes if found.methods.keys() & _SERVED]
     if entry:
         chosen = next((found for found in classes if found.name == entry), None)
         if chosen is None:
@@ -115,10 +118,8 @@ def is_python(path: Path) -> bool:
     return path.suffix == ".py" and path.is_file()
 
 
-def check_contract(
-    served: Served, path: Path, *, given: tuple[str, ...] = ("models",), generators: bool = False
-) -> None:
-    """Refuse what cannot be served: arguments nobody would give, `async` and (unless allowed) generators.
+def check_contract(served: Served, path: Path, *, given: tuple[str, ...] = ("models",)) -> None:
+    """Refuse what cannot be served: arguments nobody would give, batches beside `async` or piece by piece.
 
     `given` are the arguments `__init__` and `setup` get.
     """
@@ -133,20 +134,23 @@ def check_contract(
                     "it is called without arguments, but for `models`, the folder of the model files",
                     "give the parameter a default value",
                 )
+    batched = PREDICT_BATCH in served.methods
     for name in (PREDICT, PREDICT_BATCH):
         if function := served.methods.get(name):
-            _check_predict(served, function, path, generators=generators)
+            _check_predict(served, function, path, batched=batched)
 
 
 def _check_predict(
-    served: Served, function: ast.FunctionDef | ast.AsyncFunctionDef, path: Path, *, generators: bool
+    served: Served, function: ast.FunctionDef | ast.AsyncFunctionDef, path: Path, *, batched: bool
 ) -> None:
     what = f"`{served.name}.{function.name}`"
     arguments = function.args
-    if isinstance(function, ast.AsyncFunctionDef):
-        raise _breach(path, function, f"{what} is `async`", "models are called in a thread", "write it without `async`")
-    if not generators and any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _own_nodes(function)):
-        raise _breach(path, function, f"{what} is a generator", "answers are given whole", "return a list")
+    if batched and isinstance(function, ast.AsyncFunctionDef):
+        why = f"`{PREDICT_BATCH}` is given many calls at once, `async` methods many side by side"
+        raise _breach(path, function, f"{what} is `async`", why, f"write it without, or leave `{PREDICT_BATCH}` out")
+    if batched and yields(function):
+        why = f"with `{PREDICT_BATCH}` answers are given whole, one for each call"
+        raise _breach(path, function, f"{what} is a generator", why, f"return it, or leave `{PREDICT_BATCH}` out")
     if arguments.vararg or arguments.kwarg or len(arguments.posonlyargs) > 1:
         raise _breach(
             path,
@@ -163,6 +167,11 @@ def _check_predict(
 
 def _breach(path: Path, function: ast.FunctionDef | ast.AsyncFunctionDef, what: str, why: str, hint: str) -> UsageError:
     return UsageError("adapter.contract", what, where=f"{path}:{function.lineno}", why=why, hint=hint)
+
+
+def yields(function: ast.AST) -> bool:
+    """Whether a function is a generator."""
+    return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _own_nodes(function))
 
 
 def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
@@ -199,20 +208,35 @@ def static_schema(tree: ast.Module, served: Served) -> Schema | None:
     """The schema as the text tells it; None when the class inherits the method that serves."""
     types = _Types(tree)
     if predict := served.methods.get(PREDICT):
-        parameters = tuple(
-            Parameter(name, types.with_default(types.schema(annotation), default), required=default is None)
-            for name, annotation, default in _parameters(predict)
-        )
-        return Schema(Style.CALL, parameters=parameters, returns=types.schema(predict.returns))
+        return _static(types, predict)
     batch = served.methods.get(PREDICT_BATCH)
     if batch is None:
-        return None
+        talking = served.methods.get("chat") or served.methods.get("complete")
+        return _static(types, talking) if talking is not None else None
     call = types.schema(_parameters(batch)[0][1]).get("items", {})
     required = call.get("required", ())
     parameters = tuple(
         Parameter(name, schema, required=name in required) for name, schema in call.get("properties", {}).items()
     )
     return Schema(Style.CALL, parameters=parameters, returns=types.schema(batch.returns).get("items", {}))
+
+
+def _static(types: _Types, method: ast.FunctionDef | ast.AsyncFunctionDef) -> Schema:
+    parameters = tuple(
+        Parameter(name, types.with_default(types.schema(annotation), default), required=default is None)
+        for name, annotation, default in _parameters(method)
+    )
+    returns = method.returns
+    if isinstance(returns, ast.Constant) and isinstance(returns.value, str):
+        returns = _expression(returns.value)
+    outer = _last_name(returns.value) if isinstance(returns, ast.Subscript) else ""
+    if outer not in _STREAMS and not yields(method):
+        return Schema(Style.CALL, parameters=parameters, returns=types.schema(returns))
+    piece: ast.expr | None = None
+    if outer in _STREAMS | _SEQUENCES and isinstance(returns, ast.Subscript):
+        piece = returns.slice.elts[0] if isinstance(returns.slice, ast.Tuple) else returns.slice
+    stream = Stream.TEXT if outer in _JOINED else Stream.LIST
+    return Schema(Style.CALL, parameters=parameters, returns=types.schema(piece), stream=stream)
 
 
 class _Types:

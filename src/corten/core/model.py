@@ -32,11 +32,15 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a replica takes on. Bodies in bytes; `queue` counts requests waiting for the model."""
+    """What a replica takes on. Bodies in bytes; `queue` counts requests waiting for the model.
+
+    An answer that comes piece by piece may pause for `predict_timeout_s`, and take `stream_timeout_s` in all.
+    """
 
     max_body_bytes: int = 16 << 20
     queue: int = 1024
     predict_timeout_s: float = 60.0
+    stream_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,13 @@ class Style(Enum):
     CALL = "call"
 
 
+class Stream(Enum):
+    """What the pieces of an answer that comes piece by piece make together."""
+
+    LIST = "list"
+    TEXT = "text"
+
+
 class DType(Enum):
     """Element types; the values are numpy's names, and `string` and `json` for what numpy calls object."""
 
@@ -61,10 +68,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What goes in and what comes out. ROWS models fill `inputs` and `outputs`, CALL models the other two."""
+    """What goes in and what comes out. ROWS models fill `inputs` and `outputs`, CALL models the others.
+
+    `returns` is the JSON Schema of the answer or, where `stream` is set, of each of its pieces.
+    """
 
     style: Style
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     returns: Mapping[str, Any] = field(default_factory=dict)
+    stream: Stream | None = None

@@ -27,6 +27,9 @@ CLUSTERS_REFRESH = "0.050s"
 LISTENERS_REFRESH = "1s"
 
 
+_REPLICA_FIRST_S = 1.0
+
+
 def cluster_name(deployment: str, revision: str) -> str:
     """The name of a revision's cluster, and of its endpoints."""
     return f"{deployment}/{revision}"
@@ -252,9 +255,10 @@ def _say_revision(revision: str) -> Mapping[str, Any]:
 
 def _policy(route: DeploymentRoute) -> Resource:
     return {
-        "timeout": seconds(route.timeout_s),
-        # By default a stream without bytes for 5 minutes is cut, also when its model is still allowed to compute.
-        "idle_timeout": seconds(max(300.0, route.timeout_s + 10.0)),
+        # Not `timeout`, which is for the whole of an answer and cuts streams that are well: it is silence that ends.
+        # The replica says so first, in its own words, if it still can.
+        "timeout": "0s",
+        "idle_timeout": seconds(route.timeout_s + _REPLICA_FIRST_S),
         "retry_policy": {
             # `reset` repeats a POST whose replica died under it: right for predictions, which change nothing.
             "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",

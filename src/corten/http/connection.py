@@ -302,9 +302,16 @@ class Connection(asyncio.Protocol):
         if not self.lost:
             self._send(request, last, b"")
 
-    async def writable(self) -> None:
-        """Wait until the client has read enough; raises ConnectionResetError when it is gone."""
-        if self._writing_paused and not self.lost:
+    def congested(self, request: Request) -> bool:
+        """Whether more of this answer would wait here."""
+        return not self.lost and (self._writing_paused or self._queue[0] is not request)
+
+    async def writable(self, request: Request) -> None:
+        """Wait until it is this answer's turn and the client has read enough of what was written.
+
+        Raises ConnectionResetError when it is gone.
+        """
+        while not request.done and self.congested(request):
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -408,6 +415,7 @@ class Connection(asyncio.Protocol):
             last_or_next = queue[0]
             self._write_kept(last_or_next)
             if not last_or_next.done:
+                self._wake()  # its writer may have waited for its turn
                 break
             last = queue.popleft()
             self.server.in_flight -= 1

@@ -201,6 +201,11 @@ class Stream:
         """Whether the client is gone; writing is then pointless but harmless."""
         return self._connection.lost
 
+    @property
+    def congested(self) -> bool:
+        """Whether what is written now would only wait: for the client, or for answers that come before."""
+        return self._connection.congested(self._request)
+
     def write(self, data: bytes) -> None:
         """Send a piece. Call `await drain()` between large ones."""
         # An empty chunk would end the body (RFC 9112, 7.1).
@@ -209,8 +214,11 @@ class Stream:
         self._connection.write_piece(self._request, b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def drain(self) -> None:
-        """Wait until the client has taken most of what was written; raises ConnectionResetError when it is gone."""
-        await self._connection.writable()
+        """Wait until the client has taken most of what was written, and what was asked for before is answered.
+
+        Raises ConnectionResetError when it is gone.
+        """
+        await self._connection.writable(self._request)
 
     def end(self) -> None:
         """Complete the answer. Safe to repeat."""

@@ -273,7 +273,9 @@ class _Test:
         connection = _connection(self.address, timeout_s)
         try:
             data = None if body is None else json.dumps(body).encode()
-            connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+            # Whole, also from models that answer piece by piece.
+            headers = {"Content-Type": "application/json", "Accept": "application/json"} if data else {}
+            connection.request(method, path, data, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:

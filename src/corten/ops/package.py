@@ -217,6 +217,7 @@ def _record(saved: _Saved, source: Source, inspection: Inspection, example: Any,
     if isinstance(result, BaseException):
         raise _bad_example(result) from result
     answer = result.body if isinstance(result, Reply) else result
+    assert isinstance(answer, bytes)  # noqa: S101 - asked without a sink
     return Example(body, msgspec.json.decode(answer)["outputs"])
 
 

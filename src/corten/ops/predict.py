@@ -50,7 +50,9 @@ def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s:
 def _post(port: int, path: str, body: Any, timeout_s: float) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
-        connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        # Whole, also from models that answer piece by piece.
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        connection.request("POST", path, json.dumps(body).encode(), headers)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -112,6 +112,7 @@ class _App:
         _log.info("draining", extra={"in_flight": server.in_flight, "connections": server.connections})
         if not await server.drain(self._settings.drain_s):
             _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
+            site.give_up()
             return Exit.CUT_SHORT
         _log.info("stopped")
         return Exit.DONE

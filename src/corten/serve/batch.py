@@ -106,6 +106,15 @@ class Batcher:
             # Not now: what else arrived in this turn of the loop is to go along.
             self._loop.call_soon(self._turn)
 
+    def extend(self, job: Job, deadline_s: float) -> None:
+        """The job in the model has moved: a piece of its answer is out."""
+        job.deadline_s = deadline_s
+        if self._running:
+            self._running_since_s = self._loop.time()
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for it any more. A call in the model cannot be stopped, and one in the queue is passed over."""
+
     def expire(self, now_s: float) -> list[Job]:
         """Take out the jobs whose deadline has passed, in the model or not; to be called a few times a second."""
         late = [job for job in (*self._queue, *self._running) if job.deadline_s < now_s and not job.answered]

@@ -56,6 +56,10 @@ class Call:
         """Answer in the form the request asked for."""
         self.request.respond(status, body, content_type, headers)
 
+    def finish(self) -> None:
+        """All pieces of an answer are out."""
+        raise NotImplementedError  # for those that are answered so
+
     def fail(self, status: int, code: str, message: str, path: str, headers: HeaderPairs) -> None:
         """Answer that it cannot be answered, in the shape the caller's protocol has for it."""
         self.request.fail(status, code, message, path=path, headers=headers)

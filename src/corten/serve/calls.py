@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +15,8 @@ import msgspec
 from corten.adapters.base import CallModel, InputError
 from corten.core.schema import Schema
 from corten.serve.decoding import decode
-from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, Result, invalid
+from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, Result, Streamed, invalid
+from corten.serve.sink import Sink
 from corten.serve.values import to_json
 
 
@@ -27,8 +31,11 @@ class CallsRunner:
         # Nothing is gained by giving many to one that answers them in turn, and all would wait for the last.
         self.joinable: bool = getattr(model, "joinable", True)
         self._model = model
-        self._embed: Callable[[list[str]], Sequence[Any]] | None = getattr(model, "embed", None)
-        self.embeds = self._embed is not None
+        self.loop: asyncio.AbstractEventLoop | None = getattr(model, "loop", None)
+        self.verbs: Mapping[str, Any] = getattr(model, "verbs", {})
+        self._embed: Callable[[list[str]], Any] | None = getattr(model, "embed", None)
+        others = self.verbs.keys() - {"predict"}
+        self.abilities: Collection[str] = frozenset({*others, "embed"} if self._embed else others)
         self._decoder = msgspec.json.Decoder(dict[str, Any])
         self._names = frozenset(parameter.name for parameter in model.schema.parameters)
         self._required = [parameter.name for parameter in model.schema.parameters if parameter.required]
@@ -51,8 +58,24 @@ class CallsRunner:
         return Inputs(_Several(calls, place), len(calls), form=form)
 
     def embed(self, texts: Sequence[str], form: Callable[[Any], Reply]) -> Inputs:
-        """Texts whose vectors are wanted; `form` gets them in order. Only for models with `embeds`."""
+        """Texts whose vectors are wanted; `form` gets them in order. Only for models that can `embed`."""
         return Inputs(texts, len(texts), _EMBED, form)
+
+    def speak(
+        self,
+        verb: str,
+        arguments: Mapping[str, Any],
+        *,
+        form: Callable[[Any], Reply] | None = None,
+        sink: Sink | None = None,
+    ) -> Inputs:
+        """A call of one of the model's `verbs`, answered whole by `form` or piece by piece to `sink`."""
+        # A shape of its own: it is never joined with others.
+        return Inputs(_Spoken(verb, arguments), 1, object(), form, sink)
+
+    def streamed(self, inputs: Inputs, sink: Sink) -> Inputs:
+        """See Runner."""
+        return self.speak("predict" if "predict" in self.verbs else next(iter(self.verbs)), inputs.values, sink=sink)
 
     def text(self, outputs: Any) -> bytes:
         """See Runner."""
@@ -67,6 +90,22 @@ class CallsRunner:
         except BaseException as error:
             results = [error] if len(batch) == 1 else [self._alone(inputs) for inputs in batch]
         return Outcome(results, time.perf_counter() - start_s)
+
+    async def answer(self, inputs: Inputs) -> Result:
+        """See Runner."""
+        given = inputs.values
+        try:
+            if isinstance(given, _Spoken):
+                return await self._aspoken(inputs, given)
+            if inputs.shape_key == _EMBED and self._embed is not None:
+                vectors = self._embed(list(given))
+                values = list(await vectors if inspect.isawaitable(vectors) else vectors)
+                return _shared_out([inputs], values, inputs.rows)[0]
+            calls = given.calls if isinstance(given, _Several) else [given]
+            # A model with a loop has a call for it.
+            return _shared_out([inputs], list(await self._model.acall(calls)), len(calls))[0]  # type: ignore[attr-defined]
+        except Exception as error:
+            return error
 
     def blank(self) -> Inputs | None:
         """See Runner. Arguments are not made up: user code may do anything with them."""
@@ -91,14 +130,46 @@ class CallsRunner:
         if batch[0].shape_key == _EMBED and self._embed is not None:
             texts = [text for inputs in batch for text in inputs.values]
             return _shared_out(batch, list(self._embed(texts)), len(texts))
+        if isinstance(batch[0].values, _Spoken):
+            return [self._spoken(batch[0], batch[0].values)]
         calls: list[Mapping[str, Any]] = []
         for inputs in batch:
             given = inputs.values
             calls.extend(given.calls) if isinstance(given, _Several) else calls.append(given)
         return _shared_out(batch, list(self._model.call(calls)), len(calls))
 
+    def _spoken(self, inputs: Inputs, given: _Spoken) -> Result:
+        verb = self.verbs[given.verb]
+        arguments = verb.checked(given.arguments)
+        if isinstance(arguments, InputError):
+            return arguments
+        if inputs.sink is None:
+            return _answer(inputs, [verb.value(arguments)])
+        with closing(verb.pieces(arguments)) as pieces:
+            for piece in pieces:
+                inputs.sink.put(piece)
+        return Streamed()
+
+    async def _aspoken(self, inputs: Inputs, given: _Spoken) -> Result:
+        verb = self.verbs[given.verb]
+        arguments = verb.checked(given.arguments)
+        if isinstance(arguments, InputError):
+            return arguments
+        if inputs.sink is None:
+            return _answer(inputs, [await verb.avalue(arguments)])
+        async with aclosing(verb.apieces(arguments)) as pieces:
+            async for piece in pieces:
+                await inputs.sink.aput(piece)
+        return Streamed()
+
 
 _EMBED = "embed"  # the shape of texts to embed: these and calls are never joined
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    verb: str
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

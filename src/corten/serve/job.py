@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corten.core.schema import Schema
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from corten.serve.sink import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,12 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Result = bytes | Reply | BaseException
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """An answer whose pieces are all on their way to the client."""
+
+
+Result = bytes | Reply | Streamed | BaseException
 
 
 @dataclass(slots=True)  # not frozen: that would make it three times as slow to make, and one is made a request
@@ -27,13 +37,14 @@ class Inputs:
 
     Only inputs with equal `shape_key` may be joined; `rows` is how much of a batch they fill. `form` makes the answer
     of the model's outputs (arrays by name; values of calls) where it is not `/predict`'s JSON; it runs where the model
-    runs, off the loop for slow ones, and may raise.
+    runs, off the loop for slow ones, and may raise. `sink` takes the pieces of an answer that is wanted piece by piece.
     """
 
     values: Any
     rows: int = 1
     shape_key: object = None
     form: Callable[[Any], Reply] | None = None
+    sink: Sink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +60,9 @@ class Runner(Protocol):
 
     schema: Schema
     joinable: bool  # whether several requests may go into one call
-    embeds: bool  # whether it gives vectors of texts (`/v1/embeddings`)
+    abilities: Collection[str]  # what it can do beside predicting: `embed`, `chat`, `complete`
     pinned: bool  # whether the model must always be called in the thread that loaded it
+    loop: asyncio.AbstractEventLoop | None  # of a model with `async` methods: it is asked by `answer`, not by `run`
 
     def decode(self, body: bytes | bytearray) -> Inputs:
         """Parse a request's body. Raises RequestError for what is not as the schema says."""
@@ -58,6 +70,14 @@ class Runner(Protocol):
 
     def run(self, batch: Sequence[Inputs]) -> Outcome:
         """Call the model; never raises: what fails, fails in its own result."""
+        ...
+
+    async def answer(self, inputs: Inputs) -> Result:
+        """Ask an `async` model, on its loop; never raises but when it is cancelled."""
+        ...
+
+    def streamed(self, inputs: Inputs, sink: Sink) -> Inputs:
+        """The same inputs, for an answer that comes piece by piece. Only for models whose schema has a `stream`."""
         ...
 
     def blank(self) -> Inputs | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from corten.http import Request
@@ -46,13 +46,18 @@ def decode_as_declared(runner: Runner, request: Request) -> Inputs:
     return inputs
 
 
-def _form(accept: str) -> _Form | None:
-    """How to answer: the first type of the list we have; JSON where we have none."""
+def accepted(accept: str) -> Iterator[str]:
+    """The media types of an `Accept` in their order, without those that are refused."""
     for part in accept.lower().split(","):
         kind, _, parameters = part.partition(";")
-        if parameters.replace(" ", "") in {"q=0", "q=0.0"}:
-            continue
-        match kind.strip():
+        if parameters.replace(" ", "") not in {"q=0", "q=0.0"}:
+            yield kind.strip()
+
+
+def _form(accept: str) -> _Form | None:
+    """How to answer: the first type of the list we have; JSON where we have none."""
+    for kind in accepted(accept):
+        match kind:
             case "text/csv":
                 return _as_csv
             case "application/x-npy":

@@ -32,6 +32,14 @@ class Meters:
         self.model_seconds: HistogramValue = registry.histogram(
             "corten_model_seconds", "Time of one call of the model, encoding of its answers included.", _MODEL_SECONDS
         ).labels()
+        self.first_piece_seconds: HistogramValue = registry.histogram(
+            "corten_first_piece_seconds",
+            "Time from a whole request to the first piece of its streamed answer.",
+            _SECONDS,
+        ).labels()
+        self.pieces: CounterValue = registry.counter(
+            "corten_stream_pieces_total", "Pieces of streamed answers."
+        ).labels()
         self.queue: GaugeValue = registry.gauge("corten_queue_length", "Requests waiting for the model.").labels()
         self.in_flight: GaugeValue = registry.gauge("corten_in_flight", "Requests without an answer.").labels()
         self.load_seconds: GaugeValue = registry.gauge(

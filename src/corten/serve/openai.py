@@ -1,14 +1,17 @@
-"""OpenAI's embeddings API for models that declare `embed`: `/v1/embeddings`, `/v1/models`.
+"""OpenAI's API, as far as the model declares it: `embed` for `/v1/embeddings`, `chat` for `/v1/chat/completions`,
+`complete` for `/v1/completions`; and `/v1/models`.
 
-https://platform.openai.com/docs/api-reference/embeddings
+https://platform.openai.com/docs/api-reference
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sys
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +22,9 @@ from corten.serve.calls import CallsRunner
 from corten.serve.decoding import decode
 from corten.serve.dialect import Desk, Dialect
 from corten.serve.job import Inputs, ModelOutputError, Reply, RequestError, Runner, invalid
+from corten.serve.openai_chat import Chunks, Kind, Question, inputs, parse
+from corten.serve.sink import Sink
+from corten.serve.streaming import StreamCall
 from corten.serve.values import to_json
 
 _MOST_TEXTS = 2048  # as OpenAI has it
@@ -46,6 +52,8 @@ class OpenAI(Dialect):
         super().__init__(desk)
         self.routes = {
             "/v1/embeddings": {"POST": self._embeddings},
+            "/v1/chat/completions": {"POST": lambda request: self._complete(request, Kind(chats=True))},
+            "/v1/completions": {"POST": lambda request: self._complete(request, Kind(chats=False))},
             "/v1/models": {"GET": self._models},
             **{f"/v1/models/{name}": {"GET": self._one_model} for name in self.names()},
         }
@@ -69,16 +77,34 @@ class OpenAI(Dialect):
         # When it was made is not told to the server; clients want a number.
         return {"id": name, "object": "model", "created": 0, "owned_by": "corten"}
 
+    def _complete(self, request: Request, kind: Kind) -> None:
+        def ask(runner: Runner, asked: Request, sink: Sink | None = None) -> Inputs:
+            question = parse(asked.body)
+            self._check_name(question.model)
+            return inputs(runner, question, kind, sink)
+
+        question: Question | None = None
+        with suppress(RequestError):  # it is said, and counted, where it is asked
+            question = parse(request.body)
+        if question is None or not question.stream:
+            self.ask(request, ask)
+            return
+        call = StreamCall(request, asyncio.get_running_loop().time(), Chunks(question, kind), self.refuse)
+        self.desk.ask(call, lambda runner, asked: ask(runner, asked, call.sink))
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.names():
+            known = ", ".join(self.names())
+            raise RequestError(404, "model_not_found", f"no model `{name[:100]}`; here: {known}", path="model")
+
     def _embeddings(self, request: Request) -> None:
         self.ask(request, self._decode)
 
     def _decode(self, runner: Runner, request: Request) -> Inputs:
-        if not isinstance(runner, CallsRunner) or not runner.embeds:
+        if not isinstance(runner, CallsRunner) or "embed" not in runner.abilities:
             raise RequestError(404, "request.no_route", "this model has no embeddings: its class has no `embed`")
         asked = decode(_decoder, request.body)
-        if asked.model not in self.names():
-            known = ", ".join(self.names())
-            raise RequestError(404, "model_not_found", f"no model `{asked.model[:100]}`; here: {known}", path="model")
+        self._check_name(asked.model)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         if not 0 < len(texts) <= _MOST_TEXTS:
             raise invalid(f"expected 1 to {_MOST_TEXTS} texts, got {len(texts)}", "input")

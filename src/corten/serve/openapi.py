@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from corten.core.model import Example
-from corten.core.schema import DType, Schema, Style, Tensor
+from corten.core.schema import DType, Schema, Stream, Style, Tensor
 from corten.serve.openapi_dialects import dialect_paths
 
 _JSON_TYPES: Mapping[DType, Any] = {
@@ -31,10 +31,10 @@ _ERRORS = {
 
 
 def openapi(
-    name: str, revision: str, schema: Schema, *, embeds: bool = False, example: Example | None = None
+    name: str, revision: str, schema: Schema, *, abilities: Collection[str] = (), example: Example | None = None
 ) -> dict[str, Any]:
-    """The document. `revision` becomes its version; `embeds`: the model gives vectors of texts; `example`
-    becomes the request's.
+    """The document. `revision` becomes its version; `abilities` are what the model can do beside predicting (`embed`,
+    `chat`, `complete`); `example` becomes the request's.
     """
     request, response = (_calls if schema.style is Style.CALL else _rows)(schema)
     # Schemas made from Python types refer to `#/$defs/X`, which in OpenAPI is `#/components/schemas/X`.
@@ -44,6 +44,7 @@ def openapi(
     if example is not None:
         asked["application/json"]["example"] = example.inputs
     tables: dict[str, Any] = {} if schema.style is Style.CALL else _tables(schema)
+    answers = {**_json(response), **tables, **_pieces(schema)}
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": revision or "0", "x-corten-style": schema.style.value},
@@ -54,7 +55,7 @@ def openapi(
                     "summary": f"Ask {name}",
                     "requestBody": {"required": True, "content": {**asked, **tables}},
                     "responses": {
-                        "200": {"description": "The model's answer", "content": {**_json(response), **tables}},
+                        "200": {"description": "The model's answer", "content": answers},
                         **{code: _error(text) for code, text in _ERRORS.items()},
                     },
                 }
@@ -62,7 +63,7 @@ def openapi(
             "/livez": {"get": _probe("livez", "Whether the process works")},
             "/readyz": {"get": _probe("readyz", "Whether requests can be sent")},
             "/metrics": {"get": _text("metrics", "Metrics in Prometheus' text format")},
-            **dialect_paths(name, embeds=embeds),
+            **dialect_paths(name, abilities),
         },
         "components": {"schemas": {**shared, "Error": _ERROR_SCHEMA}},
     }
@@ -78,6 +79,14 @@ def _tables(schema: Schema) -> dict[str, Any]:
     if len(schema.inputs) == 1:
         found["application/x-npy"] = {"schema": {"type": "string", "format": "binary"}}
     return found
+
+
+def _pieces(schema: Schema) -> dict[str, Any]:
+    """The media types of an answer that comes piece by piece; the schema is that of a piece."""
+    if schema.stream is None:
+        return {}
+    item = dict(schema.returns)
+    return {"text/event-stream": {"schema": item}, "application/x-ndjson": {"schema": item}}
 
 
 def _rows(schema: Schema) -> tuple[Any, Any]:
@@ -108,7 +117,15 @@ def _calls(schema: Schema) -> tuple[Any, Any]:
         "required": [parameter.name for parameter in schema.parameters if parameter.required],
         "additionalProperties": False,
     }
-    return request, _object({"outputs": dict(schema.returns)}, closed=False)
+    outputs = dict(schema.returns)
+    match schema.stream:
+        case Stream.LIST:
+            outputs = {"type": "array", "items": outputs}
+        case Stream.TEXT:
+            outputs = {"type": "string"}
+        case None:
+            pass
+    return request, _object({"outputs": outputs}, closed=False)
 
 
 def _array(tensor: Tensor, *, nullable: bool = False) -> dict[str, Any]:

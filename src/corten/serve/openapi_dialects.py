@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _Schema = Mapping[str, Any]
 
 
-def dialect_paths(name: str, *, embeds: bool) -> dict[str, Any]:
-    """Paths by route. `name` is the model's; `embeds`: it gives vectors of texts."""
-    return {**_open_inference(name), **_mlflow(), **_cog(), **(_openai() if embeds else {})}
+def dialect_paths(name: str, abilities: Collection[str]) -> dict[str, Any]:
+    """Paths by route. `name` is the model's; `abilities` what it can do beside predicting: `embed`, `chat` ..."""
+    return {**_open_inference(name), **_mlflow(), **_cog(), **_openai(abilities)}
 
 
 def _open_inference(name: str) -> dict[str, Any]:
@@ -89,7 +89,34 @@ def _cog() -> dict[str, Any]:
     }
 
 
-def _openai() -> dict[str, Any]:
+def _openai(abilities: Collection[str]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    if "embed" in abilities:
+        paths["/v1/embeddings"] = {"post": _embeddings()}
+    if "chat" in abilities:
+        message = _object({"role": {"type": "string"}, "content": {}}, required=("role",))
+        messages = {"type": "array", "items": message, "minItems": 1}
+        post = _completion("chatCompletions", "The next message of a chat (OpenAI)", {"messages": messages})
+        paths["/v1/chat/completions"] = {"post": post}
+    if "complete" in abilities:
+        post = _completion("completions", "How a text goes on (OpenAI)", {"prompt": {"type": "string"}})
+        paths["/v1/completions"] = {"post": post}
+    if paths:
+        paths["/v1/models"] = {"get": _get("models", "The one model that is here (OpenAI)")}
+    return paths
+
+
+def _completion(operation: str, summary: str, asked: _Schema) -> dict[str, Any]:
+    wishes = {name: {"type": "number"} for name in ("temperature", "top_p", "max_tokens")}
+    keys = {"model": {"type": "string"}, **asked, "stream": {"type": "boolean", "default": False}, **wishes}
+    choices = {"type": "array", "items": {"type": "object"}}
+    answer = _object({"id": {"type": "string"}, "choices": choices, "usage": {}}, required=("choices",))
+    found = _post(operation, summary, _object(keys, required=("model", *asked)), answer)
+    found["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return found
+
+
+def _embeddings() -> dict[str, Any]:
     texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     form = {"enum": ["float", "base64"], "default": "float"}
     request = _object(
@@ -97,10 +124,7 @@ def _openai() -> dict[str, Any]:
     )
     data = {"type": "array", "items": _object({"index": {"type": "integer"}, "embedding": {}})}
     answer = _object({"data": data, "model": {"type": "string"}, "usage": {"type": "object"}}, required=("data",))
-    return {
-        "/v1/embeddings": {"post": _post("embeddings", "Vectors of texts (OpenAI)", request, answer)},
-        "/v1/models": {"get": _get("models", "The one model that is here (OpenAI)")},
-    }
+    return _post("embeddings", "Vectors of texts (OpenAI)", request, answer)
 
 
 def _object(properties: Mapping[str, Any], *, required: tuple[str, ...] = ()) -> dict[str, Any]:

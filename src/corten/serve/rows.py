@@ -7,9 +7,9 @@ records (`[{"age": 1, "height": 2}, ...]`) for models with named columns, or wit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,6 +21,11 @@ from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, RequestEr
 from corten.serve.tensors import FLOATS, blank_array, json_type, to_array
 from corten.serve.values import to_json
 
+if TYPE_CHECKING:
+    import asyncio
+
+    from corten.serve.sink import Sink
+
 # Python's numbers take four times the room of an array's: large requests do not wait in that form.
 _MOST_LATE_ROWS = 256
 _BEFORE = b'{"outputs":'
@@ -31,8 +36,9 @@ _MOST_LISTED_ROWS = 4096
 class RowsRunner:
     """A RowsModel as a Runner."""
 
-    embeds = False
+    abilities: Collection[str] = ()
     pinned = False
+    loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self, model: RowsModel) -> None:
         self.schema: Schema = model.schema
@@ -74,6 +80,14 @@ class RowsRunner:
             except Exception:
                 results = [self._alone(inputs) for inputs in batch]
         return Outcome(results, time.perf_counter() - start_s)
+
+    async def answer(self, inputs: Inputs) -> Result:
+        """See Runner. Arrays are computed, not waited for."""
+        return self.run([inputs]).results[0]
+
+    def streamed(self, inputs: Inputs, sink: Sink) -> Inputs:
+        """See Runner. Rows come whole."""
+        raise NotImplementedError
 
     def blank(self) -> Inputs | None:
         """See Runner."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -18,13 +19,16 @@ from corten.observe.access import AccessLog
 from corten.observe.metrics import CONTENT_TYPE
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
 from corten.serve.call import Call
+from corten.serve.crowd import Crowd
 from corten.serve.dialect import DIALECTS, Dialect
-from corten.serve.job import Inputs, Reply, RequestError, Result, Runner
+from corten.serve.job import Inputs, Reply, RequestError, Result, Runner, Streamed
 from corten.serve.loading import Loaded
 from corten.serve.meters import Meters
 from corten.serve.openapi import openapi
 from corten.serve.settings import Settings
+from corten.serve.sink import GoneError
 from corten.serve.state import State
+from corten.serve.streaming import StreamCall, framing
 from corten.serve.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -48,7 +52,8 @@ class Site:
         self._born_s = self._loop.time()
         self._access = AccessLog(settings.access_log)
         self._model: Loaded | None = None
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher | Crowd | None = None
+        self._streams = False
         self._openapi = b""
         self._routes: Mapping[str, Mapping[str, _Route]] = {
             "/predict": {"POST": self._predict},
@@ -76,7 +81,7 @@ class Site:
         return self._model.runner if self._model else None
 
     @property
-    def batcher(self) -> Batcher | None:
+    def batcher(self) -> Batcher | Crowd | None:
         """The model's queue, None before the model is installed."""
         return self._batcher
 
@@ -89,13 +94,19 @@ class Site:
             queue_bytes=max(_LEAST_QUEUE_BYTES, 4 * limits.max_body_bytes),
         )
         hooks = Hooks(self._answer, self._called, self._wanted)
-        self._batcher = Batcher(model.runner, worker, bounds, hooks, call_s=model.call_s)
+        runner = model.runner
+        self._batcher = (
+            Batcher(runner, worker, bounds, hooks, call_s=model.call_s)
+            if runner.loop is None
+            else Crowd(runner, runner.loop, worker, bounds, hooks)
+        )
+        self._streams = runner.schema.stream is not None
         self._model = model
         described = openapi(
             self._spec.name,
             self._settings.revision,
             model.runner.schema,
-            embeds=model.runner.embeds,
+            abilities=model.runner.abilities,
             example=self._spec.example,
         )
         self._openapi = msgspec.json.encode(described)
@@ -144,12 +155,26 @@ class Site:
         if self._batcher is None:
             return
         for job in self._batcher.expire(self._loop.time()):
-            limit_s = self._spec.limits.predict_timeout_s
-            self._fail(job.context, 504, "model.timeout", f"the model took more than {limit_s:g} s")
+            self._fail(job.context, 504, "model.timeout", self._too_slow(job))
+
+    def _too_slow(self, job: Job) -> str:
+        limits, sink = self._spec.limits, job.inputs.sink
+        if sink is not None and job.deadline_s >= job.context.started_s + limits.stream_timeout_s:
+            return f"the answer took more than {limits.stream_timeout_s:g} s in all"
+        return f"the model took more than {limits.predict_timeout_s:g} s"
+
+    def give_up(self) -> None:
+        """Tell whoever still waits that nothing more comes; a gateway asks another replica then."""
+        for job in self._batcher.expire(math.inf) if self._batcher else ():
+            self._fail(job.context, 503, "serve.draining", "the server is stopping")
 
     # Predictions
 
     def _predict(self, request: Request) -> None:
+        if self._streams and (form := framing(request)) is not None:
+            streamed = StreamCall(request, self._loop.time(), form)
+            self.ask(streamed, streamed.decode)
+            return
         call = Call(request, self._loop.time())
         self.ask(call, _plainly if call.plain else _in_its_form)
 
@@ -161,7 +186,10 @@ class Site:
         try:
             inputs = decode(self._model.runner, call.request)
             deadline_s = call.started_s + self._spec.limits.predict_timeout_s
-            self._batcher.submit(Job(inputs, call, deadline_s, len(call.request.body)))
+            job = Job(inputs, call, deadline_s, len(call.request.body))
+            if inputs.sink is not None or self._model.runner.loop is not None:
+                self._follow(job)
+            self._batcher.submit(job)
         except RequestError as error:
             self._fail(call, error.status, error.code, error.message, path=error.path)
         except QueueFullError as error:
@@ -177,12 +205,46 @@ class Site:
             case Reply():
                 call.respond(200, result.body, result.content_type, (*call.reply_headers, *result.headers))
                 self._done(call, 200)
+            case Streamed():
+                call.finish()
+                self._done(call, 200)
+            case GoneError() | asyncio.CancelledError() if not call.wanted:
+                self._meters.count(499)
             case InputError():
                 self._fail(call, 422, "request.invalid", result.message[:_LONGEST_MESSAGE], path=result.path)
             case RequestError():
                 self._fail(call, result.status, result.code, result.message, path=result.path)
             case _:
                 self._model_failed(call, result)
+
+    def _follow(self, job: Job) -> None:
+        """Let each piece of an answer move its deadline, and a client that leaves end the work for it."""
+        call: Call = job.context
+        batcher = self._batcher
+        if batcher is None:
+            return
+        limits = self._spec.limits
+        if (sink := job.inputs.sink) is not None:
+            ends_s = call.started_s + limits.stream_timeout_s
+            counted = 0
+
+            def moved() -> None:
+                nonlocal counted
+                now_s = self._loop.time()
+                batcher.extend(job, min(now_s + limits.predict_timeout_s, ends_s))
+                if not counted:
+                    self._meters.first_piece_seconds.observe(now_s - call.started_s)
+                self._meters.pieces.value += sink.pieces - counted
+                counted = sink.pieces
+
+            sink.on_piece = moved
+
+        def left() -> None:
+            if sink is not None:
+                sink.close()
+            batcher.cancel(job)
+
+        call.request.on_gone(left)
 
     def _model_failed(self, call: Call, error: BaseException) -> None:
         call.need_id()

@@ -22,6 +22,7 @@ class Worker:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self.interrupt: Callable[[], object] = lambda: None  # ends a task that would run for ever
         # A daemon: a model that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="corten-model", daemon=True)
         self._thread.start()
@@ -33,6 +34,7 @@ class Worker:
     def stop(self, timeout_s: float) -> bool:
         """End after the task in hand; False when that takes longer than `timeout_s`."""
         self._tasks.put(None)
+        self.interrupt()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -13,6 +13,7 @@ from corten.adapters.py_call import PyModel
 from corten.adapters.py_source import parse
 from corten.adapters.pyclass import PyClass
 from corten.core.model import ModelSpec
+from corten.core.schema import Stream
 from corten.errors import UsageError
 
 MODEL = """
@@ -250,8 +251,16 @@ def test_types_that_hold_themselves_have_a_schema_without_references():
         ("class A:\n def run(self): ...", "adapter.no_class", "no classes"),
         ("x = 1", "adapter.no_class", "no classes"),
         ("class A:\n def predict(self", "adapter.syntax", "not valid Python"),
-        ("class A:\n async def predict(self, x): ...", "adapter.contract", "is `async`"),
-        ("class A:\n def predict(self, x): yield x", "adapter.contract", "generator"),
+        (
+            "class A:\n async def predict(self, x): ...\n def predict_batch(self, calls): ...",
+            "adapter.contract",
+            "is `async`",
+        ),
+        (
+            "class A:\n def predict(self, x): yield x\n def predict_batch(self, calls): ...",
+            "adapter.contract",
+            "generator",
+        ),
         ("class A:\n def predict(self, *x): ...", "adapter.contract", "takes `*`"),
         ("class A:\n def predict(self, **x): ...", "adapter.contract", "takes `*`"),
         ("class A:\n def predict(self, x, /): ...", "adapter.contract", "takes `*`"),
@@ -269,6 +278,83 @@ def test_what_cannot_be_served_is_refused_with_its_reason(body, code, told, sour
     assert caught.value.code == code
     assert told in caught.value.what
     assert caught.value.where
+
+
+STREAMS = """
+from __future__ import annotations
+from collections.abc import AsyncIterator, Iterator
+
+class Words:
+    def predict(self, n: int) -> Iterator[str]:
+        yield from "abc"[:n]
+
+class Wraps:
+    def predict(self, n: int) -> Iterator[str]:
+        return iter("abc"[:n])
+
+class Awaits:
+    async def predict(self, n: int) -> AsyncIterator[str]:
+        for letter in "abc"[:n]:
+            yield letter
+
+class Untyped:
+    def predict(self, n):
+        for letter in "abc"[:n]:
+            yield letter
+"""
+
+
+@pytest.mark.parametrize("name", ["Words", "Wraps", "Awaits", "Untyped"])
+def test_a_generator_answers_piece_by_piece_and_whole_answers_are_lists(name, sources, load):
+    sources({"model.py": STREAMS})
+    found, model = load(name)
+    assert model.call([{"n": 2}, {"n": 0}]) == [["a", "b"], []]
+    for schema in (found.schema, model.schema):
+        assert schema.stream is Stream.LIST
+        assert schema.returns == ({} if name == "Untyped" else {"type": "string"})
+
+
+def test_closing_the_pieces_closes_the_models_own_generator(sources, load):
+    sources(
+        {
+            "model.py": "class A:\n def predict(self, n: int):\n  try:\n   yield from range(n)\n  finally:\n   self.done = n"
+        }
+    )
+    _, model = load()
+    pieces = model.verb.pieces({"n": 3})
+    assert next(pieces) == 0
+    pieces.close()
+    assert model.verb._function.__self__.done == 3
+
+
+def test_async_methods_run_on_a_loop_of_the_models_own(sources, load):
+    sources(
+        {
+            "model.py": "import asyncio\nclass A:\n async def setup(self):\n  self.loop = asyncio.get_running_loop()\n"
+            " async def predict(self, x: int) -> bool:\n  return self.loop is asyncio.get_running_loop()"
+        }
+    )
+    _, model = load()
+    assert model.call([{"x": 1}]) == [True]
+    assert model.loop.run_until_complete(model.acall([{"x": 1}, {"x": 2}])) == [True, True]
+    model.loop.close()
+
+
+CHATS = """
+from collections.abc import Iterator
+
+class Chats:
+    def chat(self, messages: list[dict], temperature: float = 1.0, **more) -> Iterator[str]:
+        yield from (message["content"] for message in messages)
+        yield str(more)
+"""
+
+
+def test_a_class_that_only_chats_is_asked_by_the_arguments_of_its_chat(sources, load):
+    sources({"model.py": CHATS})
+    found, model = load()
+    assert [one.name for one in found.schema.parameters] == [one.name for one in model.schema.parameters]
+    assert model.call([{"messages": [{"content": "hi"}], "seed": 3}]) == [["hi", "{'seed': 3}"]]
 
 
 def test_a_generator_within_predict_is_no_generator(sources):

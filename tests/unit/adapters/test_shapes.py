@@ -10,6 +10,7 @@ from corten.adapters.cog import Cog
 from corten.adapters.litserve import LitServe
 from corten.builder.inspecting import inspect
 from corten.core.model import ModelSpec
+from corten.core.schema import Stream
 from corten.errors import UsageError
 
 PREDICTOR = """
@@ -145,6 +146,8 @@ def test_answers_in_parts_come_whole(load):
     )
     assert model.call([{"n": 4}]) == ["0123"]
     assert model.schema.returns == {"type": "string"}
+    assert model.schema.stream is Stream.TEXT
+    assert list(model.verb.pieces({"n": 3})) == ["0", "1", "2"]
 
 
 def test_an_api_of_litserve_is_told_by_its_base_and_its_keys_by_their_use(write, tmp_path):
@@ -161,6 +164,40 @@ def test_an_api_answers_through_all_its_steps(load):
     assert isinstance(bad, TypeError)
 
 
+STREAMING_API = """
+import litserve as ls
+
+class API(ls.LitAPI):
+    def setup(self, device):
+        pass
+
+    def decode_request(self, request):
+        return request["n"]
+
+    def predict(self, n):
+        yield from range(n)
+
+    def encode_response(self, pieces):
+        for piece in pieces:
+            yield {"output": piece}
+"""
+
+
+def test_an_api_that_yields_answers_piece_by_piece(load):
+    model = load(LitServe(), STREAMING_API)
+    assert model.schema.stream is Stream.LIST
+    assert list(model.verb.pieces({"n": 2})) == [{"output": 0}, {"output": 1}]
+    assert model.call([{"n": 2}]) == [[{"output": 0}, {"output": 1}]]
+
+
+def test_an_async_api_is_awaited_at_each_step(load):
+    text = STREAMING_API.replace("def predict", "async def predict").replace("yield from range(n)", "yield n")
+    text = text.replace("def encode", "async def encode").replace("for piece", "async for piece")
+    model = load(LitServe(), text)
+    assert model.call([{"n": 7}]) == [[{"output": 7}]]
+    model.loop.close()
+
+
 def test_requirements_lose_the_server_that_is_replaced(write, tmp_path):
     (tmp_path / "requirements.txt").write_text("litserve==0.2.19\nnumpy==2.4.6\n")
     assert LitServe().inspect(write(API)).requirements == ("numpy==2.4.6",)
@@ -171,7 +208,6 @@ def test_requirements_lose_the_server_that_is_replaced(write, tmp_path):
     [
         ("from cog import BasePredictor, File\nclass P(BasePredictor):\n    def predict(self, a: File): ...\n", "File"),
         ("import cog\nclass P(cog.BasePredictor):\n    def predict(self, a: cog.File): ...\n", "File"),
-        ("import cog\nclass P(cog.BasePredictor):\n    async def predict(self, a: int): ...\n", "async"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(text, said, write):

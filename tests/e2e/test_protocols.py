@@ -1,0 +1,94 @@
+"""The clients people have already, as they are, against a running image, through the gateway."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.clients, pytest.mark.timeout(400)]
+
+CHAT = """
+import json, sys, time
+import openai
+
+client = openai.OpenAI(base_url=sys.argv[1] + "v1", api_key="none", timeout=20, max_retries=0)
+assert [model.id for model in client.models.list()] == ["parrot"]
+asked = {"model": "parrot", "messages": [{"role": "user", "content": "What is a class?"}], "seed": 5, "max_tokens": 12}
+whole = client.chat.completions.create(**asked)
+choice = whole.choices[0]
+assert (choice.message.role, choice.finish_reason) == ("assistant", "length")
+assert (whole.usage.prompt_tokens, whole.usage.completion_tokens, whole.usage.total_tokens) == (4, 12, 16)
+pieces = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+said = [piece.choices[0].delta.content or "" for piece in pieces if piece.choices]
+assert "".join(said) == choice.message.content
+assert pieces[0].choices[0].delta.role == "assistant"
+assert [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1] == "length"
+assert pieces[-1].usage.total_tokens == 16 and not pieces[-1].choices
+assert len({piece.id for piece in pieces}) == 1
+stopped = client.chat.completions.create(**{**asked, "stop": choice.message.content.split()[3]})
+assert stopped.choices[0].finish_reason == "stop"
+text = client.completions.create(model="parrot", prompt="The class", seed=5, max_tokens=7)
+assert len(text.choices[0].text.split()) == 7
+parts = client.completions.create(model="parrot", prompt="The class", seed=5, max_tokens=7, stream=True)
+assert "".join(part.choices[0].text for part in parts) == text.choices[0].text
+refused = {}
+for name, change in {
+    "name": {"model": "gpt-5"}, "range": {"temperature": 9}, "tools": {"tools": [{"type": "function", "function": {"name": "f"}}]},
+    "typo": {"extra_body": {"tempratur": 1}}, "none": {"messages": []}, "range, in pieces": {"temperature": 9, "stream": True},
+}.items():
+    try:
+        client.chat.completions.create(**{**asked, **change})
+    except openai.APIStatusError as error:
+        refused[name] = [error.status_code, error.body["code"], error.body["param"]]
+print(json.dumps(refused))
+"""
+
+
+def run(script, *argv):
+    done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def parrot(warm_home):
+    """The parrot with two replicas behind the gateway."""
+    from stories import free_port
+
+    made = subprocess.run([sys.executable, EXAMPLES / "parrot" / "make.py"], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    port = free_port()
+    yield warm_home.up(EXAMPLES / "parrot", "--port", port, "--replicas", "2")["url"]
+    warm_home.run("stop", "--all", code=None)
+
+
+def test_openais_client_chats_with_a_model_that_declares_it(parrot):
+    assert run(CHAT, parrot) == {
+        "name": [404, "model_not_found", "model"],
+        "range": [400, "request.invalid", "temperature"],
+        "tools": [400, "unsupported_parameter", "tools"],
+        "typo": [400, "unknown_parameter", "tempratur"],
+        "none": [400, "request.invalid", "messages"],
+        "range, in pieces": [400, "request.invalid", "temperature"],
+    }
+
+
+def test_pieces_pass_the_gateway_as_they_come(parrot):
+    parts = urlsplit(parrot)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    connection.request(
+        "POST", parts.path + "predict", '{"prompt": "The class", "seed": 1}', {"Accept": "text/event-stream"}
+    )
+    answer = connection.getresponse()
+    assert answer.getheader("content-type") == "text/event-stream"
+    events = answer.read().decode().split("\n\n")
+    connection.close()
+    assert len(events) == 42  # 40 words, the end, and nothing after it
+    assert events[-2].startswith("event: end")
