@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -10,6 +11,10 @@ from functools import cache
 
 import pytest
 from hypothesis import settings
+
+# Thousands of tests keep millions of objects alive, and at the interpreter's 700 the collector looks through them all
+# again and again: a tenth of the unit tests' time.
+gc.set_threshold(100_000, 50, 50)
 
 # How many examples a property is tried with. Whoever waits for the tests tries a few new ones at each run; CI, where
 # nobody waits, as many as find rare things. HYPOTHESIS_PROFILE decides otherwise.

@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 import small_image
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from corten.builder import artifact, contents, lock, proof
 from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE
@@ -17,7 +15,6 @@ from corten.builder.sbom import deb_purl, packages_of, wheel_purl
 from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.core.image import LayerKind
-from corten.core.schema import Parameter, Schema, Style
 from corten.errors import NotFoundError, UsageError
 from corten.ops.inspect import inspect
 
@@ -109,23 +106,6 @@ def test_the_attached_lock_is_the_plans_without_credentials(small, tmp_path):
 
 
 # SBOM
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        small_image.SCHEMA,
-        None,
-        Schema(Style.CALL, parameters=(Parameter("text", {"type": "string"}),), returns={"type": "object"}),
-    ],
-)
-def test_an_sbom_obeys_the_schema_of_cyclonedx(tmp_path, schema):
-    spec = replace(small_image.SPEC, schema=schema)
-    small = small_image.store(Home(tmp_path), small_image.plan(spec=spec))
-    small.attach()
-
-    text = artifact.attached(small.layout, small.image.digest, SBOM_TYPE).decode()
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
 def test_an_sbom_lists_debian_packages_wheels_and_the_model_with_digests_and_licences(small):
