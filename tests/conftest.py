@@ -34,6 +34,7 @@ NEEDS = (
     "qemu",
     "frameworks",
     "clients",
+    "torch",
 )
 
 
@@ -66,6 +67,9 @@ def missing(need: str) -> str:
             if os.environ.get("CORTEN_CLIENTS_PYTHON") or not absent:
                 return ""
             return f"not installed: {', '.join(absent)}, nor does CORTEN_CLIENTS_PYTHON name a Python that has them"
+        case "torch":
+            told = os.environ.get("CORTEN_TORCH_PYTHON", "")
+            return "" if told and shutil.which(told) else "CORTEN_TORCH_PYTHON names no Python that has PyTorch"
         case "network":
             return _unreachable("deb.debian.org", 443) or _unreachable("pypi.org", 443)
         case "qemu":

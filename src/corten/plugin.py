@@ -14,6 +14,7 @@ from corten.errors import NotFoundError
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "adapters": {
         "mlflow": "corten.adapters.mlflow:Mlflow",
+        "huggingface": "corten.adapters.huggingface:HuggingFace",
         "xgboost": "corten.adapters.xgboost:Xgboost",
         "lightgbm": "corten.adapters.lightgbm:Lightgbm",
         "sklearn": "corten.adapters.sklearn:Sklearn",

@@ -73,6 +73,25 @@ def test_the_annotator_finds_the_label_a_person_would_give(corten, port):
     assert "text" in json.dumps(answer["error"])
 
 
+def test_a_hugging_face_folder_embeds_as_its_authors_library_does_without_pytorch(corten, port):
+    folder = make("embedder", "make.py")
+    up = corten.up(folder, "--port", port)
+    texts = ["Hello world", "A man is eating food.", "A man eats a piece of bread.", "A woman plays the violin."]
+    body = {"model": "embedder", "input": texts}
+    status, answer = ask(up["url"], body, path="v1/embeddings", timeout_s=60)
+    assert status == 200
+    first, eats, bread, violin = (one["embedding"] for one in answer["data"])
+    # What sentence-transformers gives for this text with the same weights (compared to 1e-6 when this was written).
+    assert first[:4] == pytest.approx([-0.034477, 0.031023, 0.006735, 0.026109], abs=1e-5)
+    assert sum(a * b for a, b in zip(eats, bread, strict=True)) > sum(a * b for a, b in zip(eats, violin, strict=True))
+    assert ask(up["url"], {"text": "Hello world"})[1]["outputs"] == pytest.approx(first, abs=1e-6)
+    assert ask(up["url"], {"text": 1})[0] == 422
+    packages = {one["name"] for one in corten.run("inspect", up["build"]["digest"], "--json").json["packages"]}
+    assert "onnxruntime" in packages
+    assert not packages & {"torch", "transformers", "sentence-transformers"}
+    assert up["build"]["size_bytes"] < 180_000_000
+
+
 def test_without_a_sandbox_it_runs_as_a_plain_process_and_says_so_loudly(corten, port, digits_model):
     plain = {"CORTEN_SANDBOX": "none"}
     done = corten.run("up", digits_model["paths"][0], "--port", port, env=plain)

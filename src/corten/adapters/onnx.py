@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
+from corten.adapters.onnx_external import external_files
 from corten.adapters.onnx_file import OnnxFile, is_onnx, read_onnx
-from corten.adapters.threads import threads
+from corten.adapters.onnx_session import open_session
 from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
@@ -64,7 +64,7 @@ class Onnx:
         return Inspection(
             adapter=self.name,
             requirements=("onnxruntime", "numpy"),
-            weights=once_each((SourceFile(path, path.name), *_external_files(path, model), *declared(source))),
+            weights=once_each((SourceFile(path, path.name), *external_files(path, model), *declared(source))),
             schema=Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs),
             notes=tuple(_notes(path, model)),
             warnings=tuple(_warnings(model)),
@@ -74,32 +74,6 @@ class Onnx:
         """Open a session on the file."""
         del app
         return OnnxModel(models / spec.files[0], spec.schema)
-
-
-def _external_files(path: Path, model: OnnxFile) -> tuple[SourceFile, ...]:
-    """The files the model says its weights are in; they must be there, and below the model's folder."""
-    files = []
-    for location in model.external:
-        name = PurePosixPath(location)
-        if not location or name.is_absolute() or ".." in name.parts or "\\" in location or "\0" in location:
-            raise UsageError(
-                "adapter.unsafe_path",
-                f"the model wants its weights from `{location[:80]}`",
-                where=str(path),
-                why="weights must lie in the model's folder or below",
-                hint="save it again with `onnx.save_model(..., save_as_external_data=True, location=NAME)`",
-            )
-        beside = path.parent / name
-        if not beside.is_file():
-            raise UsageError(
-                "adapter.missing_weights",
-                f"`{location}`, which holds weights of `{path.name}`, is not there",
-                where=str(beside),
-                why="the model was exported with external data",
-                hint="copy that file beside the model",
-            )
-        files.append(SourceFile(beside, name.as_posix()))
-    return tuple(files)
 
 
 def _notes(path: Path, model: OnnxFile) -> list[str]:
@@ -123,14 +97,7 @@ class OnnxModel:
     """A session of ONNX Runtime."""
 
     def __init__(self, path: Path, schema: Schema | None = None) -> None:
-        runtime = _import_runtime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads(os.environ)
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Spinning workers would take the processor from the server's loop between requests.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(path)
         if schema is None:
             model = read_onnx(path)
             schema = Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs)
@@ -157,17 +124,6 @@ def _reason(text: str) -> str:
     """The runtime's message without its code in front and its advice to the modeller behind."""
     told = text.partition("INVALID_ARGUMENT : ")[2] or text
     return " ".join(told.partition("Please fix")[0].split())
-
-
-def _import_runtime() -> Any:
-    # At import the Linux wheels write a device id below the home folder and report to Microsoft. 1.32 obeys the first
-    # switch; the second is its name in other releases (microsoft/onnxruntime#27379, #29843).
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("ORT_TELEMETRY_DISABLED", "1")
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    return onnxruntime
 
 
 def _numpy_name(tensor: Tensor) -> str:

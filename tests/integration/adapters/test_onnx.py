@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corten.adapters.base import InputError, Source
-from corten.adapters.onnx import Onnx, threads
+from corten.adapters.onnx import Onnx
 from corten.adapters.onnx_file import read_onnx
+from corten.adapters.threads import threads
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Tensor
 from corten.errors import UsageError
