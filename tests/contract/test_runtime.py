@@ -115,6 +115,18 @@ def test_2_5_it_tells_what_it_loaded():
         assert server.end() == 2
 
 
+@pytest.mark.clients
+def test_2_6_grpc_is_answered_beside_the_unix_socket():
+    import grpc
+
+    with Served({"entry": "double", "grpc": True}, unix=True) as server:
+        server.until()
+        beside = server.socket.with_name("g")
+        assert beside.stat().st_mode & 0o777 == 0o666
+        with grpc.insecure_channel(f"unix:{beside}") as channel:
+            assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+
+
 @pytest.mark.bwrap
 def test_3_1_it_needs_nothing_it_could_write_to():
     bwrap = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--die-with-parent"]
@@ -419,6 +431,30 @@ def test_5_9_a_model_that_yields_answers_piece_by_piece():
         "text/event-stream": b"data: 0\n\ndata: 1\n\nevent: end\ndata: {}\n\n",
         "application/json": b'{"outputs":[0,1]}',
     }
+
+
+@pytest.mark.clients
+def test_5_10_the_same_tensors_are_taken_over_grpc():
+    import grpc
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    with Served({"entry": "double", "grpc": True}, unix=True) as server:
+        server.until()
+        with grpc.insecure_channel(f"unix:{server.socket.with_name('g')}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            message = service_pb2.ModelInferRequest(model_name="toy")
+            message.inputs.add(name="x", datatype="FP32", shape=[1, 3]).contents.fp32_contents.extend([1, 2, 3])
+            assert stub.ModelInfer(message, timeout=10).raw_output_contents == [struct.pack("<3f", 2, 4, 6)]
+
+
+def test_5_11_a_caller_says_how_long_it_waits():
+    with Served({"entry": "sleepy"}) as server:
+        server.until()
+        status, answer = server.predict({"seconds": 0.6}, headers={"X-Request-Timeout": "0.1"})
+        assert (status, answer["error"]["code"]) == (504, "model.timeout")
+        for wrong in ("soon", "0", "-1", "nan"):
+            status, answer = server.predict({}, headers={"X-Request-Timeout": wrong})
+            assert (status, answer["error"]["code"]) == (400, "request.bad_timeout"), wrong
 
 
 def test_5_8_browsers_get_pages_and_programs_json():

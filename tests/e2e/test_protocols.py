@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from stories import ask
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.clients, pytest.mark.timeout(400)]
@@ -67,6 +69,53 @@ def parrot(warm_home):
     port = free_port()
     yield warm_home.up(EXAMPLES / "parrot", "--port", port, "--replicas", "2")["url"]
     warm_home.run("stop", "--all", code=None)
+
+
+GRPC = """
+import json, sys
+import grpc, numpy as np
+import tritonclient.grpc as triton
+
+address, name, scans = sys.argv[1], sys.argv[2], np.array(json.loads(sys.argv[3]), np.float32)
+answers = []
+for options, headers in (({"channel_args": [("grpc.default_authority", f"{name}.localhost")]}, None), ({}, {"x-corten-deployment": name})):
+    client = triton.InferenceServerClient(address, **options)
+    asked = {"headers": headers, "client_timeout": 20}
+    assert client.is_server_ready(**asked) and client.is_model_ready(name, **asked)
+    (described,) = client.get_model_metadata(name, **asked).inputs
+    tensor = triton.InferInput(described.name, scans.shape, "FP32")
+    tensor.set_data_from_numpy(scans)
+    found = client.infer(name, [tensor], **asked)
+    answers.append({one.name: found.as_numpy(one.name).tolist() for one in found.get_response().outputs})
+assert answers[0] == answers[1]
+try:
+    triton.InferenceServerClient(address).is_server_live(client_timeout=20)
+except triton.InferenceServerException as error:
+    lost = error.status()
+print(json.dumps({"answer": answers[0], "lost": lost}))
+"""
+
+
+@pytest.mark.examples
+def test_nvidias_client_asks_over_grpc_through_the_gateway(corten, port, folder):
+    from sklearn.datasets import load_digits
+
+    made = subprocess.run(
+        [sys.executable, EXAMPLES / "digits" / "train.py"], capture_output=True, text=True, timeout=300
+    )
+    assert made.returncode == 0, made.stderr
+    shutil.copy(EXAMPLES / "digits" / "model.onnx", folder / "model.onnx")
+    (folder / "corten.toml").write_text('name = "digits"\nsource = "model.onnx"\ngrpc = true\n')
+    url = corten.up(folder, "--port", port, "--replicas", "2")["url"]
+    scans = (load_digits().data[-20:] / 16).tolist()
+    seen = run(GRPC, f"127.0.0.1:{port}", "digits", json.dumps(scans))
+    status, answer = ask(url, {"inputs": scans})
+    assert status == 200
+    assert seen["answer"]["label"] == answer["outputs"]["label"]
+    assert seen["lost"] == "StatusCode.UNIMPLEMENTED"
+    # A new revision, and back, without a call that fails.
+    corten.up(folder, "--port", port, "--replicas", "1")
+    assert run(GRPC, f"127.0.0.1:{port}", "digits", json.dumps(scans))["answer"] == seen["answer"]
 
 
 def test_openais_client_chats_with_a_model_that_declares_it(parrot):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -78,6 +79,117 @@ def test_nvidias_client_asks_a_class():
     with Served(spec, files={"toy_class.py": source}) as server:
         server.until()
         assert run(TEXTS, f"127.0.0.1:{server.port}") == ["né", "bbb"]
+
+
+GRPC = """
+import json, sys
+import grpc
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+client = triton.InferenceServerClient(sys.argv[1], channel_args=json.loads(sys.argv[2]))
+asked = {"client_timeout": 20}
+assert client.is_server_live(**asked) and client.is_server_ready(**asked) and client.is_model_ready("toy", **asked)
+assert client.get_server_metadata(**asked).name == "corten"
+metadata = client.get_model_metadata("toy", as_json=True, **asked)
+sent = np.array([[1, 2, 3], [4, 5, np.nan]], np.float32)
+tensor = triton.InferInput("x", sent.shape, "FP32")
+tensor.set_data_from_numpy(sent)
+found = client.infer("toy", [tensor], outputs=[triton.InferRequestedOutput("y")], request_id="q1", **asked)
+assert found.get_response().id == "q1"
+array = found.as_numpy("y")
+assert array.dtype == np.float32 and np.array_equal(array, sent * 2, equal_nan=True)
+big = np.arange(600_000, dtype=np.float32).reshape(-1, 3)
+large = triton.InferInput("x", big.shape, "FP32")
+large.set_data_from_numpy(big)
+assert np.array_equal(client.infer("toy", [large], **asked).as_numpy("y"), big * 2)
+refused = {}
+for name, model, shape, dtype in (
+    ("shape", "toy", [1, 2], np.float32), ("name", "other", [1, 3], np.float32), ("large", "toy", [700_000, 3], np.float64),
+):
+    wrong = triton.InferInput("x", shape, "FP32" if dtype is np.float32 else "FP64")
+    wrong.set_data_from_numpy(np.zeros(shape, dtype))
+    try:
+        client.infer(model, [wrong], **asked)
+    except triton.InferenceServerException as error:
+        refused[name] = error.status()
+# Elements typed in the message, as clients without raw contents send them.
+channel = grpc.insecure_channel(sys.argv[1], json.loads(sys.argv[2]))
+stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+message = service_pb2.ModelInferRequest(model_name="toy")
+message.inputs.add(name="x", datatype="FP32", shape=[1, 3]).contents.fp32_contents.extend([1, 2, 3])
+(raw,) = stub.ModelInfer(message, timeout=20).raw_output_contents
+assert np.frombuffer(raw, np.float32).tolist() == [2, 4, 6]
+try:
+    message.inputs[0].shape[1] = 4
+    stub.ModelInfer(message, timeout=20)
+except grpc.RpcError as error:
+    refused["code"] = dict(error.trailing_metadata())["corten-code"]
+print(json.dumps({"inputs": metadata["inputs"], "refused": refused}))
+"""
+REFUSED_BY_GRPC = {
+    "shape": "StatusCode.INVALID_ARGUMENT",
+    "name": "StatusCode.NOT_FOUND",
+    "large": "StatusCode.RESOURCE_EXHAUSTED",
+    "code": "request.invalid",
+}
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["port", "socket"])
+def test_nvidias_client_asks_over_grpc(unix):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {} if unix else {"CORTEN_GRPC_LISTEN": f"127.0.0.1:{port}"}
+    with Served({"entry": "double", "grpc": True}, unix=unix, env=env) as server:
+        server.until()
+        target = f"unix:{server.socket.with_name('g')}" if unix else f"127.0.0.1:{port}"
+        seen = run(GRPC, target, "[]")
+        server.signal()
+        assert server.end() == 0
+    assert seen["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "3"]}]
+    assert seen["refused"] == REFUSED_BY_GRPC
+
+
+GRPC_TIMES = """
+import grpc, json, sys, threading, time
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+channel = grpc.insecure_channel(sys.argv[1])
+stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+def ask(seconds, timeout):
+    message = service_pb2.ModelInferRequest(model_name="toy")
+    message.inputs.add(name="seconds", datatype="FP64", shape=[1]).contents.fp64_contents.append(seconds)
+    return stub.ModelInfer.future(message, timeout=timeout)
+
+late = ask(2.0, 0.5)
+assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+time.sleep(1.6)  # the model's thread is free again
+in_hand = ask(1.0, 20)
+time.sleep(0.3)
+print("stop", flush=True)
+assert in_hand.result().model_name == "toy"
+time.sleep(0.7)
+try:
+    ask(0, 5).result()
+except grpc.RpcError as error:
+    print(json.dumps(str(error.code())), flush=True)
+"""
+
+
+def test_grpc_keeps_the_callers_deadline_and_finishes_what_it_has():
+    with Served({"entry": "sleepy:", "grpc": True}, unix=True) as server:
+        server.until()
+        python = os.environ.get("CORTEN_CLIENTS_PYTHON") or sys.executable
+        command = [python, "-c", GRPC_TIMES, f"unix:{server.socket.with_name('g')}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout.readline() == "stop\n"
+            server.signal()
+            assert json.loads(client.stdout.readline()) == "StatusCode.UNAVAILABLE"
+            assert client.wait(20) == 0
+        assert server.end() == 0
 
 
 OPENAI = """

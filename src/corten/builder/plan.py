@@ -30,6 +30,10 @@ distribution = distributions.distribution
 RUNTIME_REQUIREMENTS = ("httptools>=0.6", "msgspec>=0.19", "numpy", "uvloop>=0.20")
 
 
+# With `grpc = true`: gRPC's own library (Apache-2.0), 18 MB unpacked; no protobuf.
+GRPC_REQUIREMENT = "grpcio>=1.66"
+
+
 @dataclass(frozen=True, slots=True)
 class WheelGroup:
     """The wheels of one layer."""
@@ -98,7 +102,8 @@ def requirements_of(project: Project, inspection: Inspection) -> tuple[str, ...]
     declared = [check_requirement(line) for line in project.source.requirements]
     named = {distribution(line) for line in declared}
     inferred = [check_requirement(line) for line in inspection.requirements if distribution(line) not in named]
-    return tuple(sorted({*declared, *inferred, *RUNTIME_REQUIREMENTS}))
+    grpc = [GRPC_REQUIREMENT] if project.grpc and "grpcio" not in named else []
+    return tuple(sorted({*declared, *inferred, *RUNTIME_REQUIREMENTS, *grpc}))
 
 
 def release_of(project: Project, inspection: Inspection) -> Release:
@@ -118,6 +123,7 @@ def spec_of(project: Project, inspection: Inspection, example: Example | None) -
         example=example or inspection.example,
         batching=project.batching,
         limits=project.limits,
+        grpc=project.grpc,
     )
 
 

@@ -33,6 +33,7 @@ class Project:
     batching: Batching = field(default_factory=Batching)
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
+    grpc: bool = False
     gpu: bool = False
     max_image_mb: float = 0.0  # 0: any size
     max_cold_start_s: float = 0.0  # 0: any time
@@ -69,6 +70,8 @@ class Table:
     request_timeout_s: float = _SETTINGS.request_timeout_s
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
+    stream_timeout_s: float = _LIMITS.stream_timeout_s
+    grpc: bool = False
     gpu: bool = False
     max_image_mb: float = 0.0
     max_cold_start_s: float = 0.0
@@ -83,11 +86,12 @@ class Table:
             drain_s=self.drain_s,
             max_body_bytes=self.max_body_bytes,
             request_timeout_s=self.request_timeout_s,
+            grpc=self.grpc,
         )
 
     def limits(self) -> Limits:
         """What a replica takes on."""
-        return Limits(self.max_body_bytes, self.queue, self.request_timeout_s)
+        return Limits(self.max_body_bytes, self.queue, self.request_timeout_s, self.stream_timeout_s)
 
 
 def read_project(
@@ -128,6 +132,7 @@ def read_project(
         labels=table.labels,
         batching=Batching(table.batch_rows),
         limits=table.limits(),
+        grpc=table.grpc,
         settings=table.settings(),
         gpu=table.gpu,
         max_image_mb=table.max_image_mb,
@@ -198,6 +203,7 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         "drain_s",
         "max_body_bytes",
         "request_timeout_s",
+        "stream_timeout_s",
         "queue",
         "max_image_mb",
         "max_cold_start_s",

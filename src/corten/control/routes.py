@@ -67,6 +67,7 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         routes,
         max_body_bytes=newest.settings.max_body_bytes,
         timeout_s=newest.settings.request_timeout_s,
+        grpc=newest.settings.grpc,
     )
 
 

@@ -13,7 +13,7 @@ from corten.core.digest import Digest
 class Settings:
     """How a revision's image is to be run. Times in seconds.
 
-    `env` reaches the model's process; `egress` lets it open connections to the outside.
+    `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
     """
 
     replicas: int = 1
@@ -23,6 +23,7 @@ class Settings:
     drain_s: float = 30.0
     max_body_bytes: int = 16 << 20
     request_timeout_s: float = 60.0
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class ModelSpec:
     """One model: which adapter loads which files, and what is known of its types.
 
     `files` are names below the model folder, the main file first. `entry` is `module:Class` for the `pyclass` adapter.
-    `method` is the estimator's method to call (`predict`, `predict_proba` ...).
+    `method` is the estimator's method to call (`predict`, `predict_proba` ...). With `grpc` it is asked over gRPC too.
     """
 
     name: str
@@ -60,4 +60,5 @@ class ModelSpec:
     example: Example | None = None
     batching: Batching = field(default_factory=Batching)
     limits: Limits = field(default_factory=Limits)
+    grpc: bool = False
     format: int = 1

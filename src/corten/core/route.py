@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+GRPC_PORT = 8081
+
+
+def grpc_address(address: str) -> str:
+    """Where a replica that listens for HTTP at `address` answers gRPC: a socket `g` beside it, or port 8081."""
+    if address.startswith("/"):
+        return str(PurePosixPath(address).with_name("g"))
+    return f"{address.rpartition(':')[0]}:{GRPC_PORT}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,6 +36,7 @@ class RevisionRoute:
 class DeploymentRoute:
     """Host `NAME.localhost` and path prefix `/NAME/` lead to a deployment's revisions.
 
+    With `grpc`, gRPC leads there too, by host or by the header `x-corten-deployment`.
     `pinnable` lets clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
     """
 
@@ -34,6 +45,7 @@ class DeploymentRoute:
     max_body_bytes: int = 16 << 20
     timeout_s: float = 60.0
     pinnable: bool = False
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from corten.core.home import Home
-from corten.core.route import Endpoint, RouteTable
+from corten.core.route import Endpoint, RouteTable, grpc_address
 from corten.errors import CortenError, EngineError
 from corten.gateway import listener, ports, resources
 from corten.gateway.admin import Admin
@@ -111,13 +111,16 @@ class Envoy:
 
     async def routable(self, address: str) -> bool:
         """Whether requests may go to this upstream now: known to Envoy, healthy, not draining or ejected."""
-        found = [up for up in await self._admin.upstreams() if up.endpoint.address == address]
-        return any(up.routable for up in found)
+        upstreams = await self._admin.upstreams()
+        # Its gRPC, where it has that, is checked by itself.
+        beside = [up.routable for up in upstreams if up.endpoint.address == grpc_address(address)]
+        return all(beside) and any(up.routable for up in upstreams if up.endpoint.address == address)
 
     async def in_flight(self, address: str) -> int:
         """Requests this upstream is answering now; 0 for an unknown one."""
         found = await self._admin.upstreams()
-        return sum(up.in_flight for up in found if up.endpoint.address == address)
+        addresses = {address, grpc_address(address)}
+        return sum(up.in_flight for up in found if up.endpoint.address in addresses)
 
     async def stop(self) -> None:
         """Ask clients to leave, wait for what is in flight (at most STOP_S), end the process. Safe to repeat."""

@@ -7,9 +7,10 @@ endpoints are `DEPLOYMENT/REVISION`; one route configuration, `main`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
+from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable, grpc_address
 
 Resource = dict[str, Any]
 
@@ -28,11 +29,15 @@ LISTENERS_REFRESH = "1s"
 
 
 _REPLICA_FIRST_S = 1.0
+_GRPC = "-grpc"  # at the end of a cluster's name
+DEPLOYMENT_HEADER = "x-corten-deployment"
+# By full name, not `grpc: {}`: what else comes as application/grpc is not for these sockets.
+_GRPC_SERVICES = ("/inference.GRPCInferenceService/", "/grpc.health.v1.Health/")
 
 
-def cluster_name(deployment: str, revision: str) -> str:
-    """The name of a revision's cluster, and of its endpoints."""
-    return f"{deployment}/{revision}"
+def cluster_name(deployment: str, revision: str, *, grpc: bool = False) -> str:
+    """The name of a revision's cluster, and of its endpoints; the one for gRPC is another, which speaks HTTP/2."""
+    return f"{deployment}/{revision}{_GRPC if grpc else ''}"
 
 
 def clusters(names: Iterable[str]) -> list[Resource]:
@@ -46,11 +51,20 @@ def clusters(names: Iterable[str]) -> list[Resource]:
 
 def endpoints_by_cluster(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
     """The endpoints of every revision by cluster name, sorted."""
-    return {
+    found = {
         cluster_name(route.deployment, share.revision): tuple(sorted(set(share.endpoints)))
         for route in table.deployments
         for share in route.revisions
     }
+    beside = {
+        cluster_name(route.deployment, share.revision, grpc=True): tuple(
+            sorted({replace(endpoint, address=grpc_address(endpoint.address)) for endpoint in share.endpoints})
+        )
+        for route in table.deployments
+        if route.grpc
+        for share in route.revisions
+    }
+    return found | beside
 
 
 def load_assignment(name: str, endpoints: Iterable[Endpoint]) -> Resource:
@@ -73,7 +87,7 @@ def route_configuration(table: RouteTable) -> Resource:
         # (Envoy sets the last one after this, when it rewrites a path: the access log has it from there.)
         "request_headers_to_remove": [
             REVISION_HEADER,
-            "x-corten-deployment",
+            DEPLOYMENT_HEADER,
             "x-corten-target",
             "x-envoy-original-path",
         ],
@@ -117,6 +131,8 @@ def _lb_endpoint(endpoint: Endpoint) -> Resource:
 
 def _cluster(name: str) -> Resource:
     deployment = name.partition("/")[0]
+    grpc = name.endswith(_GRPC)
+    protocol = "http2_protocol_options" if grpc else "http_protocol_options"
     return {
         "@type": TYPES + "config.cluster.v3.Cluster",
         "name": name,
@@ -131,13 +147,13 @@ def _cluster(name: str) -> Resource:
             "update_merge_window": "0s",
         },
         "ignore_health_on_host_removal": True,  # what was removed is gone, whatever its health check says
-        "health_checks": [_health_check(f"{deployment}.localhost")],
+        "health_checks": [_grpc_health_check() if grpc else _health_check(f"{deployment}.localhost")],
         "outlier_detection": _outlier_detection(),
         "circuit_breakers": _circuit_breakers(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": TYPES + "extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {}},
+                "explicit_http_config": {protocol: {}},
                 # Less than the replica's own idle time (http.Limits.idle_s), so that ours closes first.
                 "common_http_protocol_options": {"idle_timeout": "55s"},
             }
@@ -146,8 +162,15 @@ def _cluster(name: str) -> Resource:
 
 
 def _health_check(host: str) -> Resource:
+    return {"http_health_check": {"path": "/readyz", "host": host}, **_check_times()}
+
+
+def _grpc_health_check() -> Resource:
+    return {"grpc_health_check": {}, **_check_times()}
+
+
+def _check_times() -> Resource:
     return {
-        "http_health_check": {"path": "/readyz", "host": host},
         "timeout": "1s",
         "interval": "1s",
         "no_traffic_interval": "1s",  # default 60 s: a revision of weight 0 would learn of nothing
@@ -194,13 +217,16 @@ def _by_host(route: DeploymentRoute) -> Resource:
     return {
         "name": route.deployment,
         "domains": [f"{route.deployment}.localhost"],
-        "routes": _routes(route, {"prefix": "/"}, {}),
+        "routes": [*_grpc_routes(route, []), *_routes(route, {"prefix": "/"}, {})],
     }
 
 
 def _by_path(deployments: Sequence[DeploymentRoute]) -> Resource:
     routes: list[Resource] = []
     for route in deployments:
+        # The path of gRPC is the method's name and has no place for a deployment's.
+        by_header = {"name": DEPLOYMENT_HEADER, "string_match": {"exact": route.deployment}}
+        routes += _grpc_routes(route, [by_header])
         rewrite = {"prefix_rewrite": "/"}
         routes += _routes(route, {"prefix": f"/{route.deployment}/"}, rewrite)
         # Not served itself: relative links of the page at `/NAME/` would lead elsewhere. 307 keeps method and body.
@@ -211,29 +237,37 @@ def _by_path(deployments: Sequence[DeploymentRoute]) -> Resource:
     return {"name": "*", "domains": ["*"], "routes": routes}
 
 
-def _routes(route: DeploymentRoute, match: Resource, rewrite: Resource) -> list[Resource]:
+def _grpc_routes(route: DeploymentRoute, headers: list[Resource]) -> list[Resource]:
+    if not route.grpc:
+        return []
+    matches = [{"prefix": prefix, **({"headers": headers} if headers else {})} for prefix in _GRPC_SERVICES]
+    return [one for match in matches for one in _routes(route, match, {}, grpc=True)]
+
+
+def _routes(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grpc: bool = False) -> list[Resource]:
     pins = route.revisions if route.pinnable else ()
-    return [*(_pin(route, share, match, rewrite) for share in pins), _weighted(route, match, rewrite)]
+    pinned = (_pin(route, share, match, rewrite, grpc=grpc) for share in pins)
+    return [*pinned, _weighted(route, match, rewrite, grpc=grpc)]
 
 
-def _pin(route: DeploymentRoute, share: RevisionRoute, match: Resource, rewrite: Resource) -> Resource:
+def _pin(route: DeploymentRoute, share: RevisionRoute, match: Resource, rewrite: Resource, *, grpc: bool) -> Resource:
     by_header = {"name": REVISION_HEADER, "string_match": {"exact": share.revision}}
-    target = {"cluster": cluster_name(route.deployment, share.revision)}
+    target = {"cluster": cluster_name(route.deployment, share.revision, grpc=grpc)}
     return {
-        "match": {**match, "headers": [by_header]},
+        "match": {**match, "headers": [*match.get("headers", []), by_header]},
         "route": {**target, **rewrite, **_policy(route)},
         "response_headers_to_add": [_say_revision(share.revision)],
         **_body_limit(route),
     }
 
 
-def _weighted(route: DeploymentRoute, match: Resource, rewrite: Resource) -> Resource:
+def _weighted(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grpc: bool) -> Resource:
     shares = [share for share in route.revisions if share.weight > 0 and _takes_requests(share)]
     if not shares:
         return {"match": match, "direct_response": {"status": 503}}
     targets = [
         {
-            "name": cluster_name(route.deployment, share.revision),
+            "name": cluster_name(route.deployment, share.revision, grpc=grpc),
             "weight": share.weight,
             "response_headers_to_add": [_say_revision(share.revision)],
         }
@@ -261,8 +295,10 @@ def _policy(route: DeploymentRoute) -> Resource:
         "idle_timeout": seconds(route.timeout_s + _REPLICA_FIRST_S),
         "retry_policy": {
             # `reset` repeats a POST whose replica died under it: right for predictions, which change nothing.
-            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
-            "retriable_status_codes": [503],  # a replica that drains or is not ready
+            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,unavailable",
+            "retriable_status_codes": [
+                503
+            ],  # a replica that drains or is not ready; `unavailable` is gRPC's word for it
             "num_retries": 6,
             "host_selection_retry_max_attempts": 5,
             "retry_host_predicate": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
+from corten.core.image import SPEC_LABEL, Image
 from corten.core.name import parse_name, suggest_name
 from corten.errors import EngineError, NotFoundError
 from corten.store.guard import using
@@ -75,6 +76,7 @@ def deploy(
         name = parse_name(name or _name_of(layout, str(image), named))
         # Of an image for several platforms, replicas run the one for this machine.
         digest = layout.image(named).digest
+        settings = replace(settings, grpc=_speaks_grpc(layout.image(digest)))
         client = connect(home, port=port, engine=engine)
         change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
         try:
@@ -128,6 +130,19 @@ def _generation(client: Client, name: str) -> int:
         return int(client.get(f"/v1/deployments/{name}")["generation"])
     except NotFoundError:
         return 0
+
+
+def _speaks_grpc(image: Image) -> bool:
+    try:
+        return msgspec.json.decode(image.labels.get(SPEC_LABEL, "{}"), type=_Spoken).grpc
+    except msgspec.MsgspecError:
+        return False
+
+
+class _Spoken(msgspec.Struct):
+    """What is read here of the spec in an image's label."""
+
+    grpc: bool = False
 
 
 def _name_of(layout: Layout, image: str, digest: Digest) -> str:

@@ -10,10 +10,10 @@ import signal
 import sys
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corten.core.model import ModelSpec
-from corten.errors import CortenError
+from corten.errors import CortenError, UsageError
 from corten.http import Limits, Server, UnixAddress, run
 from corten.observe import logs
 from corten.serve.loading import Loaded, load, read_spec
@@ -23,6 +23,9 @@ from corten.serve.site import Site
 from corten.serve.state import State
 from corten.serve.trace import write_loaded
 from corten.serve.worker import Worker
+
+if TYPE_CHECKING:
+    from corten.serve.grpc_server import GrpcServer
 
 _log = logging.getLogger(__name__)
 
@@ -90,17 +93,25 @@ class _App:
             await server.close()
             return Exit.WRONG_CONFIG
         _log.info("listening", extra={"address": str(address), "pid": os.getpid()})
+        grpc = None
+        if self._spec.grpc:
+            try:
+                grpc = await _grpc(site)
+            except CortenError as error:
+                _log.critical(error.what, extra=error.as_dict())
+                await server.close()
+                return Exit.WRONG_CONFIG
         worker = Worker()
         expiry = asyncio.create_task(self._expire(site))
         try:
-            return await self._serve(site, server, worker)
+            return await self._serve(site, server, worker, grpc)
         finally:
             expiry.cancel()
             await server.close()
             if not worker.stop(_THREAD_END_S):
                 _log.warning("the model's thread does not end; leaving without it")
 
-    async def _serve(self, site: Site, server: Server, worker: Worker) -> Exit:
+    async def _serve(self, site: Site, server: Server, worker: Worker, grpc: GrpcServer | None) -> Exit:
         loaded = await self._load(worker)
         if isinstance(loaded, BaseException):
             _log_failure(loaded)
@@ -110,7 +121,11 @@ class _App:
             await self._stop.wait()
         site.state = State.DRAINING
         _log.info("draining", extra={"in_flight": server.in_flight, "connections": server.connections})
-        if not await server.drain(self._settings.drain_s):
+        other = asyncio.create_task(grpc.drain(self._settings.drain_s)) if grpc is not None else None
+        drained = await server.drain(self._settings.drain_s)
+        if other is not None:
+            await other
+        if not drained:
             _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
             site.give_up()
             return Exit.CUT_SHORT
@@ -163,6 +178,22 @@ class _App:
         while True:
             await asyncio.sleep(_EXPIRE_EVERY_S)
             site.expire()
+
+
+async def _grpc(site: Site) -> GrpcServer:
+    """Listen for gRPC too. Raises UsageError."""
+    try:
+        from corten.serve.grpc_server import GrpcServer
+    except ImportError as error:
+        raise UsageError(
+            "serve.packages_missing",
+            "gRPC is asked for and its library is not there",
+            why=str(error),
+            hint="build the image again with `grpc = true`, or install `grpcio`",
+        ) from error
+    server = GrpcServer(site)
+    await server.start(site.settings.grpc_address)
+    return server
 
 
 def _log_failure(error: BaseException) -> None:

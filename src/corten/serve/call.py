@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from corten.http import Request
@@ -18,16 +19,18 @@ class Call:
     """A request to `/predict`; `started_s` is loop time, `request_id` the caller's (empty without one).
 
     `plain`: whether both sides are JSON: the body is declared so, or as something clients say when they mean it, and no
-    other answer is asked for.
+    other answer is asked for. `timeout_s` is how long the caller waits (`X-Request-Timeout`), infinite unless said, NaN
+    where what it says is no time.
     """
 
-    __slots__ = ("plain", "reply_headers", "request", "request_id", "started_s")
+    __slots__ = ("plain", "reply_headers", "request", "request_id", "started_s", "timeout_s")
 
     def __init__(self, request: Request, started_s: float) -> None:
         self.request = request
         self.started_s = started_s
         self.request_id = ""
         self.plain = True
+        self.timeout_s = math.inf
         # All headers once, and only those that matter: a dict of them would cost more than the parse.
         for name, value in request.raw_headers:
             size = len(name)
@@ -40,8 +43,11 @@ class Call:
             elif size == 6:
                 if name.lower() == b"accept" and value not in _ANY_ANSWER:
                     self.plain = False
-            elif size == 16 and name.lower() == b"content-encoding":
-                self.plain = False
+            elif size == 16:
+                if name.lower() == b"content-encoding":
+                    self.plain = False
+            elif size == 17 and name.lower() == b"x-request-timeout":
+                self.timeout_s = _seconds(value)
         # The caller's request id is given back.
         self.reply_headers: tuple[tuple[str, str], ...] = (
             (("X-Request-Id", self.request_id),) if self.request_id else ()
@@ -90,6 +96,15 @@ def is_json(content_type: bytes) -> bool:
     """Whether a body of this type is read as JSON."""
     kind = content_type.partition(b";")[0].strip().lower()
     return kind in _JSON_TYPES or kind.endswith(b"+json")
+
+
+def _seconds(value: bytes) -> float:
+    """A time a caller gives, in seconds; NaN where it is none."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return math.nan
+    return seconds if seconds > 0 else math.nan
 
 
 def _clean_id(value: bytes) -> str:

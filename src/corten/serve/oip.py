@@ -69,7 +69,7 @@ class OpenInference(Dialect):
         if runner is None:
             self.refuse(request, 503, "serve.loading", "the model is loading", "", (("Retry-After", "1"),))
             return
-        inputs, outputs = _described(runner.schema)
+        inputs, outputs = described(runner.schema)
         request.respond_json(
             200,
             {
@@ -106,7 +106,8 @@ class OpenInference(Dialect):
         return oip_rows.inputs(schema.inputs, question, of_arrays)
 
 
-def _described(schema: Schema) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def described(schema: Schema) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs for the model's metadata."""
     if schema.style is Style.CALL:
         from corten.serve.oip_calls import described
 

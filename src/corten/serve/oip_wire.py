@@ -35,7 +35,7 @@ LETTERS: Mapping[str, str] = {
     "FP32": "f",
     "FP64": "d",
 }
-_MOST_DIMENSIONS = 32
+MOST_DIMENSIONS = 32
 
 
 class _Input(msgspec.Struct):
@@ -141,7 +141,7 @@ def _given(inputs: Sequence[_Input], rest: memoryview) -> Iterator[Given]:
         if given.datatype not in LETTERS and given.datatype != BYTES:
             known = ", ".join((*LETTERS, BYTES))
             raise invalid(f"datatype `{given.datatype[:40]}` is not known; known: {known}", f"{path}.datatype")
-        if len(given.shape) > _MOST_DIMENSIONS or any(size < 0 for size in given.shape):
+        if len(given.shape) > MOST_DIMENSIONS or any(size < 0 for size in given.shape):
             raise invalid("expected lengths, 32 at most", f"{path}.shape")
         if "shared_memory_region" in given.parameters:
             raise invalid("this server shares no memory with its clients", f"{path}.parameters")

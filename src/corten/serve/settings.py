@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from corten.core.route import GRPC_PORT, grpc_address
 from corten.errors import UsageError
-from corten.http import Address, parse_address
+from corten.http import Address, TcpAddress, UnixAddress, parse_address
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -30,6 +31,7 @@ class Settings:
     access_log: float = 0.0
     log_level: str = "info"
     trace: str = ""
+    grpc_listen: Address | None = None  # None: where `beside` says
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -50,7 +52,17 @@ class Settings:
             access_log=_number(env, "CORTEN_ACCESS_LOG", 0.0, most=1.0),
             log_level=level,
             trace=_file_name(env, "CORTEN_TRACE_IMPORTS"),
+            grpc_listen=parse_address(given) if (given := env.get("CORTEN_GRPC_LISTEN")) else None,
         )
+
+    @property
+    def grpc_address(self) -> Address:
+        """Where gRPC is answered, if it is: as told, else beside HTTP."""
+        if self.grpc_listen is not None:
+            return self.grpc_listen
+        if isinstance(self.listen, UnixAddress):
+            return UnixAddress(Path(grpc_address(str(self.listen.path))))
+        return TcpAddress(self.listen.host, GRPC_PORT)
 
     @property
     def identity(self) -> dict[str, str]:

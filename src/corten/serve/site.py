@@ -159,6 +159,8 @@ class Site:
 
     def _too_slow(self, job: Job) -> str:
         limits, sink = self._spec.limits, job.inputs.sink
+        if job.deadline_s >= job.context.started_s + job.context.timeout_s:
+            return f"there was no answer in the {job.context.timeout_s:g} s the request gives it"
         if sink is not None and job.deadline_s >= job.context.started_s + limits.stream_timeout_s:
             return f"the answer took more than {limits.stream_timeout_s:g} s in all"
         return f"the model took more than {limits.predict_timeout_s:g} s"
@@ -183,9 +185,12 @@ class Site:
         if self._batcher is None or self._model is None:
             self._fail(call, 503, "serve.loading", "the model is loading", retry_after_s=1)
             return
+        if math.isnan(call.timeout_s):
+            self._fail(call, 400, "request.bad_timeout", "X-Request-Timeout must be seconds above 0, as in 2.5")
+            return
         try:
             inputs = decode(self._model.runner, call.request)
-            deadline_s = call.started_s + self._spec.limits.predict_timeout_s
+            deadline_s = call.started_s + min(self._spec.limits.predict_timeout_s, call.timeout_s)
             job = Job(inputs, call, deadline_s, len(call.request.body))
             if inputs.sink is not None or self._model.runner.loop is not None:
                 self._follow(job)
@@ -225,7 +230,7 @@ class Site:
             return
         limits = self._spec.limits
         if (sink := job.inputs.sink) is not None:
-            ends_s = call.started_s + limits.stream_timeout_s
+            ends_s = call.started_s + min(limits.stream_timeout_s, call.timeout_s)
             counted = 0
 
             def moved() -> None:

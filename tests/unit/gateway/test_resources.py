@@ -161,5 +161,22 @@ def test_an_ipv6_address_loses_its_brackets():
     assert resources.address("[::1]:80") == {"socket_address": {"address": "::1", "port_value": 80}}
 
 
+def test_grpc_has_clusters_of_its_own_that_speak_http_2_and_routes_by_host_or_header():
+    endpoints = (Endpoint("/run/a/s"), Endpoint("/run/b/s", draining=True))
+    table = RouteTable((DeploymentRoute("iris", (RevisionRoute("r1", 1, endpoints),), grpc=True),))
+    upstreams = resources.endpoints_by_cluster(table)
+    assert upstreams["iris/r1-grpc"] == (Endpoint("/run/a/g"), Endpoint("/run/b/g", draining=True))
+    plain, other = resources.clusters(upstreams)
+    assert "grpc_health_check" in other["health_checks"][0]
+    assert "http2_protocol_options" in json.dumps(other)
+    assert "http2_protocol_options" not in json.dumps(plain)
+    by_host, by_path = resources.route_configuration(table)["virtual_hosts"]
+    for routes, headers in ((by_host["routes"], 0), (by_path["routes"], 1)):
+        first = routes[0]
+        assert first["match"]["prefix"] == "/inference.GRPCInferenceService/"
+        assert len(first["match"].get("headers", ())) == headers
+        assert first["route"]["weighted_clusters"]["clusters"][0]["name"] == "iris/r1-grpc"
+
+
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")

@@ -1,0 +1,59 @@
+"""Requests that did not come over one of our connections: a message of gRPC, a job that nobody waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
+
+from corten.http.request import JSON, HeaderPairs, Request, Stream
+
+if TYPE_CHECKING:
+    from corten.http.connection import Connection
+
+Answered = Callable[[int, bytes, str, HeaderPairs], None]  # status, body, content type, headers
+
+
+class InnerRequest(Request):
+    """A request whose answer is given to a function."""
+
+    __slots__ = ("_answered", "_left")
+
+    def __init__(self, path: str, body: bytes | bytearray, headers: Mapping[str, str], answered: Answered) -> None:
+        pairs = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        # No connection: all that would ask for it is answered here.
+        super().__init__(cast("Connection", None), b"POST", path.encode("latin-1"), pairs, body, False, "1.1")
+        self._answered = answered
+        self._left = False
+
+    @property
+    def gone(self) -> bool:
+        """See Request."""
+        return self._left
+
+    @property
+    def leaving(self) -> bool:
+        """See Request."""
+        return self._left
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._left = True
+        self.lost()
+
+    def respond(
+        self, status: int, body: bytes | bytearray = b"", content_type: str = JSON, headers: HeaderPairs = ()
+    ) -> None:
+        """See Request."""
+        if self.started:
+            self._begin()
+        self.started = self.done = True
+        if not self._left:
+            self._answered(status, bytes(body), content_type, headers)
+
+    def stream(self, status: int, content_type: str, headers: HeaderPairs = (), *, length: int | None = None) -> Stream:
+        """See Request. Whoever asks this way gets whole answers."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """See Request."""
+        self.leave()
