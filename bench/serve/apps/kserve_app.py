@@ -1,0 +1,26 @@
+"""KServe's Python server, both of its protocols."""
+
+import kserve
+import model
+import numpy as np
+from kserve import InferOutput, InferRequest, InferResponse
+
+
+class Bench(kserve.Model):
+    def __init__(self) -> None:
+        super().__init__("m")
+        self.run = model.load()
+        self.ready = True
+
+    async def predict(self, payload, headers=None, response_headers=None):
+        if not isinstance(payload, InferRequest):
+            return {"predictions": np.asarray(self.run(payload["instances"])).tolist()}
+        rows = payload.inputs[0].as_numpy()
+        outputs = self.run([text.decode() for text in rows.ravel()] if model.KIND == "embed" else rows)
+        named = InferOutput("predictions", list(outputs.shape), "INT64" if outputs.dtype == np.int64 else "FP32")
+        named.set_data_from_numpy(outputs, binary_data=model.KIND == "tensors")
+        return InferResponse(payload.id or "0", "m", [named])
+
+
+if __name__ == "__main__":
+    kserve.ModelServer(http_port=model.PORT, enable_grpc=False, workers=1, access_log_format=None).start([Bench()])
