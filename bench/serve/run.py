@@ -178,7 +178,7 @@ def verdict(work: str, result: dict) -> dict:
         bar = {"mlp": 20.0, "tensors": 3.0}.get(work)
         ours, theirs = rows["corten"][many]["p99_ms"], min(row[many]["p99_ms"] for row in peers.values())
         found[f"requests a second, times {best}'s"] = judged(ratio, bar, holds=ratio >= (bar or 0))
-        found[f"p99 at {many}, of the best peer's"] = judged(ours / theirs, 1.0, holds=ours <= theirs)
+        found[f"p99 at {many}, of the best peer's"] = judged(ours / max(theirs, 1e-3), 1.0, holds=ours <= theirs)
     if cost.get("model_us") is not None and cost.get("floor_us"):
         ratio = cost["whole_us"] / (cost["model_us"] + cost["floor_us"])
         found["processor time, times model + HTTP floor"] = judged(ratio, 1.3, holds=ratio <= 1.3)

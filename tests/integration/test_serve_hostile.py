@@ -129,3 +129,16 @@ def test_large_nonsense_is_refused_quickly(server, body, status):
     assert server.ask("POST", "/predict", body)[0] in status
     assert time.monotonic() - start_s < 3
     assert server.ask("GET", "/livez")[0] == 200
+
+
+@pytest.mark.parametrize("row", [b"[1,1]", b"[0.123456,0.654321]"], ids=["short", "long"])
+def test_sixteen_megabytes_of_numbers_take_a_small_multiple_of_their_size(row):
+    body = b'{"inputs":[' + b",".join([row] * ((16 << 20) // (len(row) + 1) - 10)) + b"]}"
+    with Served({"entry": "any:float64"}) as large:
+        large.until()
+        before_mb = large.peak_mb()
+        status, _, answer = large.ask("POST", "/predict", body, timeout_s=60)
+        assert status == 200
+        assert len(answer) >= len(body)
+        # The body, its array (one number in two bytes becomes eight) and the answer; lists of it all took 550.
+        assert large.peak_mb() - before_mb < 180

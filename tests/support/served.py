@@ -197,6 +197,11 @@ class Served:
             time.sleep(0.01)
         raise AssertionError(f"{path} never said {status}: {self.log_path.read_text()}")
 
+    def peak_mb(self):
+        """The most memory it has had in RAM so far."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
 

@@ -24,8 +24,14 @@ class Timed:
         self.took_s = 0.0
 
     def run(self, inputs: Any) -> Any:
+        return self._timed(self._model.run, inputs)
+
+    def call(self, calls: Any) -> Any:
+        return self._timed(self._model.call, calls)
+
+    def _timed(self, function: Callable[[Any], Any], given: Any) -> Any:
         began_s = time.perf_counter()
-        outputs = self._model.run(inputs)
+        outputs = function(given)
         self.took_s += time.perf_counter() - began_s
         return outputs
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from corten.http.repeated import RepeatedHead, learn
 from corten.http.request import JSON, HeaderPairs, Request, error_body
 from corten.http.screening import Refusal, body_too_large, head_too_large, screen_head, screen_head_size
 from corten.http.wire import BODILESS, CONTINUE, encode_headers
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Larger bodies are handed to the transport beside their head instead of being copied behind it.
 _COPY_BYTES = 64 << 10
+# Heads in a row that were not the one before; after that nobody looks any more (proxies number their requests).
+_MOST_CHANGES = 16
 # After a refusal the rest of the request is read and dropped, or the client would see a reset instead of the answer
 # (RFC 9112, 9.6), but not for ever.
 LINGER_S = 2.0
@@ -49,6 +52,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_changes",
         "_chunk_bytes",
         "_congested",
         "_expects",
@@ -60,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_queue",
         "_refusal",
+        "_repeated",
         "_silent_bytes",
         "_size_bytes",
         "_stalled_s",
@@ -101,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._method = b""
         self._version = "1.1"
         self._keep_alive = True
+        self._repeated: RepeatedHead | None = None  # what the last request began with; the parser is between requests
+        self._changes = 0
 
     def peer_uid(self) -> int | None:
         """SO_PEERCRED of unix(7); None for TCP."""
@@ -124,6 +131,20 @@ class Connection(asyncio.Protocol):
         phase = self.phase
         if phase is _LINGERING or phase is _CLOSING:
             return
+        repeated = self._repeated
+        if repeated is not None and data.startswith(repeated.before):
+            body = repeated.body_of(data, self._limits.body_bytes)
+            if body is not None:
+                self._changes = 0
+                headers = repeated.headers(body)
+                self._handle(Request(self, repeated.method, repeated.target, headers, body, True, "1.1", repeated))
+                if len(self._queue) > self._limits.pipelined:
+                    self._pause()
+                return
+        self._parse(data, may_repeat=phase is _IDLE and self._changes < _MOST_CHANGES)
+
+    def _parse(self, data: bytes, *, may_repeat: bool) -> None:
+        self._repeated = None
         self._chunk_bytes = len(data)
         try:
             self._parser.feed_data(data)
@@ -135,6 +156,9 @@ class Connection(asyncio.Protocol):
         else:
             if self.phase is not _IDLE:
                 self._check_partial()
+            elif may_repeat and self._version == "1.1" and not self._expects:
+                self._repeated = learn(data, self._method, self._target, self._headers, self._size_bytes)
+                self._changes += 1
             if len(self._queue) > self._limits.pipelined:
                 self._pause()
 
@@ -228,6 +252,9 @@ class Connection(asyncio.Protocol):
         request = Request(self, self._method, self._target, self._headers, self._body, self._keep_alive, self._version)
         self._body = b""
         self.phase = _IDLE if self._keep_alive else _CLOSING
+        self._handle(request)
+
+    def _handle(self, request: Request) -> None:
         self._queue.append(request)
         server = self.server
         server.in_flight += 1
@@ -248,7 +275,10 @@ class Connection(asyncio.Protocol):
         last_and_stays = len(self._queue) == 1 and self.phase is _IDLE and not server.draining
         if last_and_stays and request.version == "1.1" and status not in BODILESS and request.wants_body:
             # The usual answer: what follows would do the same in more steps.
-            self._write(b"%bContent-Length: %d\r\n\r\n" % (head, len(body)), body)
+            if len(body) <= _COPY_BYTES:
+                self._transport.write(b"%bContent-Length: %d\r\n\r\n" % (head, len(body)) + body)
+            else:
+                self._transport.writelines([b"%bContent-Length: %d\r\n\r\n" % (head, len(body)), body])
             self._queue.popleft()
             server.in_flight -= 1
             self.since_s = server.now_s

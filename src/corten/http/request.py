@@ -10,6 +10,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from corten.http.connection import Connection
+    from corten.http.repeated import RepeatedHead
 
 HeaderPairs = Sequence[tuple[str, str]]
 JSON = "application/json"
@@ -21,7 +22,8 @@ _METHODS = {name.encode(): name for name in ("GET", "POST", "HEAD", "PUT", "DELE
 class Request:
     """A whole request. Made by the server; all methods must be called on the loop's thread.
 
-    `target` is the request target as received (ASCII), `raw_headers` its header lines in order, `body` bytes-like.
+    `target` is the request target as received (ASCII), `raw_headers` its header lines in order, `body` bytes-like,
+    `repeated` the head where it is the same as the one before on its connection, the length of the body aside.
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class Request:
         "keep_alive",
         "out",
         "raw_headers",
+        "repeated",
         "started",
         "target",
         "version",
@@ -48,6 +51,7 @@ class Request:
         body: bytes | bytearray,
         keep_alive: bool,  # noqa: FBT001
         version: str,
+        repeated: RepeatedHead | None = None,
     ) -> None:
         self._connection = connection
         self._method = method
@@ -58,6 +62,7 @@ class Request:
         self.body = body
         self.keep_alive = keep_alive
         self.version = version
+        self.repeated = repeated
         self.started = False  # an answer was begun
         self.done = False  # an answer is complete
         self.out: list[bytes] | None = None  # what waits for the answers before it (pipelining)

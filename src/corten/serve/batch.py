@@ -22,7 +22,10 @@ _CALLS_TO_TRUST = 32  # in the thread before it may come back to the loop
 _QUICK_ONES = 8  # of them that must be fast: waiting for the loop's thread is part of what is measured there
 _WEIGHT = 0.2  # of the newest call in the running mean
 _LONGEST_INLINE_S = 0.05
-_SLOW_IN_A_ROW = 3
+# A busy machine makes some calls of a fast model slow, a slow model makes all of them: so many in a row, or so long,
+# and it is the model.
+_SLOW_IN_A_ROW = 8
+_SLOW_TOGETHER_S = 0.1
 _LONGEST_RETRY_S = 60
 
 
@@ -83,6 +86,7 @@ class Batcher:
         self._jobs_a_call = 1.0
         self._recent_s: deque[float] = deque(maxlen=_CALLS_TO_TRUST)
         self._slow_in_a_row = 0
+        self._slow_together_s = 0.0
         self.inline = not runner.pinned and call_s is not None and call_s < _FAST_S
 
     @property
@@ -181,16 +185,19 @@ class Batcher:
         self._call_s = model_s if self._call_s is None else self._call_s + _WEIGHT * (model_s - self._call_s)
         self._jobs_a_call += _WEIGHT * (jobs - self._jobs_a_call)
         if self.inline:
-            # One slow call may be the machine's doing; three are the model's.
-            self._slow_in_a_row = self._slow_in_a_row + 1 if model_s > _SLOW_S else 0
-            if self._slow_in_a_row >= _SLOW_IN_A_ROW or model_s > _LONGEST_INLINE_S:
+            if model_s <= _SLOW_S:
+                self._slow_in_a_row, self._slow_together_s = 0, 0.0
+                return
+            self._slow_in_a_row += 1
+            self._slow_together_s += model_s
+            if self._slow_in_a_row >= _SLOW_IN_A_ROW or self._slow_together_s > _SLOW_TOGETHER_S:
                 self.inline = False
                 self._recent_s.clear()
         elif not self._runner.pinned:
             self._recent_s.append(model_s)
             if len(self._recent_s) == _CALLS_TO_TRUST and max(self._recent_s) < _LONGEST_INLINE_S:
                 self.inline = sorted(self._recent_s)[_QUICK_ONES] < _FAST_S
-                self._slow_in_a_row = 0
+                self._slow_in_a_row, self._slow_together_s = 0, 0.0
 
     def _retry_after_s(self) -> int:
         seconds = math.ceil(len(self._queue) * (self._call_s or 0.0) / max(self._jobs_a_call, 1.0))

@@ -28,26 +28,13 @@ class Call:
     def __init__(self, request: Request, started_s: float) -> None:
         self.request = request
         self.started_s = started_s
-        self.request_id = ""
-        self.plain = True
-        self.timeout_s = math.inf
-        # All headers once, and only those that matter: a dict of them would cost more than the parse.
-        for name, value in request.raw_headers:
-            size = len(name)
-            if size == 12:
-                lower = name.lower()
-                if lower == b"x-request-id":
-                    self.request_id = _clean_id(value)
-                elif lower == b"content-type" and value not in _JSON_TYPES:
-                    self.plain = self.plain and is_json(value)
-            elif size == 6:
-                if name.lower() == b"accept" and value not in _ANY_ANSWER:
-                    self.plain = False
-            elif size == 16:
-                if name.lower() == b"content-encoding":
-                    self.plain = False
-            elif size == 17 and name.lower() == b"x-request-timeout":
-                self.timeout_s = _seconds(value)
+        repeated = request.repeated
+        if repeated is None:
+            self.plain, self.request_id, self.timeout_s = _read(request)
+        elif repeated.note is None:
+            repeated.note = self.plain, self.request_id, self.timeout_s = _read(request)
+        else:
+            self.plain, self.request_id, self.timeout_s = repeated.note
         # The caller's request id is given back.
         self.reply_headers: tuple[tuple[str, str], ...] = (
             (("X-Request-Id", self.request_id),) if self.request_id else ()
@@ -90,6 +77,28 @@ class Call:
         if traceparent := request.headers.get("traceparent"):
             fields |= trace_fields(traceparent)
         return fields
+
+
+def _read(request: Request) -> tuple[bool, str, float]:
+    """Whether it is plain, its id, its timeout: all headers once, and only those that matter. A dict would cost more."""
+    plain, request_id, timeout_s = True, "", math.inf
+    for name, value in request.raw_headers:
+        size = len(name)
+        if size == 12:
+            lower = name.lower()
+            if lower == b"x-request-id":
+                request_id = _clean_id(value)
+            elif lower == b"content-type" and value not in _JSON_TYPES:
+                plain = plain and is_json(value)
+        elif size == 6:
+            if name.lower() == b"accept" and value not in _ANY_ANSWER:
+                plain = False
+        elif size == 16:
+            if name.lower() == b"content-encoding":
+                plain = False
+        elif size == 17 and name.lower() == b"x-request-timeout":
+            timeout_s = _seconds(value)
+    return plain, request_id, timeout_s
 
 
 def is_json(content_type: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +18,8 @@ from corten.adapters.base import RowsModel
 from corten.core.schema import Schema, Tensor
 from corten.serve.decoding import decode
 from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, RequestError, Result, invalid
-from corten.serve.tensors import FLOATS, blank_array, json_type, to_array
+from corten.serve.pieces import LARGE_BYTES, PieceReader
+from corten.serve.tensors import FLOATS, blank_array, json_type, packed, to_array
 from corten.serve.values import to_json
 
 if TYPE_CHECKING:
@@ -47,14 +48,18 @@ class RowsRunner:
         # A fixed first dimension is a model exported for one batch size: nothing may be joined for it.
         self.joinable = all(tensor.shape[0] is None for tensor in self._tensors)
         self._record_keys = _record_keys(self._tensors)
-        self._decoder = _decoder(self._tensors, self._record_keys)
+        row = _row(self._tensors, self._record_keys)
+        self._decoder = _decoder(self._tensors, row)
+        self._pieces = PieceReader(self._tensors, row, self._of_list)
         self._free = any(None in tensor.shape[1:] for tensor in self._tensors)
         self._width = _plain_width(self._tensors)
 
     def decode(self, body: bytes | bytearray) -> Inputs:
         """See Runner."""
+        if len(body) >= LARGE_BYTES and (pieces := self._pieces.read(body)) is not None:
+            return self._inputs(pieces)
         given = decode(self._decoder, body).inputs
-        if isinstance(given, list):
+        if type(given) is list:
             if self._width and len(given) <= _MOST_LATE_ROWS and _all_have_length(given, self._width):
                 # One array for the whole batch costs less than one for each request, so this is left until then.
                 return Inputs(given, len(given))
@@ -62,6 +67,9 @@ class RowsRunner:
         else:
             fields = zip(self._tensors, msgspec.structs.astuple(given), strict=True)
             arrays = {tensor.name: to_array(values, tensor, _below(tensor.name)) for tensor, values in fields}
+        return self._inputs(arrays)
+
+    def _inputs(self, arrays: Mapping[str, np.ndarray]) -> Inputs:
         counts = {array.shape[0] for array in arrays.values()}
         if len(counts) != 1:
             raise invalid(f"the inputs must have equally many rows, got {sorted(counts)}", "inputs")
@@ -100,7 +108,7 @@ class RowsRunner:
         """See Runner."""
         return _answer_alone(outputs)[len(_BEFORE) : -1]
 
-    def _of_list(self, given: list[Any]) -> dict[str, np.ndarray]:
+    def _of_list(self, given: list[Any]) -> Mapping[str, np.ndarray]:
         record_keys = self._record_keys
         if record_keys and given and not isinstance(given[0], list):
             for i, record in enumerate(given):
@@ -113,8 +121,7 @@ class RowsRunner:
         for i, row in enumerate(given):
             if isinstance(row, msgspec.Struct):
                 raise invalid("expected a list like the ones before it, got an object", f"inputs[{i}]")
-        tensor = self._tensors[0]
-        return {tensor.name: to_array(given, tensor, "inputs")}
+        return self._arrays(given)
 
     def _of_records(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
         if len(self._tensors) == 1:
@@ -149,9 +156,14 @@ class RowsRunner:
         return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in self._tensors}
 
     def _arrays(self, values: Mapping[str, np.ndarray] | list[Any]) -> Mapping[str, np.ndarray]:
-        if isinstance(values, list):
-            return {self._tensors[0].name: to_array(values, self._tensors[0], "inputs")}
-        return values
+        if not isinstance(values, list):
+            return values
+        tensor = self._tensors[0]
+        if self._width and values and _all_have_length(values, self._width):
+            array = packed(values, self._width, tensor.dtype)
+            if array is not None:
+                return {tensor.name: array}
+        return {tensor.name: to_array(values, tensor, "inputs")}
 
     def _alone(self, inputs: Inputs) -> Result:
         try:
@@ -206,16 +218,19 @@ def _answer_alone(outputs: Mapping[str, np.ndarray]) -> bytes:
     rows = len(next(iter(outputs.values())))
     if rows <= _MOST_LISTED_ROWS:
         return _answer({name: array.tolist() for name, array in outputs.items()}, 0, rows)
-    bodies = {name: b"[%b]" % b",".join(_parts(array)) for name, array in outputs.items()}
-    if len(bodies) == 1:
-        return _BEFORE + next(iter(bodies.values())) + b"}"
-    return _BEFORE + b"{%b}}" % b",".join(b"%b:%b" % (to_json(name), body) for name, body in bodies.items())
+    # All parts are joined once: a body of some dozen megabytes is not to be there twice.
+    if len(outputs) == 1:
+        return b"".join([_BEFORE, *_parts(next(iter(outputs.values()))), b"}"])
+    named = (part for name, array in outputs.items() for part in (b",", to_json(name), b":", *_parts(array)))
+    return b"".join([_BEFORE, b"{", *islice(named, 1, None), b"}}"])
 
 
 def _parts(array: np.ndarray) -> Iterator[bytes]:
-    """A JSON array's elements, some rows at a time, without the brackets."""
+    """A JSON array, some rows at a time."""
     for start in range(0, len(array), _MOST_LISTED_ROWS):
+        yield b"," if start else b"["
         yield to_json(array[start : start + _MOST_LISTED_ROWS].tolist())[1:-1]
+    yield b"]"
 
 
 def _all_have_length(rows: list[Any], length: int) -> bool:
@@ -248,16 +263,21 @@ def _record_keys(tensors: Sequence[Tensor]) -> tuple[str, ...]:
     return tuple(tensor.name for tensor in tensors) if len(tensors) > 1 and one_a_row else ()
 
 
-def _decoder(tensors: Sequence[Tensor], record_keys: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+def _decoder(tensors: Sequence[Tensor], row: Any) -> msgspec.json.Decoder[Any]:
     """A decoder for `{"inputs": ...}` in every form these tensors allow; msgspec checks the element types."""
     by_input = _struct("Inputs", [(tensor.name, list[_nested(tensor)]) for tensor in tensors])  # type: ignore[misc]
+    body = msgspec.defstruct("Body", [("inputs", list[row] | by_input)], forbid_unknown_fields=True)
+    return msgspec.json.Decoder(body)
+
+
+def _row(tensors: Sequence[Tensor], record_keys: tuple[str, ...]) -> Any:
+    """The type of one row, in the forms these tensors allow."""
     row: Any = _nested(tensors[0]) if len(tensors) == 1 else Any
     if record_keys:
         types = [tensors[0]] * len(record_keys) if len(tensors) == 1 else tensors
         record = _struct("Record", [(key, json_type(t.dtype)) for key, t in zip(record_keys, types, strict=True)])
         row = record if len(tensors) > 1 else row | record
-    body = msgspec.defstruct("Body", [("inputs", list[row] | by_input)], forbid_unknown_fields=True)
-    return msgspec.json.Decoder(body)
+    return row
 
 
 def _struct(name: str, fields: Sequence[tuple[str, Any]]) -> Any:

@@ -206,7 +206,9 @@ class Site:
         match result:
             case bytes():
                 call.request.respond(200, result, JSON, call.reply_headers)
-                self._done(call, 200)
+                self._meters.answered(self._loop.time() - call.started_s)
+                if self._access.share:
+                    self._log_some(call, 200)
             case Reply():
                 call.respond(200, result.body, result.content_type, (*call.reply_headers, *result.headers))
                 self._done(call, 200)
@@ -270,15 +272,18 @@ class Site:
         self._done(call, status)
 
     def _done(self, call: Call, status: int) -> None:
-        now_s = self._count(call, status)
-        if (self._access.share or status >= 500) and self._access.wants(status, now_s):
-            self._access.write(status, call.log_fields(now_s))
+        self._count(call, status)
+        if self._access.share or status >= 500:
+            self._log_some(call, status)
 
-    def _count(self, call: Call, status: int) -> float:
-        now_s = self._loop.time()
+    def _count(self, call: Call, status: int) -> None:
         self._meters.count(status)
-        self._meters.seconds.observe(now_s - call.started_s)
-        return now_s
+        self._meters.seconds.observe(self._loop.time() - call.started_s)
+
+    def _log_some(self, call: Call, status: int) -> None:
+        now_s = self._loop.time()
+        if self._access.wants(status, now_s):
+            self._access.write(status, call.log_fields(now_s))
 
     def _called(self, rows: int, model_s: float) -> None:
         self._meters.rows.observe(rows)
