@@ -80,7 +80,7 @@ class Call:
 
 
 def _read(request: Request) -> tuple[bool, str, float]:
-    """Whether it is plain, its id, its timeout: all headers once, and only those that matter. A dict would cost more."""
+    """Whether it is plain, its id, its timeout: all headers once, only those that matter. A dict would cost more."""
     plain, request_id, timeout_s = True, "", math.inf
     for name, value in request.raw_headers:
         size = len(name)
