@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from registries import certificates_in
 from stories import Corten, end, free_port, make_home
 
 
@@ -63,3 +64,9 @@ def digits_model():
         "models": models,
     }
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """An authority of our own and a certificate for localhost: (ca, certificate, key)."""
+    return certificates_in(tmp_path_factory.mktemp("tls"))

@@ -133,5 +133,22 @@ class DockerRegistry:
             self.process = None
 
 
+def certificates_in(folder):
+    """An authority of our own and a certificate for localhost: (ca, certificate, key)."""
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], check=True, cwd=folder, capture_output=True, timeout=30)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+    openssl("req", *key, "-keyout", "key.pem", "-out", "req.pem", "-subj", "/CN=localhost")
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:registry.test")
+    openssl(
+        "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "cert.pem",
+        "-days", "2", "-extfile", "names",
+    )  # fmt: skip
+    return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+
+
 def layout_in(home):
     return Layout(home / "store")

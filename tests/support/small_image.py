@@ -51,7 +51,7 @@ def plan(*, spec: ModelSpec = SPEC, wheels=None, debs=None, labels=None) -> Plan
     return Plan(
         name=spec.name,
         platform=PLATFORM,
-        release=RELEASES["bookworm"],
+        base=RELEASES["bookworm"],
         spec=spec,
         lock=Lock("k", PLATFORM, "bookworm", "3.11", tuple(debs if debs is not None else [deb()]), locked),
         wheels=(WheelGroup("small wheels", locked),),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from corten.builder import accounts
 from corten.builder import deb as deb_format
 from corten.builder.debian.release import Deb, Release
 from corten.builder.entry import Entry, EntryKind
@@ -68,16 +69,6 @@ _FOLDERS = (
 )  # fmt: skip
 _SHARED_FOLDERS = ("tmp", "var/tmp")
 
-_PASSWD = b"""\
-root:x:0:0:root:/root:/usr/sbin/nologin
-nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
-nonroot:x:65532:65532:nonroot:/home/nonroot:/usr/sbin/nologin
-"""
-_GROUP = b"""\
-root:x:0:
-nogroup:x:65534:
-nonroot:x:65532:
-"""
 _NSSWITCH = b"""\
 passwd: files
 group: files
@@ -171,8 +162,8 @@ def _write_system(tree: _Tree, release: Release, platform: Platform) -> None:
         # `site` puts it on sys.path only if it is there when Python starts.
         Entry(f"usr/local/lib/python{release.python}/dist-packages", EntryKind.DIRECTORY, 0o755),
         *(Entry(name, EntryKind.DIRECTORY, 0o1777) for name in _SHARED_FOLDERS),
-        Entry("etc/passwd", data=_PASSWD),
-        Entry("etc/group", data=_GROUP),
+        Entry("etc/passwd", data=accounts.PASSWD.encode()),
+        Entry("etc/group", data=accounts.GROUP.encode()),
         Entry("etc/nsswitch.conf", data=_NSSWITCH),
         # Bound over by the engine where there is a network; has to exist to be bound over.
         Entry("etc/hosts", data=b"127.0.0.1 localhost\n::1 localhost\n"),

@@ -181,7 +181,8 @@ def _debs(tar: LayerTar) -> tuple[PackageFact, ...]:
     for member in tar.members():
         if member.name.startswith(_STATUS) and member.kind is MemberKind.FILE:
             fields = _fields(_text(tar))
-            versions[fields["package"][0]] = fields["version"][0]
+            if {"package", "version"} <= fields.keys():  # images of others keep checksums there too
+                versions[fields["package"][0]] = fields["version"][0]
         elif match := _COPYRIGHT.fullmatch(member.name):
             licences[match[1]] = _dep5(_text(tar))
         elif folder := _documentation_link(member):

@@ -8,11 +8,15 @@ from pathlib import Path
 
 
 class EntryKind(Enum):
-    """What an entry is. Devices, sockets and hard links never get into a layer of ours."""
+    """What an entry is. Devices, sockets and hard links never get into a layer of ours.
+
+    A whiteout hides what lower layers have under its name (image-spec, layer.md).
+    """
 
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
+    WHITEOUT = "whiteout"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,11 @@ from typing import Any
 import msgspec
 
 from corten import __version__
+from corten.builder.oci_base import OciBase, env_on
 from corten.builder.plan import Plan
 from corten.core.image import (
+    BASE_DIGEST,
+    BASE_NAME,
     KIND_ANNOTATION,
     MANIFEST,
     SCHEMA_LABEL,
@@ -30,7 +33,7 @@ from corten.store.documents import descriptor_to
 _EPOCH = "1970-01-01T00:00:00Z"
 _USER = "65532:65532"
 _PORT = "8080/tcp"
-_ENTRYPOINT = ("/usr/bin/python3", "-m", "corten.serve")
+_SERVER = ("-m", "corten.serve")
 # The number of threads (OMP_NUM_THREADS and the like) is the engine's to decide: it knows the processors.
 _ENV = {
     "LANG": "C.UTF-8",
@@ -48,8 +51,8 @@ def config_json(plan: Plan, layers: Sequence[Layer]) -> bytes:
         "os": plan.platform.os,
         "created": _EPOCH,
         "config": {
-            "Entrypoint": list(_ENTRYPOINT),
-            "Env": [f"{name}={text}" for name, text in sorted(_ENV.items())],
+            "Entrypoint": [plan.python.program, *_SERVER],
+            "Env": [f"{name}={text}" for name, text in sorted(env_of(plan).items())],
             "ExposedPorts": {_PORT: {}},
             "Labels": labels_of(plan),
             "StopSignal": "SIGTERM",
@@ -57,20 +60,47 @@ def config_json(plan: Plan, layers: Sequence[Layer]) -> bytes:
             "WorkingDir": "/app",
         },
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
-        "history": [{"created": _EPOCH, "created_by": f"corten {layer.kind.value}: {layer.title}"} for layer in layers],
+        "history": [history_of(layer) for layer in layers],
     }
     return _json(document)
 
 
-def manifest_json(config: Descriptor, layers: Sequence[Layer]) -> bytes:
-    """The image's manifest (application/vnd.oci.image.manifest.v1+json)."""
-    document = {
+def history_of(layer: Layer) -> dict[str, str]:
+    """How the config tells of a layer."""
+    return {"created": _EPOCH, "created_by": f"corten {layer.kind.value}: {layer.title}"}
+
+
+def env_of(plan: Plan) -> Mapping[str, str]:
+    """The environment an image is run with."""
+    return env_over(plan.base) if isinstance(plan.base, OciBase) else _ENV
+
+
+def env_over(base: OciBase) -> Mapping[str, str]:
+    """The same on another image."""
+    return env_on(base, _ENV)
+
+
+def manifest_json(config: Descriptor, layers: Sequence[Layer], notes: Mapping[str, str] | None = None) -> bytes:
+    """The image's manifest (application/vnd.oci.image.manifest.v1+json); `notes` are its annotations."""
+    document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor_to(config),
         "layers": [descriptor_to(layer_descriptor(layer)) for layer in layers],
     }
+    if notes:
+        document["annotations"] = dict(notes)
     return _json(document)
+
+
+def base_notes(plan: Plan) -> dict[str, str]:
+    """Which image a plan's stands on, in the words of the image spec; nothing for packages of Debian."""
+    return notes_of(plan.base) if isinstance(plan.base, OciBase) else {}
+
+
+def notes_of(base: OciBase) -> dict[str, str]:
+    """How an image names the one it stands on."""
+    return {BASE_NAME: base.pin.reference, BASE_DIGEST: str(base.pin.manifest)}
 
 
 def labels_of(plan: Plan) -> Mapping[str, str]:
@@ -82,7 +112,7 @@ def labels_of(plan: Plan) -> Mapping[str, str]:
     labels = {"dev.corten.version": __version__, "org.opencontainers.image.title": plan.name, SPEC_LABEL: spec}
     if plan.spec.schema:
         labels[SCHEMA_LABEL] = msgspec.json.encode(plan.spec.schema, order="sorted").decode()
-    return labels | dict(plan.labels)
+    return labels | base_notes(plan) | dict(plan.labels)
 
 
 def layer_descriptor(layer: Layer) -> Descriptor:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from corten.builder.debian.release import Deb
+from corten.builder.interpreter import Interpreter
 from corten.builder.pylock import Locked
 from corten.core.digest import Digest
 from corten.core.platform import Platform
+from corten.core.reference import Reference
 from corten.errors import UsageError
 from corten.store.writing import atomic_write, translated
 
@@ -26,31 +28,54 @@ _NOTE = "Written by corten build. Keep it with the source: it makes builds repea
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """An image to build on. `reference` is `registry/repository:tag`, or without the tag when none was asked for.
+
+    `digest` is what it led to (an index, or an image), `manifest` the image of the lock's platform in it.
+    """
+
+    reference: str
+    digest: Digest
+    manifest: Digest
+
+    def __str__(self) -> str:
+        return f"{self.reference}@{self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
-    """What decides a lock. Where packages come from is no part of it: they are pinned by digest, wherever they are."""
+    """What decides a lock. Where packages come from is no part of it: they are pinned by digest, wherever they are.
+
+    The base is a Debian `release` and `packages` of it, or (`release` empty) the image `base`.
+    """
 
     requirements: tuple[str, ...]
     packages: tuple[str, ...]
     release: str
-    python: str
-    glibc: str
+    python: Interpreter
     platform: Platform
     gpu: bool = False
+    base: Pin | None = None
 
     @property
     def key(self) -> str:
         """64 hex digits, the same for the same inputs."""
         document = [
-            _FORMAT, sorted(self.requirements), sorted(self.packages), self.release, self.python, self.glibc,
-            str(self.platform),
-            *(["gpu"] if self.gpu else []),  # locks made before there was the choice still fit
+            _FORMAT, sorted(self.requirements), sorted(self.packages), self.release, self.python.version,
+            self.python.libc.key, str(self.platform),
+            # Locks made before there was the choice still fit.
+            *(["gpu"] if self.gpu else []),
+            *(["base", str(self.base.digest), str(self.base.manifest)] if self.base else []),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Everything that is downloaded for an image on one platform, made from the inputs with this key."""
+    """Everything that is downloaded for an image on one platform, made from the inputs with this key.
+
+    Of what it stands on either `release` and `debs` say what it is, or (`release` empty) `base`.
+    """
 
     inputs: str
     platform: Platform
@@ -58,6 +83,7 @@ class Lock:
     python: str
     debs: tuple[Deb, ...]
     wheels: tuple[Locked, ...]
+    base: Pin | None = None
 
 
 def read(path: Path) -> tuple[Lock, ...]:
@@ -90,6 +116,11 @@ def fitting(locks: Sequence[Lock], inputs: Inputs) -> Lock | None:
     return next((lock for lock in locks if lock.inputs == inputs.key and lock.platform == inputs.platform), None)
 
 
+def for_platform(locks: Sequence[Lock], platform: Platform) -> Lock | None:
+    """The lock of a platform, whatever it was made from."""
+    return next((lock for lock in locks if lock.platform == platform), None)
+
+
 def with_lock(locks: Sequence[Lock], lock: Lock) -> tuple[Lock, ...]:
     """The locks with one put in place of the one for its platform."""
     return (*(other for other in locks if other.platform != lock.platform), lock)
@@ -98,6 +129,9 @@ def with_lock(locks: Sequence[Lock], lock: Lock) -> tuple[Lock, ...]:
 def _block(lock: Lock) -> str:
     head = {"platform": str(lock.platform), "release": lock.release, "python": lock.python, "inputs": lock.inputs}
     lines = [f"   {json.dumps(key)}: {json.dumps(text)}" for key, text in head.items()]
+    if lock.base:
+        pin = {key: str(getattr(lock.base, key)) for key in ("reference", "digest", "manifest")}
+        lines.append(f'   "base": {json.dumps(pin)}')
     debs = [
         {
             "name": deb.name, "version": deb.version, "architecture": deb.architecture, "size": deb.size_bytes,
@@ -144,7 +178,16 @@ def _lock_from(document: Mapping[str, Any]) -> Lock:
             )
             for row in document["wheels"]
         ),
+        base=_pin_from(document["base"]) if "base" in document else None,
     )  # fmt: skip
+
+
+def _pin_from(document: Mapping[str, Any]) -> Pin:
+    # It decides whom we ask: what is no reference ends here.
+    reference = Reference.parse(str(document["reference"]))
+    if reference.digest is not None:
+        raise ValueError("a base's digest stands apart from its reference")
+    return Pin(str(document["reference"]), Digest.parse(document["digest"]), Digest.parse(document["manifest"]))
 
 
 def _file_name(text: str) -> str:

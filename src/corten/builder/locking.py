@@ -19,6 +19,7 @@ from corten.builder.pipeline import wheel_download
 from corten.builder.pylock import Locked
 from corten.builder.remote import Access, without_credentials
 from corten.core.events import Event, Listener, Phase
+from corten.core.platform import Platform
 from corten.errors import UsageError
 
 _STEP = "lock"
@@ -28,13 +29,23 @@ _STEP = "lock"
 class Rules:
     """What a build may do about its lock.
 
-    `frozen` forbids changing it, `offline` asking anybody, `anew` reusing it; `dry` keeps a new one out of the project.
+    `frozen` takes a project's as it is, whether it fits or not; `locked` forbids changing it, `offline` asking anybody,
+    `anew` reusing it; `dry` keeps a new one out of the project.
     """
 
     frozen: bool = False
+    locked: bool = False
     offline: bool = False
     anew: bool = False
     dry: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError `cli.usage` for rules that contradict each other."""
+        keep = "frozen" if self.frozen else "locked"
+        if self.anew and (self.frozen or self.locked):
+            raise UsageError(
+                "cli.usage", f"--upgrade makes the lock anew, and --{keep} forbids it", hint="leave one out"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +58,23 @@ class Sources:
     downloads: Downloader
 
 
+def frozen(beside: Path, platform: Platform) -> Lock:
+    """A project's lock for a platform, whatever it was made from. Raises UsageError `build.lock_outdated`."""
+    known = locks.read(beside)
+    if found := locks.for_platform(known, platform):
+        return found
+    raise UsageError(
+        "build.lock_outdated",
+        f"the lock has nothing for {platform}" if known else "there is no lock",
+        where=str(beside),
+        why="--frozen takes the lock as it is",
+        hint="build without --frozen once and keep corten.lock with the source",
+    )
+
+
 def obtain(
     inputs: Inputs,
-    release: Release,
+    release: Release | None,
     *,
     beside: Path | None,
     cache: Path,
@@ -61,7 +86,8 @@ def obtain(
 ) -> Lock:
     """The lock for these inputs, kept in `beside` (a project's lock file) or in the cache.
 
-    Raises UsageError `build.lock_outdated`, `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
+    `release` is the Debian release of the base, None when it stands on another image. Raises UsageError
+    `build.lock_outdated`, `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
     """
     kept = _in_cache(inputs, cache, sources)
     path = beside if beside and (beside.exists() or os.access(beside.parent, os.W_OK)) else kept
@@ -77,7 +103,8 @@ def obtain(
     # Of locks in the cache each has a file of its own; a project's file holds one a platform.
     locks.write(kept if rules.dry else path, locks.with_lock(known, lock))
     figures = {"seconds": clock() - started_s, "wheels": len(lock.wheels), "debs": len(lock.debs), "path": str(path)}
-    listen(Event(_STEP, Phase.DONE, f"{len(lock.wheels)} wheels, {len(lock.debs)} Debian packages", figures))
+    beneath = f"on {lock.base}" if lock.base else f"{len(lock.debs)} Debian packages"
+    listen(Event(_STEP, Phase.DONE, f"{len(lock.wheels)} wheels, {beneath}", figures))
     return lock
 
 
@@ -102,13 +129,13 @@ def _known(path: Path, cache: Path) -> tuple[Lock, ...]:
 
 
 def _permitted(rules: Rules, path: Path, beside: Path | None, known: tuple[Lock, ...]) -> None:
-    if rules.frozen:
+    if rules.locked or rules.frozen:
         raise UsageError(
             "build.lock_outdated",
             "the lock does not fit the requirements" if known else "there is no lock",
             where=str(path if known or beside else "the cache"),
-            why="--locked forbids changing it",
-            hint="build without --locked once and keep corten.lock with the source",
+            why=f"--{'locked' if rules.locked else 'frozen'} forbids changing it",
+            hint="build without it once and keep corten.lock with the source",
         )
     if rules.offline:
         raise UsageError(
@@ -121,12 +148,12 @@ def _permitted(rules: Rules, path: Path, beside: Path | None, known: tuple[Lock,
 
 
 def _resolved(
-    inputs: Inputs, release: Release, *, cache: Path, sources: Sources, dry: bool, now_s: float, listen: Listener
+    inputs: Inputs, release: Release | None, *, cache: Path, sources: Sources, dry: bool, now_s: float, listen: Listener
 ) -> Lock:
     from corten.builder import debian
 
     with ThreadPoolExecutor(1, thread_name_prefix="corten-debian") as pool:
-        debs = pool.submit(
+        debs = release and pool.submit(
             debian.resolve,
             release,
             inputs.platform,
@@ -140,7 +167,6 @@ def _resolved(
         wheels = pylock.resolve(
             inputs.requirements,
             python=inputs.python,
-            glibc=inputs.glibc,
             platform=inputs.platform,
             cache=cache,
             env=sources.env,
@@ -156,9 +182,10 @@ def _resolved(
             inputs=inputs.key,
             platform=inputs.platform,
             release=inputs.release,
-            python=inputs.python,
-            debs=debs.result(),
+            python=inputs.python.version,
+            debs=debs.result() if debs else (),
             wheels=tuple(wheel if wheel.size_bytes else _sized(wheel, arriving[wheel.digest]) for wheel in wheels),
+            base=inputs.base,
         )
 
 

@@ -15,11 +15,13 @@ import msgspec
 
 import corten
 from corten.adapters.base import SourceFile
-from corten.builder import runtime, wheel
+from corten.adapters.distributions import distribution
+from corten.builder import oci_base, runtime, wheel
 from corten.builder.debian.release import Deb, Release
 from corten.builder.download import Downloader
 from corten.builder.entry import Entry
 from corten.builder.layer import LayerCache, cache_key, write_layer
+from corten.builder.oci_base import OciBase
 from corten.builder.plan import Plan, WeightGroup, WheelGroup
 from corten.builder.pylock import Locked
 from corten.builder.remote import Access, Download
@@ -72,15 +74,24 @@ class _Job:
 
 
 def make_layers(plan: Plan, shop: Workshop) -> tuple[Made, ...]:
-    """The layers of a plan, lowest first, all in the store. The first error ends the rest and is raised."""
-    return _made(_jobs(plan, shop), shop)
+    """The layers of a plan, lowest first, all in the store. The first error ends the rest and is raised.
+
+    Those of another image as the base must be there.
+    """
+    beneath = plan.base.layers if isinstance(plan.base, OciBase) else ()
+    return (*(Made(layer, cached=True, seconds=0.0) for layer in beneath), *_made(_jobs(plan, shop), shop))
 
 
 def make_base(
     debs: Sequence[Deb], release: Release, platform: Platform, compression: Compression, shop: Workshop
 ) -> Made:
     """The base layer of these packages alone, in the store."""
-    return _made([_base(debs, release, platform, compression, shop)], shop)[0]
+    return _made([_debian(debs, release, platform, compression, shop)], shop)[0]
+
+
+def make_accounts(base: OciBase, distributions: Iterable[str], compression: Compression, shop: Workshop) -> Made:
+    """The layer over a base that lets these distributions be installed above it, in the store."""
+    return _made([_accounts(base, distributions, compression)], shop)[0]
 
 
 def _made(jobs: Sequence[_Job], shop: Workshop) -> tuple[Made, ...]:
@@ -150,7 +161,7 @@ def _cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
     return [
-        _base(plan.lock.debs, plan.release, plan.platform, plan.compression, shop),
+        _base(plan, shop),
         *(_wheels(plan, group, shop) for group in plan.wheels),
         _runtime(plan),
         *(_weights(group) for group in plan.weights),
@@ -158,7 +169,30 @@ def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
     ]
 
 
-def _base(debs: Sequence[Deb], release: Release, platform: Platform, compression: Compression, shop: Workshop) -> _Job:
+def _base(plan: Plan, shop: Workshop) -> _Job:
+    match plan.base:
+        case Release():
+            return _debian(plan.lock.debs, plan.base, plan.platform, plan.compression, shop)
+        case OciBase():
+            return _accounts(plan.base, [wheel.name for wheel in plan.lock.wheels], plan.compression)
+
+
+def _accounts(base: OciBase, distributions: Iterable[str], compression: Compression) -> _Job:
+    entries = oci_base.accounts(base, map(distribution, distributions))
+    contents = (text for entry in entries for text in (entry.name, entry.kind.value, content_digest(entry)))
+    return _Job(
+        LayerKind.BASE,
+        oci_base.ACCOUNTS_TITLE,
+        cache_key(fingerprint(), "accounts", compression.name, *contents),
+        compression,
+        lambda: entries,
+        step="base",
+    )
+
+
+def _debian(
+    debs: Sequence[Deb], release: Release, platform: Platform, compression: Compression, shop: Workshop
+) -> _Job:
     digests = (str(deb.digest) for deb in debs)
 
     def entries() -> Iterator[Entry]:
@@ -192,13 +226,13 @@ def _fetched(debs: Sequence[Deb], shop: Workshop) -> tuple[Path, ...]:
 
 
 def _wheels(plan: Plan, group: WheelGroup, shop: Workshop) -> _Job:
-    python = plan.release.python
+    python = plan.python
     paths = [wheel_download(locked, shop.cache).path for locked in group.wheels]
     digests = (str(locked.digest) for locked in group.wheels)
     return _Job(
         LayerKind.WHEELS,
         group.title,
-        cache_key(fingerprint(), "wheels", python, plan.compression.name, group.title, *digests),
+        cache_key(fingerprint(), "wheels", *python.parts, plan.compression.name, group.title, *digests),
         plan.compression,
         lambda: merged(wheel.entries(path, python) for path in paths),
         step="wheels",
@@ -208,7 +242,7 @@ def _wheels(plan: Plan, group: WheelGroup, shop: Workshop) -> _Job:
 
 
 def _runtime(plan: Plan) -> _Job:
-    entries = list(runtime.entries(Path(corten.__file__).parent, plan.release.python))
+    entries = list(runtime.entries(Path(corten.__file__).parent, plan.python))
     contents = (text for entry in entries for text in (entry.name, content_digest(entry)))
     return _Job(
         LayerKind.RUNTIME,

@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 
 from corten.adapters import distributions
 from corten.adapters.base import Inspection, SourceFile
-from corten.builder.debian.release import Release, release_for_python
+from corten.builder.debian.release import Release, release_for_python, release_with_python
+from corten.builder.interpreter import Interpreter
 from corten.builder.lock import Lock
+from corten.builder.oci_base import OciBase
 from corten.builder.pylock import Locked, check_requirement
 from corten.builder.source import Project
 from corten.core.image import Compression, LayerKind
 from corten.core.model import SPEC_FILE, Example, ModelSpec
 from corten.core.platform import Platform
+from corten.errors import UsageError
 
 # overlayfs and the engines built on it take 127 layers and no more.
 MOST_LAYERS = 127
-# Base, runtime and code.
-_SINGLE_LAYERS = 3
+# Runtime and code.
+_SINGLE_LAYERS = 2
 _MOST_WEIGHT_LAYERS = 60
 # From here a wheel is worth a layer of its own: it moves alone, and a layer costs a request and a few hundred bytes.
 _LARGE_WHEEL_BYTES = 1_000_000
@@ -52,11 +55,14 @@ class WeightGroup:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An image to be: its layers from the one that changes least to the one that changes most, and its model."""
+    """An image to be: its layers from the one that changes least to the one that changes most, and its model.
+
+    `base` is what it stands on: packages of a Debian release (`lock.debs`), or another image.
+    """
 
     name: str
     platform: Platform
-    release: Release
+    base: Release | OciBase
     spec: ModelSpec
     lock: Lock
     wheels: tuple[WheelGroup, ...]
@@ -68,20 +74,27 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
     @property
+    def python(self) -> Interpreter:
+        """The Python it runs."""
+        match self.base:
+            case Release():
+                return self.base.interpreter
+            case OciBase():
+                return self.base.python
+
+    @property
     def download_bytes(self) -> int:
         """What a cold build downloads at most."""
         return sum(deb.size_bytes for deb in self.lock.debs) + sum(wheel.size_bytes for wheel in self.lock.wheels)
 
     def describe(self) -> str:
         """The plan for people: what was found, what goes into which layer."""
-        debs = ", ".join(f"{deb.name} {deb.version}" for deb in self.lock.debs)
-        python = f"Python {self.release.python}, Debian {self.release.version_id} ({self.release.codename})"
         lines = [
-            f"{self.name} for {self.platform}: {self.spec.adapter} on {python}",
+            f"{self.name} for {self.platform}: {self.spec.adapter} on Python {self.python.version}, {self.base.title}",
             *(f"  {note}" for note in self.notes),
             *(f"  warning: {warning}" for warning in self.warnings),
             "layers:",
-            f"  {LayerKind.BASE.value:8} {len(self.lock.debs)} Debian packages: {debs}",
+            f"  {LayerKind.BASE.value:8} {self._beneath()}",
         ]
         for group in self.wheels:
             contents = ", ".join(f"{wheel.name} {wheel.version}" for wheel in group.wheels)
@@ -96,6 +109,15 @@ class Plan:
         lines.append(f"  {LayerKind.CODE.value:8} {code}")
         return "\n".join(lines)
 
+    def _beneath(self) -> str:
+        match self.base:
+            case Release():
+                debs = ", ".join(f"{deb.name} {deb.version}" for deb in self.lock.debs)
+                return f"{len(self.lock.debs)} Debian packages: {debs}"
+            case OciBase():
+                size = sum(layer.size_bytes for layer in self.base.layers) / 1e6
+                return f"{len(self.base.layers)} layers of {self.base.pin} ({size:.1f} MB)"
+
 
 def requirements_of(project: Project, inspection: Inspection) -> tuple[str, ...]:
     """What must be installed: what the user declared, what was inferred beside it, what the server needs. Sorted."""
@@ -107,8 +129,11 @@ def requirements_of(project: Project, inspection: Inspection) -> tuple[str, ...]
 
 
 def release_of(project: Project, inspection: Inspection) -> Release:
-    """The Debian release whose Python is the one asked for, or the one the model was made with."""
-    return release_for_python(project.python or inspection.python)
+    """The Debian release with the Python asked for, or with the nearest to the one the model was made with.
+
+    Raises UsageError `build.no_python`.
+    """
+    return release_with_python(project.python) if project.python else release_for_python(inspection.python)
 
 
 def spec_of(project: Project, inspection: Inspection, example: Example | None) -> ModelSpec:
@@ -132,7 +157,7 @@ def plan(
     inspection: Inspection,
     lock: Lock,
     *,
-    release: Release,
+    base: Release | OciBase,
     platform: Platform,
     spec: ModelSpec,
     sizes: Mapping[str, int],
@@ -146,17 +171,32 @@ def plan(
     return Plan(
         name=project.name,
         platform=platform,
-        release=release,
+        base=base,
         spec=spec,
         lock=lock,
-        wheels=group_wheels(lock.wheels, most=MOST_LAYERS - _SINGLE_LAYERS - len(weights)),
+        wheels=group_wheels(lock.wheels, most=wheel_layers(base, len(weights))),
         weights=weights,
         code=tuple(sorted(inspection.code, key=lambda file: file.name)),
         compression=compression,
         labels=project.labels,
         notes=inspection.notes,
-        warnings=inspection.warnings,
+        warnings=(*inspection.warnings, *(base.warnings if isinstance(base, OciBase) else ())),
     )
+
+
+def wheel_layers(base: Release | OciBase, weights: int) -> int:
+    """How many layers are left for wheels. Raises UsageError `base.too_many_layers` when it is none."""
+    beneath = 1 if isinstance(base, Release) else len(base.layers) + 1  # its accounts and folders
+    left = MOST_LAYERS - beneath - _SINGLE_LAYERS - weights
+    if left < 1 and isinstance(base, OciBase):
+        raise UsageError(
+            "base.too_many_layers",
+            f"`{base.pin.reference}` has {len(base.layers)} layers",
+            where=str(base.pin),
+            why=f"an image has {MOST_LAYERS} at most, and {weights + _SINGLE_LAYERS + 2} come on top",
+            hint="flatten the base (`podman build --squash-all`), or take another",
+        )
+    return left
 
 
 def group_wheels(wheels: Sequence[Locked], *, most: int) -> tuple[WheelGroup, ...]:

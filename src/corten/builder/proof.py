@@ -14,6 +14,7 @@ from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE, Artifa
 from corten.builder.contents import Contents
 from corten.builder.lineage import Commit
 from corten.builder.lock import LOCK_FILE, Lock
+from corten.builder.oci_base import OciBase
 from corten.builder.pipeline import wheel_download
 from corten.builder.plan import Plan
 from corten.builder.provenance import PREDICATE, provenance_json
@@ -44,7 +45,11 @@ def attach(
     lock = public(plan.lock)
     made = (
         Artifact(LOCK_TYPE, LOCK_FILE, locks.dumps([lock]).encode()),
-        Artifact(SBOM_TYPE, "sbom.cdx.json", sbom_json(image, plan.spec, lock, contents, __version__)),
+        Artifact(
+            SBOM_TYPE,
+            "sbom.cdx.json",
+            sbom_json(image, plan.spec, lock, contents, __version__, beneath=beneath_of(plan)),
+        ),
         Artifact(
             STATEMENT_TYPE,
             "provenance.intoto.json",
@@ -65,6 +70,11 @@ def attach(
     return described
 
 
+def beneath_of(plan: Plan) -> OciBase | None:
+    """The image a plan's stands on, None for packages of Debian."""
+    return plan.base if isinstance(plan.base, OciBase) else None
+
+
 def _is_replaced(layout: Layout, one: Descriptor) -> bool:
     # What is said about the image by others than its build (a test it passed) stays.
     if one.artifact_type == STATEMENT_TYPE:
@@ -77,6 +87,8 @@ def contents_of(image: Image, plan: Plan, layout: Layout, cache: Path) -> tuple[
     groups = iter(plan.wheels)
     found = []
     for layer in image.layers:
+        if layer.kind is LayerKind.BASE and beneath_of(plan):
+            continue  # what is in the base was read when it was chosen
         of_wheels = next(groups, None) if layer.kind is LayerKind.WHEELS else None
         wheels: Sequence[Path] = [wheel_download(one, cache).path for one in of_wheels.wheels] if of_wheels else ()
         found.append(facts.read(layout, layer, cache=cache, wheels=wheels))

@@ -18,7 +18,7 @@ from corten.builder.lineage import Commit
 from corten.builder.lock import Lock
 from corten.builder.plan import Plan
 from corten.builder.remote import without_credentials
-from corten.builder.sbom import deb_purl, wheel_purl
+from corten.builder.sbom import base_purl, deb_purl, wheel_purl
 from corten.builder.source import Project
 from corten.core.digest import Digest
 from corten.errors import UsageError
@@ -50,7 +50,12 @@ def provenance_json(
                 "buildType": BUILD_TYPE,
                 "externalParameters": _parameters(project, plan),
                 "internalParameters": {"compression": plan.compression.name.lower(), "lock": plan.lock.inputs},
-                "resolvedDependencies": [*_commit(commit), *_packages(plan.lock), *_files(contents)],
+                "resolvedDependencies": [
+                    *_commit(commit),
+                    *_base(plan),
+                    *_packages(plan.lock),
+                    *_files(contents),
+                ],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": {"corten": corten_version}}},
         },
@@ -70,6 +75,7 @@ def _parameters(project: Project, plan: Plan) -> dict[str, Any]:
         "files": sorted(path.name for path in source.extra_files),
         "requirements": [_URL.sub(lambda url: without_credentials(url[0]), line) for line in source.requirements],
         "python": project.python,
+        "base": str(project.base or ""),
         "packages": list(project.packages),
         "platform": str(plan.platform),
         "labels": dict(project.labels),
@@ -91,6 +97,21 @@ def _commit(commit: Commit | None) -> list[dict[str, Any]]:
     if commit.remote:
         one["uri"] = f"git+{commit.remote}"
     return [one]
+
+
+def _base(plan: Plan) -> list[dict[str, Any]]:
+    pin = plan.lock.base
+    if pin is None:
+        return []
+    notes = {"reference": pin.reference, "manifest": str(pin.manifest)}
+    return [
+        {
+            "name": "base",
+            "uri": base_purl(pin, plan.platform),
+            "digest": {"sha256": pin.digest.hex},
+            "annotations": notes,
+        }
+    ]
 
 
 def _packages(lock: Lock) -> list[dict[str, Any]]:

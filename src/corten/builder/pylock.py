@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from corten.builder.interpreter import Interpreter, Libc, LibcFamily
 from corten.builder.remote import without_credentials
 from corten.core.digest import Digest
 from corten.core.platform import Platform
@@ -29,8 +30,8 @@ _OWN_SOURCES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_
 _TORCH_BACKEND = "UV_TORCH_BACKEND"
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
-# uv has a fixed list of platforms; wheels for a newer glibc than this hardly exist.
-_NEWEST_GLIBC_OF_UV = 40
+# The platforms uv has a name for (`uv pip compile --help`); it takes the newest that is no newer than the base's glibc.
+_GLIBCS_OF_UV = (17, 28, *range(31, 41))
 _OLD_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 
 
@@ -70,8 +71,7 @@ def source_variables(env: Mapping[str, str]) -> dict[str, str]:
 def resolve(
     requirements: Sequence[str],
     *,
-    python: str,
-    glibc: str,
+    python: Interpreter,
     platform: Platform,
     cache: Path,
     env: Mapping[str, str],
@@ -83,8 +83,8 @@ def resolve(
     `build.cuda_torch`, RemoteError `build.index_unreachable`.
     """
     options = () if gpu else torch_options(env)
-    text = _run_uv(requirements, options, python=python, glibc=glibc, platform=platform, cache=cache, env=env)
-    locked = parse(text, python=python, glibc=glibc, platform=platform, folder=cache)
+    text = _run_uv(requirements, options, python=python, platform=platform, cache=cache, env=env)
+    locked = parse(text, python=python, platform=platform, folder=cache)
     if not gpu and not env.get(_TORCH_BACKEND):
         check_torch(locked)
     return locked
@@ -109,13 +109,13 @@ def check_torch(locked: Sequence[Locked]) -> None:
         )
 
 
-def parse(text: str, *, python: str, glibc: str, platform: Platform, folder: Path) -> tuple[Locked, ...]:
+def parse(text: str, *, python: Interpreter, platform: Platform, folder: Path) -> tuple[Locked, ...]:
     """Read a pylock.toml; of several wheels of one release the one an installer would take. `folder`: of its paths."""
     import tomllib
 
     try:
         packages = tomllib.loads(text).get("packages", [])
-        locked = [_locked(package, python, glibc, platform, folder) for package in packages]
+        locked = [_locked(package, python, platform, folder) for package in packages]
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise CortenError(
             "build.lock_failed", "uv's answer cannot be read", why=f"{type(error).__name__}: {error}"
@@ -123,18 +123,19 @@ def parse(text: str, *, python: str, glibc: str, platform: Platform, folder: Pat
     return tuple(sorted(locked, key=lambda wheel: (wheel.name, wheel.version)))
 
 
-def rank(filename: str, *, python: str, glibc: str, machine: str) -> tuple[int, ...] | None:
+def rank(filename: str, *, python: Interpreter, machine: str) -> tuple[int, ...] | None:
     """How well a wheel fits, higher is better, None: not at all. The order of PEP 425 tags as installers take them.
 
-    Exact interpreter before stable ABI before pure Python; among equals the newest glibc the base still has.
+    Exact interpreter before stable ABI before pure Python; among equals the newest C library the base still has.
     """
     parts = filename.removesuffix(".whl").split("-")
     if len(parts) < 5 or not filename.endswith(".whl"):
         return None
     interpreters, abis, platforms = (part.split(".") for part in parts[-3:])
-    minor = int(python.partition(".")[2])
-    interpreter = max((_interpreter_rank(tag, abi, minor) for tag in interpreters for abi in abis), default=(-1, 0))
-    fit = max((_platform_rank(tag, glibc, machine) for tag in platforms), default=(-1, 0))
+    interpreter = max(
+        (_interpreter_rank(tag, abi, python.minor) for tag in interpreters for abi in abis), default=(-1, 0)
+    )
+    fit = max((_platform_rank(tag, python.libc, machine) for tag in platforms), default=(-1, 0))
     if interpreter[0] < 0 or fit[0] < 0:
         return None
     return (*interpreter, *fit)
@@ -156,23 +157,23 @@ def _interpreter_rank(tag: str, abi: str, minor: int) -> tuple[int, int]:
     return (-1, 0)
 
 
-def _platform_rank(tag: str, glibc: str, machine: str) -> tuple[int, int]:
+def _platform_rank(tag: str, libc: Libc, machine: str) -> tuple[int, int]:
     if tag == "any":
         return (0, 0)
     if not tag.endswith(f"_{machine}"):
         return (-1, 0)
     form = tag.removesuffix(f"_{machine}")
     if form == "linux":
-        return (1, 0)  # no promise about glibc: only from an index of one's own
-    match = re.fullmatch(r"manylinux_(\d+)_(\d+)", form)
-    needed = (int(match[1]), int(match[2])) if match else _OLD_MANYLINUX.get(form)
-    major, _, minor = glibc.partition(".")
-    if needed is None or needed > (int(major), int(minor)):
+        return (1, 0)  # no promise about the C library: only from an index of one's own
+    match = re.fullmatch(rf"{libc.family.value}_(\d+)_(\d+)", form)
+    old = _OLD_MANYLINUX.get(form) if libc.family is LibcFamily.GLIBC else None
+    needed = (int(match[1]), int(match[2])) if match else old
+    if needed is None or needed > libc.number:
         return (-1, 0)
     return (2, needed[0] * 1000 + needed[1])
 
 
-def _locked(package: Mapping[str, Any], python: str, glibc: str, platform: Platform, folder: Path) -> Locked:
+def _locked(package: Mapping[str, Any], python: Interpreter, platform: Platform, folder: Path) -> Locked:
     name, version = package["name"], package.get("version", "")
     files = [dict(wheel) for wheel in package.get("wheels", [])]
     if archive := package.get("archive"):
@@ -180,14 +181,14 @@ def _locked(package: Mapping[str, Any], python: str, glibc: str, platform: Platf
     ranked = [
         (fit, filename, file)
         for file in files
-        if (fit := rank(filename := _filename(file), python=python, glibc=glibc, machine=platform.machine))
+        if (fit := rank(filename := _filename(file), python=python, machine=platform.machine))
     ]
     if not ranked:
         seen = ", ".join(sorted(_filename(file) for file in files)[:5]) or "only a source distribution"
         raise UsageError(
             "build.no_wheel",
             f"no wheel of `{name} {version}` for {platform}",
-            why=f"Python {python}, glibc {glibc}; found {seen}",
+            why=f"Python {python.version}, {python.libc}; found {seen}",
             hint="Corten runs nothing of a source distribution: take another version, or build the wheel yourself "
             f"and require `{name} @ file:///path/to.whl`",
         )
@@ -218,18 +219,17 @@ def _run_uv(
     requirements: Sequence[str],
     options: Sequence[str],
     *,
-    python: str,
-    glibc: str,
+    python: Interpreter,
     platform: Platform,
     cache: Path,
     env: Mapping[str, str],
 ) -> str:
-    tag = f"{platform.machine}-manylinux_2_{min(int(glibc.removeprefix('2.')), _NEWEST_GLIBC_OF_UV)}"
     import subprocess
 
     command = [
         _find_uv(), "pip", "compile", "-", "--quiet", "--format", "pylock.toml", "--no-header", "--no-annotate",
-        "--python-version", python, "--python-platform", tag, "--only-binary", ":all:", "--no-config",
+        "--python-version", python.version, "--python-platform", _platform_of_uv(python.libc, platform),
+        "--only-binary", ":all:", "--no-config",
         "--python", sys.executable, "--no-python-downloads", "--cache-dir", str(cache / "uv"), "--color", "never",
         *options,
     ]  # fmt: skip
@@ -250,6 +250,15 @@ def _run_uv(
     if done.returncode:
         raise _explained(done.stderr, requirements)
     return done.stdout
+
+
+def _platform_of_uv(libc: Libc, platform: Platform) -> str:
+    match libc.family:
+        case LibcFamily.MUSL:
+            return f"{platform.machine}-unknown-linux-musl"
+        case LibcFamily.GLIBC:
+            older = [minor for minor in _GLIBCS_OF_UV if (2, minor) <= libc.number]
+            return f"{platform.machine}-manylinux_2_{max(older, default=_GLIBCS_OF_UV[0])}"
 
 
 def _find_uv() -> str:

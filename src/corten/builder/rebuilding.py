@@ -11,8 +11,18 @@ import msgspec
 from corten.adapters.base import SourceFile
 from corten.builder.debian.release import RELEASES
 from corten.builder.lock import Lock
-from corten.builder.plan import MOST_LAYERS, Plan, WeightGroup, group_wheels
-from corten.core.image import SCHEMA_LABEL, SPEC_LABEL, TITLE_ANNOTATION, Image, Layer, LayerKind
+from corten.builder.oci_base import OciBase
+from corten.builder.plan import Plan, WeightGroup, group_wheels, wheel_layers
+from corten.core.image import (
+    BASE_DIGEST,
+    BASE_NAME,
+    SCHEMA_LABEL,
+    SPEC_LABEL,
+    TITLE_ANNOTATION,
+    Image,
+    Layer,
+    LayerKind,
+)
 from corten.core.model import SPEC_FILE, ModelSpec
 from corten.errors import NotFoundError, UsageError
 from corten.store.layout import Layout
@@ -21,8 +31,8 @@ from corten.store.untar import opened
 
 _VERSION_LABEL = "dev.corten.version"
 # Made from the plan; the rest is the user's.
-_OWN_LABELS = (_VERSION_LABEL, SPEC_LABEL, SCHEMA_LABEL)
-_SINGLE = (LayerKind.BASE, LayerKind.RUNTIME, LayerKind.CODE)
+_OWN_LABELS = (_VERSION_LABEL, SPEC_LABEL, SCHEMA_LABEL, BASE_NAME, BASE_DIGEST)
+_SINGLE = (LayerKind.RUNTIME, LayerKind.CODE)
 
 
 def built_by(image: Image) -> str:
@@ -30,34 +40,34 @@ def built_by(image: Image) -> str:
     return image.labels.get(_VERSION_LABEL, "")
 
 
-def plan_again(image: Image, lock: Lock, layout: Layout, scratch: Path) -> Plan:
+def plan_again(image: Image, lock: Lock, layout: Layout, scratch: Path, beneath: OciBase | None = None) -> Plan:
     """The plan of a stored image. Its weights and code are unpacked into `scratch` (an empty folder) and checked.
+    `beneath` is the image its lock says it stands on.
 
     Raises UsageError `rebuild.foreign` for an image Corten did not build, NotFoundError `store.blob_missing`,
     PolicyError `layer.wrong_content` and the like.
     """
-    release = RELEASES.get(lock.release)
-    if release is None or not built_by(image):
+    base = beneath or RELEASES.get(lock.release)
+    if base is None or not built_by(image):
         raise UsageError(
             "rebuild.foreign",
             f"`{image.digest.short}` cannot be built again",
-            why=f"its base is `{lock.release}`" if release is None else "Corten did not build it",
+            why=f"its base is `{lock.release}`" if base is None else "Corten did not build it",
             hint="build it from its source with this Corten",
         )
     weights = tuple(_weights(image, layout, scratch))
     app = _unpacked(_of_kind(image, LayerKind.CODE)[0], layout, scratch / "code") / "app"
-    wheels = _of_kind(image, LayerKind.WHEELS)
     spec = _spec(app / SPEC_FILE)
     return Plan(
         name=spec.name,
         platform=image.platform,
-        release=release,
+        base=base,
         spec=spec,
         lock=lock,
-        wheels=group_wheels(lock.wheels, most=MOST_LAYERS - len(_SINGLE) - len(weights)),
+        wheels=group_wheels(lock.wheels, most=wheel_layers(base, len(weights))),
         weights=weights,
         code=tuple(file for file in _source_files(app) if file.name != SPEC_FILE),
-        compression=(wheels or image.layers)[0].compression,
+        compression=_of_kind(image, LayerKind.RUNTIME)[0].compression,
         labels=_user_labels(image.labels, spec.name),
     )
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from corten.builder.entry import Entry
-from corten.builder.wheel import site_packages
+from corten.builder.interpreter import Interpreter
 
 # ARCHITECTURE.md: these import nothing of the builder, the store, the engine, the gateway or the control plane.
 _PARTS = ("__init__.py", "adapters", "core", "errors.py", "http", "observe", "plugin.py", "py.typed", "serve")
 
 
-def entries(package: Path, python: str) -> Iterator[Entry]:
+def entries(package: Path, python: Interpreter) -> Iterator[Entry]:
     """The runtime's files for an image with this Python, sorted; `package` is the folder of the installed `corten`."""
-    site = f"{site_packages(python)}/corten"
+    site = f"{python.site}/corten"
     files = (path for part in _PARTS for path in _files(package / part))
     for path in sorted(files, key=lambda path: path.relative_to(package).as_posix()):
         yield Entry(f"{site}/{path.relative_to(package).as_posix()}", data=path.read_bytes())

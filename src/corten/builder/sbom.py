@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,13 +15,16 @@ from urllib.parse import quote, urlsplit
 from corten.builder.artifact import to_json
 from corten.builder.contents import Contents, FileFact, PackageFact
 from corten.builder.debian.release import RELEASES, Deb
-from corten.builder.lock import Lock
+from corten.builder.lock import Lock, Pin
+from corten.builder.oci_base import Installed, OciBase, System
 from corten.builder.plan import distribution
 from corten.builder.pylock import Locked
 from corten.builder.remote import without_credentials
 from corten.core.digest import Digest
 from corten.core.image import Image
 from corten.core.model import ModelSpec
+from corten.core.platform import Platform
+from corten.core.reference import Reference
 from corten.core.schema import Schema, Style, Tensor
 from corten.errors import UsageError
 
@@ -33,14 +36,23 @@ _PLAIN = ".-_~"
 _SERIALS = uuid.uuid5(uuid.NAMESPACE_DNS, "sbom.corten.dev")
 
 
-def sbom_json(image: Image, spec: ModelSpec, lock: Lock, contents: Sequence[Contents], corten_version: str) -> bytes:
-    """The SBOM of an image. `contents` are those of its layers, in any order."""
+def sbom_json(
+    image: Image,
+    spec: ModelSpec,
+    lock: Lock,
+    contents: Sequence[Contents],
+    corten_version: str,
+    *,
+    beneath: OciBase | None = None,
+) -> bytes:
+    """The SBOM of an image. `contents` are those of its layers, in any order; `beneath` is the image it stands on."""
     facts = {package.name: package for one in contents for package in one.packages}
     weights = sorted(
         (file for one in contents for file in one.files if file.name.startswith(_MODELS)), key=lambda file: file.name
     )
     components = [
         *(_deb(deb, facts.get(deb.name), lock) for deb in lock.debs),
+        *(_beneath(beneath, lock, image.platform) if beneath else ()),
         *(_wheel(wheel, facts.get(distribution(wheel.name))) for wheel in lock.wheels),
         _runtime(corten_version),
         _model(spec, weights),
@@ -85,6 +97,45 @@ def _image(image: Image, name: str) -> dict[str, Any]:
         "purl": purl,
         "hashes": [_sha256(image.digest)],
     }
+
+
+def base_purl(pin: Pin, platform: Platform) -> str:
+    """The package URL of an image to build on (purl-spec, types/oci-definition.json)."""
+    reference = Reference.parse(pin.reference)
+    name = reference.repository.rpartition("/")[2]
+    place = quote(f"{reference.registry}/{reference.repository}", safe=_PLAIN + "/")
+    version = quote(str(pin.digest), safe=_PLAIN)
+    return f"pkg:oci/{name}@{version}?arch={platform.architecture}&repository_url={place}"
+
+
+def _beneath(base: OciBase, lock: Lock, platform: Platform) -> Iterator[dict[str, Any]]:
+    """The image beneath, and its packages as far as its databases tell; what is installed anew is not the base's."""
+    purl = base_purl(base.pin, platform)
+    notes = {"manifest": str(base.pin.manifest), "system": base.facts.system.title}
+    if not base.facts.listed:
+        notes["packages"] = "not known: it has no package database of Debian's or Alpine's"
+    yield {
+        "type": "container",
+        "bom-ref": purl,
+        "name": base.pin.reference,
+        "version": str(base.pin.digest),
+        "purl": purl,
+        "hashes": [_sha256(base.pin.digest)],
+        "properties": [{"name": f"dev.corten:{key}", "value": text} for key, text in notes.items() if text],
+    }
+    anew = {distribution(wheel.name) for wheel in lock.wheels}
+    for one in base.facts.packages:
+        if one.kind != "wheel" or one.name not in anew:
+            purl = _installed_purl(one, base.facts.system)
+            yield {"type": "library", "bom-ref": purl, "name": one.name, "version": one.version, "purl": purl}
+
+
+def _installed_purl(one: Installed, system: System) -> str:
+    name, version = quote(one.name, safe=_PLAIN), quote(one.version, safe=_PLAIN)
+    if one.kind == "wheel":
+        return f"pkg:pypi/{name}@{version}"
+    distro = f"{system.id}-{system.version}" if system.version else system.id
+    return f"pkg:{one.kind}/{system.id or 'unknown'}/{name}@{version}?arch={one.architecture}&distro={distro}"
 
 
 def _deb(deb: Deb, fact: PackageFact | None, lock: Lock) -> dict[str, Any]:
@@ -196,8 +247,8 @@ def _sha256(digest: Digest) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A package as an SBOM lists it. `kind` is `deb` or `wheel`; `digest` is of its file (None: not told), `licence`
-    empty where none was told.
+    """A package as an SBOM lists it. `kind` is `deb`, `apk` or `wheel`; `digest` is of its file (None: not told),
+    `licence` empty where none was told.
     """
 
     kind: str
@@ -208,15 +259,15 @@ class Component:
 
 
 def packages_of(data: bytes, where: str) -> tuple[Component, ...]:
-    """The Debian packages and wheels in an SBOM of ours. Raises UsageError `store.malformed`."""
-    kinds = {"pkg:deb/": "deb", "pkg:pypi/": "wheel"}
+    """The packages of the base and the wheels in an SBOM of ours. Raises UsageError `store.malformed`."""
+    kinds = {"pkg:deb/": "deb", "pkg:apk/": "apk", "pkg:pypi/": "wheel"}
     try:
         return tuple(
             Component(
                 kind=kinds[prefix],
                 name=str(one["name"]),
                 version=str(one["version"]),
-                digest=Digest.parse(f"sha256:{one['hashes'][0]['content']}"),
+                digest=Digest.parse(f"sha256:{one['hashes'][0]['content']}") if "hashes" in one else None,
                 licence=_licence_text(one.get("licenses", [])),
             )
             for one in json.loads(data)["components"]

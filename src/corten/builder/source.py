@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from corten.adapters.base import Source
 from corten.builder.lock import LOCK_FILE
 from corten.core.deployment import Settings
+from corten.core.image import Compression
 from corten.core.model import Batching, Limits
 from corten.core.name import parse_name, suggest_name
+from corten.core.reference import Reference
 from corten.errors import CortenError, NotFoundError, UsageError
 
 PROJECT_FILE = "corten.toml"
@@ -28,6 +30,7 @@ class Project:
     source: Source
     folder: Path | None = None
     python: str = ""
+    base: Reference | None = None  # None: packages of Debian
     packages: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     batching: Batching = field(default_factory=Batching)
@@ -35,6 +38,7 @@ class Project:
     settings: Settings = field(default_factory=Settings)
     grpc: bool = False
     gpu: bool = False
+    compression: Compression = Compression.ZSTD
     max_image_mb: float = 0.0  # 0: any size
     max_cold_start_s: float = 0.0  # 0: any time
 
@@ -57,6 +61,7 @@ class Table:
     source: str = ""
     requirements: tuple[str, ...] = ()
     python: str = ""
+    base: str = ""
     packages: tuple[str, ...] = ()
     method: str = ""
     files: tuple[str, ...] = ()
@@ -73,6 +78,7 @@ class Table:
     stream_timeout_s: float = _LIMITS.stream_timeout_s
     grpc: bool = False
     gpu: bool = False
+    compression: Literal["zstd", "gzip"] = "zstd"
     max_image_mb: float = 0.0
     max_cold_start_s: float = 0.0
 
@@ -101,6 +107,7 @@ def read_project(
     requirements: Iterable[str] = (),
     method: str = "",
     extra_files: Iterable[str | Path] = (),
+    base: str = "",
 ) -> Project:
     """Read what was given on the command line; it wins over the folder's settings, requirements are added.
 
@@ -128,6 +135,7 @@ def read_project(
         source=source,
         folder=folder.absolute() if folder else None,
         python=table.python,
+        base=_base(base, table, folder),
         packages=table.packages,
         labels=table.labels,
         batching=Batching(table.batch_rows),
@@ -135,9 +143,33 @@ def read_project(
         grpc=table.grpc,
         settings=table.settings(),
         gpu=table.gpu,
+        compression=Compression[table.compression.upper()],
         max_image_mb=table.max_image_mb,
         max_cold_start_s=table.max_cold_start_s,
     )
+
+
+def _base(given: str, table: Table, folder: Path | None) -> Reference | None:
+    """The image to build on; one given on the command line wins over the folder's. Its digest may be left open."""
+    where = "--base" if given else f"base in the settings of {folder}"
+    if not (text := given or table.base):
+        return None
+    if table.packages:
+        raise UsageError(
+            "base.packages",
+            "`packages` are Debian's, and the base is another image",
+            where=where,
+            why=f"{', '.join(table.packages[:8])} would have to be installed by running the base's package manager",
+            hint="put them into the base, or leave `base` out: Corten makes one of Debian's packages",
+        )
+    try:
+        return Reference.parse(text)
+    except UsageError as error:
+        if given:
+            raise
+        raise UsageError(
+            "source.bad_config", f"`base` is {error.what}", where=where, why=error.why, hint=error.hint
+        ) from error
 
 
 def _split(text: str) -> tuple[Path, str]:

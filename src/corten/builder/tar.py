@@ -26,7 +26,8 @@ _NAME_BYTES = 100
 _PREFIX_BYTES = 155
 _DIRECTORY_MODE = 0o755
 _PAX_NAME = b"././@PaxHeader"
-_TYPES = {EntryKind.FILE: b"0", EntryKind.DIRECTORY: b"5", EntryKind.SYMLINK: b"2"}
+_TYPES = {EntryKind.FILE: b"0", EntryKind.DIRECTORY: b"5", EntryKind.SYMLINK: b"2", EntryKind.WHITEOUT: b"0"}
+_WHITEOUT = ".wh."
 
 
 def tar(entries: Iterable[Entry]) -> Iterator[bytes]:
@@ -74,7 +75,7 @@ def check_name(name: str) -> None:
     """Refuse what could land outside the layer's root, or differ between readers of the tar."""
     parts = name.split("/")
     # An empty part is a leading, trailing or doubled slash.
-    if "\0" in name or any(part in {"", ".", ".."} or part.startswith(".wh.") for part in parts):
+    if "\0" in name or any(part in {"", ".", ".."} or part.startswith(_WHITEOUT) for part in parts):
         raise UsageError(
             "layer.unsafe_name",
             f"`{name[:200]!r}` cannot be the name of a file in an image",
@@ -109,7 +110,10 @@ def _missing_parents(name: str, folders: set[str], others: set[str]) -> Iterator
 
 
 def _member(entry: Entry) -> Iterator[bytes]:
-    if entry.kind is not EntryKind.FILE:
+    if entry.kind is EntryKind.WHITEOUT:
+        folder, slash, name = entry.name.rpartition("/")
+        yield _header(f"{folder}{slash}{_WHITEOUT}{name}", entry.kind, entry.mode, 0, "")
+    elif entry.kind is not EntryKind.FILE:
         yield _header(entry.name, entry.kind, entry.mode, 0, entry.target)
     elif isinstance(entry.data, Path):
         yield from _streamed(entry, entry.data)

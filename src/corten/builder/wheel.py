@@ -1,7 +1,7 @@
 """A wheel's zip to the entries of a layer, with no install step (Binary Distribution Format, packaging.python.org).
 
-Where files go is what `installer` does for Debian's /usr/local: both libs to `dist-packages`, scripts to `bin` with
-the image's interpreter, `data` to the prefix. Nothing is left out but what is stale by definition (bytecode,
+Where files go is what `installer` does for the image's interpreter: both libs to its site folder, scripts to `bin` of
+its prefix (Debian's: /usr/local), `data` to the prefix. Nothing is left out but what is stale by definition (bytecode,
 signatures of the RECORD that is rewritten). Dropping `.pyi`, `.pxd`, `.h` and sources would save 1 % of a
 scikit-learn image and break those who look for them (numba, Cython at run time); dropping `tests` would save 9 % and
 break packages that import from theirs.
@@ -14,6 +14,7 @@ import configparser
 import csv
 import hashlib
 import io
+import posixpath
 import re
 import stat
 import struct
@@ -25,12 +26,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from corten.builder.entry import Entry
+from corten.builder.interpreter import Interpreter
 from corten.builder.tar import check_name
 from corten.errors import CortenError, PolicyError, UsageError
 from corten.store.writing import translated
 
-_PREFIX = "usr/local"
-_INTERPRETER = b"#!/usr/bin/python3"
 _ENTRY_POINT = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<function>[\w.]+)\s*(\[.*\])?")
 # A script's name becomes a file's name below bin.
 _SCRIPT_NAME = re.compile(r"[\w.][\w .-]*")
@@ -41,12 +41,7 @@ _IN_MEMORY_BYTES = 64 << 20
 _ENCRYPTED = 0x1
 
 
-def site_packages(python: str) -> str:
-    """Where Debian's interpreter of this minor version looks for what is not Debian's: relative to the root."""
-    return f"{_PREFIX}/lib/python{python}/dist-packages"
-
-
-def entries(path: Path, python: str) -> Iterator[Entry]:
+def entries(path: Path, python: Interpreter) -> Iterator[Entry]:
     """The files a wheel installs, sorted by name; one member is held in memory at a time, large ones in a file beside
     the wheel that is gone when the next entry is asked for.
 
@@ -63,24 +58,24 @@ class _Wheel:
     """An open wheel, looked through once: which member goes where, and what is written anew."""
 
     filename: str
-    python: str
+    python: Interpreter
     members: Mapping[str, zipfile.ZipInfo]  # by target
     record: Mapping[str, tuple[str, str]]  # hash name and value, by member
     written: Mapping[str, Entry]  # by target
 
     @classmethod
-    def read(cls, filename: str, stream: BinaryIO, python: str) -> _Wheel:
+    def read(cls, filename: str, stream: BinaryIO, python: Interpreter) -> _Wheel:
         infos = _safe_members(filename, _directory(filename, stream))
         dist_info = _dist_info(filename, infos)
         rows = _record_rows(filename, stream, infos, dist_info)
         members = _targets(filename, infos, dist_info, python)
-        written = _scripts(filename, stream, infos, dist_info) | {
-            name: Entry(name, data=b"corten\n") for name in (f"{site_packages(python)}/{dist_info}/INSTALLER",)
+        written = _scripts(filename, stream, infos, dist_info, python) | {
+            name: Entry(name, data=b"corten\n") for name in (f"{python.site}/{dist_info}/INSTALLER",)
         }
         members = {target: info for target, info in members.items() if target not in written}
         record = {name: digest for name, digest, _ in rows}
         wheel = cls(filename, python, members, record, written)
-        return wheel._with_record(f"{site_packages(python)}/{dist_info}/RECORD", rows)
+        return wheel._with_record(f"{python.site}/{dist_info}/RECORD", rows)
 
     def entries(self, stream: BinaryIO, spool: Path) -> Iterator[Entry]:
         for target in sorted({*self.members, *self.written}):
@@ -95,7 +90,7 @@ class _Wheel:
         data = _content(self.filename, info, stream)
         self._check(info, data)
         if _is_script(info.filename):
-            data = _with_interpreter(data)
+            data = _with_interpreter(data, self.python)
         return Entry(target, mode=_mode(info), data=data)
 
     def _large(self, target: str, info: zipfile.ZipInfo, stream: BinaryIO, spool: Path) -> Iterator[Entry]:
@@ -141,17 +136,21 @@ class _Wheel:
     def _with_record(self, target: str, rows: list[tuple[str, tuple[str, str], str]]) -> _Wheel:
         # Tools find a distribution's files by it. Scripts get other bytes here, so their hash is left open.
         sources = {info.filename: place for place, info in self.members.items()}
-        site = site_packages(self.python)
+        site = self.python.site
         lines = [
-            (_relative(sources[name], site), "" if _is_script(name) else f"{digest[0]}={digest[1]}", size)
+            (posixpath.relpath(sources[name], site), "" if _is_script(name) else f"{digest[0]}={digest[1]}", size)
             for name, digest, size in rows
             if name in sources and digest[0]
         ]
         lines += [
-            (_relative(entry.name, site), f"sha256={_record_digest('sha256', _bytes(entry))}", str(len(_bytes(entry))))
+            (
+                posixpath.relpath(entry.name, site),
+                f"sha256={_record_digest('sha256', _bytes(entry))}",
+                str(len(_bytes(entry))),
+            )
             for entry in self.written.values()
         ]
-        lines.append((_relative(target, site), "", ""))
+        lines.append((posixpath.relpath(target, site), "", ""))
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(
             (name, digest, "" if not digest else size) for name, digest, size in sorted(lines)
@@ -225,7 +224,7 @@ def _hash(text: str) -> tuple[str, str]:
 
 
 def _targets(
-    filename: str, members: Mapping[str, zipfile.ZipInfo], dist_info: str, python: str
+    filename: str, members: Mapping[str, zipfile.ZipInfo], dist_info: str, python: Interpreter
 ) -> dict[str, zipfile.ZipInfo]:
     targets: dict[str, zipfile.ZipInfo] = {}
     for name, info in members.items():
@@ -243,17 +242,17 @@ def _is_stale(name: str, dist_info: str) -> bool:
     return "/__pycache__/" in f"/{name}" or name in {f"{dist_info}/RECORD.jws", f"{dist_info}/RECORD.p7s"}
 
 
-def _target(filename: str, name: str, python: str) -> str:
+def _target(filename: str, name: str, python: Interpreter) -> str:
     top, _, rest = name.partition("/")
     if not top.endswith(".data") or not rest:
-        return f"{site_packages(python)}/{name}"
+        return f"{python.site}/{name}"
     scheme, _, inner = rest.partition("/")
     folders = {
-        "purelib": site_packages(python),
-        "platlib": site_packages(python),
-        "scripts": f"{_PREFIX}/bin",
-        "headers": f"{_PREFIX}/include/python{python}/{top.split('-')[0]}",
-        "data": _PREFIX,
+        "purelib": python.site,
+        "platlib": python.site,
+        "scripts": f"{python.prefix}/bin",
+        "headers": f"{python.prefix}/include/python{python.version}/{top.split('-')[0]}",
+        "data": python.prefix,
     }
     if scheme not in folders or not inner:
         raise _unsafe(filename, name, f"expected one of {', '.join(folders)} below .data")
@@ -261,7 +260,7 @@ def _target(filename: str, name: str, python: str) -> str:
 
 
 def _scripts(
-    filename: str, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], dist_info: str
+    filename: str, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], dist_info: str, python: Interpreter
 ) -> dict[str, Entry]:
     name = f"{dist_info}/entry_points.txt"
     if name not in members:
@@ -275,12 +274,12 @@ def _scripts(
     scripts = {}
     for section in ("console_scripts", "gui_scripts"):
         for script, text in parser.items(section) if parser.has_section(section) else ():
-            entry = _script(filename, script.strip(), text.strip())
+            entry = _script(filename, script.strip(), text.strip(), python)
             scripts[entry.name] = entry
     return scripts
 
 
-def _script(filename: str, name: str, text: str) -> Entry:
+def _script(filename: str, name: str, text: str, python: Interpreter) -> Entry:
     match = _ENTRY_POINT.fullmatch(text)
     if not match or not _SCRIPT_NAME.fullmatch(name) or name in {".", ".."}:
         raise _broken(filename, f"its entry point `{name} = {text}` is malformed")
@@ -289,19 +288,23 @@ def _script(filename: str, name: str, text: str) -> Entry:
         f"import sys\nfrom {module} import {function.split('.')[0]}\n"
         f'if __name__ == "__main__":\n    sys.exit({function}())\n'
     )
-    return Entry(f"{_PREFIX}/bin/{name}", mode=0o755, data=_INTERPRETER + b"\n" + body.encode())
+    return Entry(f"{python.prefix}/bin/{name}", mode=0o755, data=_first_line(python) + b"\n" + body.encode())
 
 
 def _is_script(member: str) -> bool:
     return member.partition("/")[0].endswith(".data") and member.split("/")[1:2] == ["scripts"]
 
 
-def _with_interpreter(data: bytes) -> bytes:
+def _first_line(python: Interpreter) -> bytes:
+    return f"#!{python.program}".encode()
+
+
+def _with_interpreter(data: bytes, python: Interpreter) -> bytes:
     # `#!python` and `#!pythonw` stand for the interpreter the wheel is installed for.
     if not data.startswith(b"#!python"):
         return data
     _, newline, rest = data.partition(b"\n")
-    return _INTERPRETER + newline + rest
+    return _first_line(python) + newline + rest
 
 
 def _mode(info: zipfile.ZipInfo) -> int:
@@ -363,13 +366,6 @@ def _record_digest(name: str, data: bytes) -> str:
 
 def _encoded(digest: bytes) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def _relative(target: str, site: str) -> str:
-    if target.startswith(f"{site}/"):
-        return target[len(site) + 1 :]
-    # From usr/local/lib/pythonX.Y/dist-packages up to usr/local.
-    return "../../../" + target.removeprefix(f"{_PREFIX}/")
 
 
 def _bytes(entry: Entry) -> bytes:

@@ -21,6 +21,7 @@ EXAMPLES = """\
   corten build model.joblib
   corten build annotator.py:Annotator --name annotator
   corten build . --platform linux/amd64,linux/arm64 --locked
+  corten build . --base docker.io/python:3.12-slim
 """
 
 
@@ -59,12 +60,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sign-key", default="", metavar="FILE", help="sign the image with this private key (default: CORTEN_SIGN_KEY)"
     )
+    parser.add_argument(
+        "--compress",
+        choices=("zstd", "gzip"),
+        default="",
+        help="how layers are stored; gzip is for tools that know no zstd (default: corten.toml's, else zstd)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
+    words.add_registry_trust(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Build, then print the reference; the report goes to stderr."""
     from corten.core.home import Home
+    from corten.core.image import Compression
     from corten.core.platform import Platform
     from corten.ops.build import build
 
@@ -78,7 +87,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         requirements=tuple(options.requirement),
         method=options.method,
         extra_files=tuple(options.file),
+        base=options.base,
         locked=options.locked,
+        frozen=options.frozen,
         offline=options.offline,
         upgrade=options.upgrade,
         weights_image=options.weights_image,
@@ -87,6 +98,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         test=options.test,
         max_cold_start_s=options.max_cold_start_s,
         sign_key=options.sign_key,
+        compression=Compression[options.compress.upper()] if options.compress else None,
+        plain_http=options.plain_http,
+        ca=options.ca,
         now_s=time.time(),
         listen=output.listen,
     )

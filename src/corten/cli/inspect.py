@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         files = [("file", "size", "sha256")]
         files += [(f"/{one.name}", megabytes(one.size_bytes), one.digest.short) for one in seen.files]
         output.result("\n" + table(files))
-    for kind, title in (("wheel", "wheel"), ("deb", "Debian package")):
+    for kind, title in (("wheel", "wheel"), ("deb", "Debian package"), ("apk", "Alpine package")):
         if packages := seen.of_kind(kind):
             rows = [(title, "version", "licence")]
             rows += [(one.name, one.version, _cut(one.licence)) for one in packages]
@@ -70,6 +70,7 @@ def _facts(seen: Inspected) -> list[tuple[str, str]]:
         ("image", seen.reference),
         ("platform", str(image.platform)),
         ("size", f"{megabytes(image.size_bytes)}, unpacked {megabytes(image.tar_bytes)}"),
+        *((("base", seen.base),) if seen.base else ()),
         ("entrypoint", " ".join(image.entrypoint)),
         *(("env", f"{name}={text}") for name, text in sorted(image.env.items())),
     ]
@@ -82,6 +83,7 @@ def _facts(seen: Inspected) -> list[tuple[str, str]]:
     if provenance and (commit := provenance.commit):
         place = " ".join(filter(None, (commit.remote, commit.branch, commit.path)))
         facts.append(("git", f"{commit.revision}{' with changes not committed' if commit.dirty else ''} {place}"))
+    facts.append(("tested", str(seen.tested) if seen.tested else "no"))
     facts += [("attached", f"{one.digest.short} {one.type} {one.predicate}".rstrip()) for one in seen.attached]
     return facts
 

@@ -115,12 +115,21 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file", action="append", default=[], type=Path, metavar="PATH", help="one more file for /models; repeatable"
     )
+    parser.add_argument(
+        "--base",
+        default="",
+        metavar="REF",
+        help="an image to build on, REGISTRY/REPOSITORY:TAG@DIGEST, not Debian's packages (default: corten.toml's)",
+    )
     parser.add_argument("--locked", action="store_true", help="fail if corten.lock would have to change")
+    parser.add_argument(
+        "--frozen", action="store_true", help="take corten.lock as it is, without asking whether it still fits"
+    )
     parser.add_argument("--offline", action="store_true", help="open no connection; use what is in the cache")
 
 
 def add_registry_trust(parser: argparse.ArgumentParser) -> None:
-    """Whom to believe to be the registry: shared by `push`, `pull` and `copy`."""
+    """Whom to believe to be the registry: shared by all verbs that push or pull."""
     parser.add_argument(
         "--ca", type=Path, default=None, metavar="FILE", help="a PEM file of authorities besides the system's"
     )

@@ -1,6 +1,7 @@
-"""Put an image on the newest Debian packages of its release: security updates without building the model again.
+"""Put an image on the newest packages of its Debian release, or on the image its base's tag leads to now: security
+updates without building the model again.
 
-Only the base layer is made anew; wheels, server, weights and code stay the blobs they are. What runs goes on running:
+Only the base changes; wheels, server, weights and code stay the blobs they are. What runs goes on running:
 deploy the name afterwards. The project's corten.lock is left alone: `corten build --upgrade` brings it along.
 """
 
@@ -10,6 +11,7 @@ import argparse
 import os
 import time
 
+from corten.cli import parser as words
 from corten.cli.output import Output, megabytes, table
 
 EXAMPLES = """\
@@ -21,6 +23,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("name", help="an image's name")
+    words.add_registry_trust(parser)
     parser.add_argument("--test", action="store_true", help="start the new image and ask it before the name moves")
 
 
@@ -33,6 +36,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         options.name,
         home=Home.from_env(os.environ, uid=os.getuid()),
         test=options.test,
+        plain_http=options.plain_http,
+        ca=options.ca,
         now_s=time.time(),
         listen=output.listen,
     )
@@ -44,6 +49,6 @@ def run(options: argparse.Namespace, output: Output) -> int:
             output.note(table(rows))
             output.note(f"{image.platform}: new base, {megabytes(image.base_bytes)}; all other layers as they were")
     if not done.changed:
-        output.note("every package is the newest already; nothing changed")
+        output.note("the base is the newest already; nothing changed")
     output.result(f"{done.name}@{done.after}")
     return 0

@@ -1,6 +1,6 @@
 """Build an image of the store again, in a scratch store, and compare every layer's digest.
 
-Packages come by the lock attached to the image, weights and code out of its own layers; the store is not changed. With
+Packages come by the lock attached to the image, weights and code out of its own layers; nothing gets a name. With
 --verify anything but the same manifest is refused (exit 7).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from corten.cli import parser as words
 from corten.cli.output import Output, table
 
 EXAMPLES = """\
@@ -25,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platform", default="", metavar="OS/ARCH", help="of an image for several (default: this machine's)"
     )
+    words.add_registry_trust(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -39,6 +41,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         home=Home.from_env(os.environ, uid=os.getuid()),
         platform=Platform.parse(options.platform) if options.platform else None,
         offline=options.offline,
+        plain_http=options.plain_http,
+        ca=options.ca,
         listen=output.listen,
     )
     output.document(rebuilt.as_dict())

@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
     )
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+    words.add_registry_trust(parser)
     parser.add_argument(
         "--timeout", type=float, default=None, metavar="SECONDS", help="how long a replica may take to get ready"
     )
@@ -48,7 +49,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
         requirements=tuple(options.requirement),
         method=options.method,
         extra_files=tuple(options.file),
+        base=options.base,
+        plain_http=options.plain_http,
+        ca=options.ca,
         locked=options.locked,
+        frozen=options.frozen,
         offline=options.offline,
         replicas=options.replicas,
         port=options.port,

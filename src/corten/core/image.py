@@ -13,6 +13,11 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+# The same documents as Docker called them before there was OCI; registries are full of them.
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
+INDEXES = (INDEX, DOCKER_INDEX)
 
 # Annotation of a layer: which LayerKind it is, and a name for people.
 KIND_ANNOTATION = "dev.corten.layer.kind"
@@ -23,6 +28,9 @@ TAR_BYTES_ANNOTATION = "dev.corten.layer.tar-bytes"
 NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 # Annotation of an artifact's descriptor there: the digest its manifest's `subject` has.
 SUBJECT_ANNOTATION = "dev.corten.subject"
+# What an image stands on, as annotations of its manifest and labels of its config (image-spec, annotations.md).
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 # Labels of an image's config.
 SCHEMA_LABEL = "dev.corten.schema"
 SPEC_LABEL = "dev.corten.model"

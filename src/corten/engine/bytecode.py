@@ -39,7 +39,7 @@ _LOOK_EVERY_S: Final = 2.0
 _COMPILE_S: Final = 300.0
 _MOST_MODULES: Final = 20_000
 # usr/lib/python3.11/json/__init__.cpython-311.pyc; only what is in the root: user code is mounted over it.
-_NAME: Final = re.compile(r"(usr/[\w./+-]+)\.cpython-\d+\.pyc")
+_NAME: Final = re.compile(r"((?:usr|opt)/[\w./+-]+)\.cpython-\d+\.pyc")
 
 # Runs inside. UNCHECKED_HASH: the root never changes, so that nobody need look at the source again (PEP 552).
 _COMPILE: Final = f"""
@@ -54,6 +54,15 @@ for line in open("{RUN}/list", encoding="utf-8"):
     except (OSError, PyCompileError):
         pass
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A root file system, and the Python in it: what its images run."""
+
+    chain: Digest
+    root: Path
+    program: str
 
 
 @dataclass(slots=True)
@@ -88,12 +97,12 @@ class Bytecode:
         # Empty counts as unset for PYTHONDONTWRITEBYTECODE (Python manual, "Environment variables").
         return {**env, "PYTHONPYCACHEPREFIX": f"{RUN}/{OWN}", "PYTHONDONTWRITEBYTECODE": ""}
 
-    def learn(self, chain: Digest, run: Path, root: Path, found: SandboxProbe) -> None:
+    def learn(self, tree: Tree, run: Path, found: SandboxProbe) -> None:
         """Look at a running replica that writes its own; once it imports nothing more, begin to compile.
 
         Cheap to call often. Failures cost nothing but speed and are not repeated in this process.
         """
-        now_s = self._monotonic()
+        now_s, chain = self._monotonic(), tree.chain
         if chain in self._jobs or chain in self._given_up or self.published(chain):
             return
         since_s, before = self._looked.get(run.name, (now_s, 0))
@@ -104,7 +113,7 @@ class Bytecode:
         if not modules or len(modules) != before:
             return
         try:
-            self._jobs[chain] = self._begin(chain, modules, root, found, now_s)
+            self._jobs[chain] = self._begin(tree, modules, found, now_s)
         except (CortenError, OSError):
             self._given_up.add(chain)
 
@@ -126,8 +135,8 @@ class Bytecode:
         """The replica is gone."""
         self._looked.pop(replica_id, None)
 
-    def _begin(self, chain: Digest, modules: list[str], root: Path, found: SandboxProbe, now_s: float) -> _Job:
-        folder = self._trees / "pyc" / ".making" / f"{chain.hex[:16]}-{secrets.token_hex(4)}"
+    def _begin(self, tree: Tree, modules: list[str], found: SandboxProbe, now_s: float) -> _Job:
+        folder = self._trees / "pyc" / ".making" / f"{tree.chain.hex[:16]}-{secrets.token_hex(4)}"
         shared = folder / "shared"
         (shared / "cache").mkdir(parents=True)
         (shared / "list").write_text("".join(f"{name}\n" for name in modules), encoding="utf-8")
@@ -136,10 +145,10 @@ class Bytecode:
                 path.chmod(0o755)
             os.chown(shared / "cache", UID, GID)
         cell = Cell(
-            root=root,
+            root=tree.root,
             hostname="compile",
-            command=("/usr/bin/python3", "-I", "-S", "-c", _COMPILE),
-            env={"PATH": "/usr/bin", "LANG": "C.UTF-8"},
+            command=(tree.program, "-I", "-S", "-c", _COMPILE),
+            env={"PATH": "/usr/local/bin:/usr/bin", "LANG": "C.UTF-8"},
             run=shared,
         )
         launched = launch_sandbox(

@@ -21,7 +21,7 @@ from corten.core.image import Image
 from corten.core.platform import Platform
 from corten.core.process import ProcessId, parent, with_environment
 from corten.engine.base import Observed, ReplicaSpec
-from corten.engine.bytecode import Bytecode
+from corten.engine.bytecode import Bytecode, Tree
 from corten.engine.folders import make_passable, make_private, passable
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
 from corten.engine.logs import keep_short, last_lines
@@ -127,7 +127,7 @@ class Embedded:
         image, prepared = self._prepared(spec.image)
         found = self._isolation()
         with self._lock, translated(folder.path, f"start replica {spec.id}"):
-            record = self._note(spec, prepared, found, folder)
+            record = self._note(spec, image, prepared, found)
             try:
                 if found.works:
                     record = self._start_sandbox(record, spec, image, prepared, found)
@@ -190,7 +190,7 @@ class Embedded:
         _check_platform(image)
         return image, self._trees.prepare(image)
 
-    def _note(self, spec: ReplicaSpec, prepared: Prepared, found: SandboxProbe, folder: ReplicaFolder) -> Record:
+    def _note(self, spec: ReplicaSpec, image: Image, prepared: Prepared, found: SandboxProbe) -> Record:
         """Write down that a replica is about to start; its folder appears with the record in it."""
         run = self._run(spec.id)
         record = Record(
@@ -202,12 +202,13 @@ class Embedded:
             token=secrets.token_hex(16),
             address=_short_enough(run / _SOCKET),
             host=found.host if found.works else None,
+            program=image.entrypoint[0],
             learning=found.works and _is_free(spec) and self._bytecode.published(prepared.chain) is None,
         )
         unfinished = self._home.replicas / f".new-{record.token}"
         unfinished.mkdir(mode=0o700)
         ReplicaFolder(unfinished).write(record)
-        unfinished.rename(folder.path)
+        unfinished.rename(self._folder(spec.id).path)
         shutil.rmtree(run, ignore_errors=True)
         run.mkdir(mode=0o700)
         if (found.host if found.works else self._plain_host()) is Host.NOBODY:
@@ -281,8 +282,8 @@ class Embedded:
             with suppress(OSError):
                 keep_short(folder.log)
             if record.learning:
-                root = self._trees.root_of(record.chain)
-                self._bytecode.learn(record.chain, self._run(record.id), root, self._isolation())
+                tree = Tree(record.chain, self._trees.root_of(record.chain), record.program)
+                self._bytecode.learn(tree, self._run(record.id), self._isolation())
         return Observed(
             id=record.id,
             deployment=record.deployment,

@@ -45,7 +45,7 @@ def plain_process(image: Image, root: Path, view: Path, env: Mapping[str, str]) 
     app = view / "app"
     return PlainProcess(
         argv=(str(loader), "--library-path", ":".join(map(str, libraries)), str(program), *image.entrypoint[1:]),
-        env={**_python(root, program), **env, **_moved(root, env), **_places(view)},
+        env={**_python(root, image.entrypoint[0]), **env, **_moved(root, env), **_places(view)},
         working_dir=app if app.is_dir() else root,
     )
 
@@ -109,12 +109,19 @@ def _library_folders(root: Path, image: Image) -> list[Path]:
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _python(root: Path, program: Path) -> dict[str, str]:
+def _python(root: Path, entrypoint: str) -> dict[str, str]:
     """What a Python needs to find itself when it is not at its prefix (sys.prefix is computed from PYTHONHOME)."""
-    if not (version := re.fullmatch(r"python(3\.\d+)", program.name)):
+    program = resolve_in(root, entrypoint)
+    if not re.fullmatch(r"python3\.\d+", program.name):
         return {}
-    packages = root / "usr/local/lib" / f"python{version[1]}" / "dist-packages"
-    return {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(packages), "PYTHONNOUSERSITE": "1"}
+    home, environment = program.parent.parent, resolve_in(root, str(PurePosixPath(entrypoint).parent.parent))
+    folders = (
+        environment / "lib" / program.name / "site-packages",  # a virtual environment's, whose program leads out of it
+        root / "usr/local/lib" / program.name / "dist-packages",  # where Debian's Python looks
+        home / "lib" / program.name / "site-packages",
+    )
+    packages = ":".join(str(folder) for folder in dict.fromkeys(folders) if folder.is_dir())
+    return {"PYTHONHOME": str(home), "PYTHONPATH": packages, "PYTHONNOUSERSITE": "1"}
 
 
 def _moved(root: Path, env: Mapping[str, str]) -> dict[str, str]:

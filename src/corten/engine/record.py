@@ -37,6 +37,7 @@ class Record:
 
     `process` is None until it is known to run; `watcher` is the bubblewrap that reports its end. `ended`: SIGTERM was
     asked for and would have ended it, so that is what its exit code says. `learning`: it writes its own bytecode.
+    `program` is what it runs.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Record:
     exit_code: int | None = None
     ended: bool = False
     learning: bool = False
+    program: str = "/usr/bin/python3"
     format: int = 1
 
 

@@ -8,21 +8,25 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corten.adapters.base import Inspection
 from corten.builder import image as documents
+from corten.builder import lock as locks
+from corten.builder import locking, proof
 from corten.builder import plan as planning
-from corten.builder import proof
-from corten.builder.debian.release import DEFAULT_MIRROR
+from corten.builder.debian.release import DEFAULT_MIRROR, Release, minor_version
 from corten.builder.download import Downloader
 from corten.builder.gate import attach_gate
 from corten.builder.index import index_json
 from corten.builder.inspecting import inspect
 from corten.builder.lineage import Commit, commit_of
-from corten.builder.lock import Inputs
-from corten.builder.locking import Rules, Sources, obtain
+from corten.builder.lock import Inputs, Lock
+from corten.builder.locking import Rules, Sources
+from corten.builder.oci_base import OciBase
 from corten.builder.pipeline import Made, Workshop, make_layers
 from corten.builder.plan import Plan
 from corten.builder.remote import Access
@@ -37,6 +41,8 @@ from corten.core.model import Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
 from corten.ops.gate import Gate, run_gate
+from corten.ops.oci_base import Bases, base_of
+from corten.ops.registry import session
 from corten.store.guard import using
 from corten.store.layout import Layout
 
@@ -154,7 +160,9 @@ def build(
     method: str = "",
     extra_files: Iterable[str | Path] = (),
     example: Example | None = None,
+    base: str = "",
     locked: bool = False,
+    frozen: bool = False,
     offline: bool = False,
     upgrade: bool = False,
     dry_run: bool = False,
@@ -163,7 +171,9 @@ def build(
     max_cold_start_s: float | None = None,
     sign_key: str | Path = "",
     weights_image: bool = False,
-    compression: Compression = Compression.ZSTD,
+    compression: Compression | None = None,
+    plain_http: bool = False,
+    ca: str | Path | None = None,
     now_s: float | None = None,
     listen: Listener = nobody,
     mirror: str = "",
@@ -172,13 +182,16 @@ def build(
     """Build an image and tag it with its name in the local store.
 
     `source` is a model file, `file.py:Class` or a folder (with `corten.toml`, `[tool.corten]` or one model in it).
-    `locked` forbids changing the lock, `offline` asking the network, `upgrade` makes the lock anew, `dry_run` ends
-    with the plan. `mirror` is Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org). Several platforms make one
-    image each and an index over them, which gets the name; nothing of another platform is run. `max_image_mb` (else the
-    project's own) is what an image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image,
-    asks it and compares with what was recorded before it gets its name; `max_cold_start_s` (else the project's own), a
-    limit for how long it takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the
-    same weights as an image to mount. `sign_key` (else CORTEN_SIGN_KEY) is the file of a private key to sign with.
+    `base` (else the project's own) is an image to build on, `registry/repository:tag@digest`, instead of packages of
+    Debian; `ca` and `plain_http` are about its registry, as for `pull`. `locked` forbids changing the lock, `frozen`
+    takes the project's as it is without asking whether it fits, `offline` forbids the network, `upgrade` makes the lock
+    anew, `dry_run` ends with the plan. `compression` (else the project's own) is of all layers but weights. `mirror` is
+    Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org). Several platforms make one image each and an index over
+    them, which gets the name; nothing of another platform is run. `max_image_mb` (else the project's own) is what an
+    image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image, asks it and compares with
+    what was recorded before it gets its name; `max_cold_start_s` (else the project's own), a limit for how long it
+    takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the same weights as an
+    image to mount. `sign_key` (else CORTEN_SIGN_KEY) is the file of a private key to sign with.
 
     Raises any CortenError; nothing half-built is visible then.
     """
@@ -187,20 +200,29 @@ def build(
     now_s = time.time() if now_s is None else now_s
     steps = _Steps(listen)
     signer = _signer(sign_key or env.get("CORTEN_SIGN_KEY", ""), env)  # a key that cannot be read ends it at once
-    project = read_project(source, name=name, requirements=requirements, method=method, extra_files=extra_files)
+    project = read_project(
+        source, name=name, requirements=requirements, method=method, extra_files=extra_files, base=base
+    )
+    rules = Rules(frozen=frozen, locked=locked, offline=offline, anew=upgrade, dry=dry_run)
+    rules.check()
     access = Access.from_env(env)
     wanted = _platforms(platform)
-    with Downloader(access, offline=offline) as downloads:
+    layout = Layout(home.store)
+    bases = Bases(
+        layout, home.cache, lambda: session(plain_http=plain_http, ca=ca, env=env), steps.listen, offline=offline
+    )
+    with Downloader(access, offline=offline) as downloads, using(home.store) if project.base else nullcontext():
         sources = Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads)
         plans = [
             _plan(
                 project,
                 one,
                 home=home,
-                rules=Rules(frozen=locked, offline=offline, anew=upgrade, dry=dry_run),
+                rules=rules,
                 sources=sources,
+                bases=bases,
                 example=example,
-                compression=compression,
+                compression=compression or project.compression,
                 now_s=now_s,
                 steps=steps,
             )
@@ -208,7 +230,6 @@ def build(
         ]
         if dry_run:
             return _whole([Built(project.name, plan, project, None) for plan in plans], None, steps)
-        layout = Layout(home.store)
         layout.sweep(now_s=now_s)
         shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
         with using(home.store):
@@ -323,6 +344,7 @@ def _plan(
     home: Home,
     rules: Rules,
     sources: Sources,
+    bases: Bases,
     example: Example | None,
     compression: Compression,
     now_s: float,
@@ -338,32 +360,34 @@ def _plan(
     figures = {"seconds": time.perf_counter() - began_s, "adapter": inspection.adapter}
     seen = "; ".join(inspection.notes[:2]) or inspection.adapter
     steps.listen(Event("inspect", Phase.DONE, seen, figures))
-    release = planning.release_of(project, inspection)
-    inputs = Inputs(
-        requirements=planning.requirements_of(project, inspection),
-        packages=project.packages,
-        release=release.codename,
-        python=release.python,
-        glibc=release.glibc,
-        platform=platform,
-        gpu=project.gpu,
-    )
-    lock = obtain(
-        inputs,
-        release,
-        beside=project.lock_file,
-        cache=home.cache,
-        rules=rules,
-        sources=sources,
-        now_s=now_s,
-        clock=time.perf_counter,
-        listen=steps.listen,
-    )
+    lock = locking.frozen(project.lock_file, platform) if rules.frozen and project.lock_file else None
+    base = _base(project, inspection, platform, bases=bases, rules=rules, frozen=lock)
+    if lock is None:
+        inputs = Inputs(
+            requirements=planning.requirements_of(project, inspection),
+            packages=project.packages,
+            release=base.codename if isinstance(base, Release) else "",
+            python=base.interpreter if isinstance(base, Release) else base.python,
+            platform=platform,
+            gpu=project.gpu,
+            base=None if isinstance(base, Release) else base.pin,
+        )
+        lock = locking.obtain(
+            inputs,
+            base if isinstance(base, Release) else None,
+            beside=project.lock_file,
+            cache=home.cache,
+            rules=rules,
+            sources=sources,
+            now_s=now_s,
+            clock=time.perf_counter,
+            listen=steps.listen,
+        )
     return planning.plan(
         project,
         inspection,
         lock,
-        release=release,
+        base=base,
         platform=platform,
         spec=planning.spec_of(project, inspection, example),
         sizes={file.name: file.path.stat().st_size for file in inspection.weights},
@@ -371,11 +395,24 @@ def _plan(
     )
 
 
+def _base(
+    project: Project, inspection: Inspection, platform: Platform, *, bases: Bases, rules: Rules, frozen: Lock | None
+) -> Release | OciBase:
+    """What the image stands on: as a lock that is taken as it is has it, or as the project asks for it."""
+    if frozen:
+        return base_of(frozen, bases)
+    if project.base is None:
+        return planning.release_of(project, inspection)
+    known = locks.for_platform(locks.read(project.lock_file), platform) if project.lock_file else None
+    pin = bases.pin(project.base, platform, known.base if known else None, rules)
+    return bases.obtain(pin, platform, asked=project.python, preferred=minor_version(inspection.python))
+
+
 def _assemble(plan: Plan, layers: Sequence[Layer], layout: Layout, steps: _Steps) -> tuple[Image, Descriptor]:
     steps.listen(Event("image", Phase.STARTED, plan.name))
     began_s = time.perf_counter()
     config = layout.put(documents.config_json(plan, layers), CONFIG)
-    manifest = layout.put(documents.manifest_json(config, layers), MANIFEST)
+    manifest = layout.put(documents.manifest_json(config, layers, documents.base_notes(plan)), MANIFEST)
     image = layout.image(manifest.digest)
     figures = {"seconds": time.perf_counter() - began_s, "bytes": image.size_bytes, "digest": str(image.digest)}
     steps.listen(Event("image", Phase.DONE, f"{plan.name}@{image.digest} for {plan.platform}", figures))

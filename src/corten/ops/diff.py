@@ -12,7 +12,7 @@ import msgspec
 from corten.builder.contents import FileFact
 from corten.builder.sbom import Component
 from corten.core.home import Home
-from corten.core.image import SCHEMA_LABEL, SPEC_LABEL, Image, LayerKind
+from corten.core.image import BASE_DIGEST, BASE_NAME, SCHEMA_LABEL, SPEC_LABEL, Image, LayerKind
 from corten.core.model import SPEC_FILE
 from corten.core.platform import Platform
 from corten.ops.inspect import Inspected, inspect
@@ -20,7 +20,7 @@ from corten.ops.schema_changes import SchemaChange, schema_changes
 
 _WEIGHTS = "models/"
 # Said in other words: as fields of the model, and as the schema.
-_OWN_LABELS = (SPEC_LABEL, SCHEMA_LABEL)
+_OWN_LABELS = (SPEC_LABEL, SCHEMA_LABEL, BASE_NAME, BASE_DIGEST)
 _SPEC_FIELDS = ("adapter", "entry", "method", "files", "batching", "limits")
 
 
@@ -133,7 +133,8 @@ def _described(one: Inspected) -> dict[tuple[str, str], str]:
     image, spec = one.image, msgspec.to_builtins(one.spec) or {}
     return {
         ("image", "platform"): str(image.platform),
-        ("image", "base"): _layers(image, LayerKind.BASE),
+        ("image", "base"): one.base or _layers(image, LayerKind.BASE),
+        ("gate", "result"): str(one.tested or "not tested"),
         ("image", "server"): _layers(image, LayerKind.RUNTIME),
         ("image", "entrypoint"): " ".join(image.entrypoint),
         ("image", "working directory"): image.working_dir,

@@ -9,17 +9,18 @@ from typing import Any
 
 import msgspec
 
-from corten.builder import artifact
+from corten.builder import artifact, gate
 from corten.builder import contents as facts
 from corten.builder.artifact import SBOM_TYPE, STATEMENT_TYPE
 from corten.builder.contents import Contents, FileFact
+from corten.builder.gate import TestResult, result_of
 from corten.builder.lineage import Commit
 from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.builder.provenance import PREDICATE, commit_from, predicate_of
 from corten.builder.sbom import Component, packages_of
 from corten.core.digest import Digest
 from corten.core.home import Home
-from corten.core.image import SPEC_LABEL, TITLE_ANNOTATION, Image, Layer, LayerKind
+from corten.core.image import BASE_DIGEST, BASE_NAME, SPEC_LABEL, TITLE_ANNOTATION, Image, Layer, LayerKind
 from corten.core.model import ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
@@ -49,8 +50,8 @@ class Attached:
 class Inspected:
     """An image in the store. `spec` is None for an image Corten did not build.
 
-    `packages` are Debian packages and wheels, `files` what lies below /models and /app, `attached` its lock, SBOM,
-    provenance, signatures ...
+    `packages` are those of the base and wheels, `files` what lies below /models and /app, `attached` its lock, SBOM,
+    provenance, signatures ... `tested` is what its test found, if it was tested.
     """
 
     name: str
@@ -60,6 +61,13 @@ class Inspected:
     files: tuple[FileFact, ...]
     provenance: Provenance | None
     attached: tuple[Attached, ...]
+    tested: TestResult | None = None
+
+    @property
+    def base(self) -> str:
+        """The image it stands on, `REFERENCE@sha256:...`; empty for packages of Debian."""
+        labels = self.image.labels
+        return f"{labels[BASE_NAME]}@{labels[BASE_DIGEST]}" if {BASE_NAME, BASE_DIGEST} <= labels.keys() else ""
 
     @property
     def reference(self) -> str:
@@ -67,7 +75,7 @@ class Inspected:
         return f"{self.name}@{self.image.digest}"
 
     def of_kind(self, kind: str) -> tuple[Component, ...]:
-        """The packages that are a `deb` or a `wheel`."""
+        """The packages that are a `deb`, an `apk` or a `wheel`."""
         return tuple(one for one in self.packages if one.kind == kind)
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +87,7 @@ class Inspected:
             "digest": str(image.digest),
             "platform": str(image.platform),
             "size_bytes": image.size_bytes,
+            "base": self.base,
             "model": msgspec.to_builtins(self.spec, str_keys=True),
             "env": dict(image.env),
             "entrypoint": list(image.entrypoint),
@@ -97,6 +106,7 @@ class Inspected:
                 "parameters": dict(provenance.parameters),
                 "git": msgspec.to_builtins(provenance.commit),
             },
+            "tested": msgspec.to_builtins(self.tested),
             "attached": [
                 {"type": one.type, "digest": str(one.digest), "predicate": one.predicate} for one in self.attached
             ],
@@ -129,6 +139,7 @@ def inspect(image: str, *, home: Home | None = None, platform: Platform | None =
             Attached(one.artifact_type, one.digest, artifact.noted(layout, one).get(PREDICATE_ANNOTATION, ""))
             for one in layout.referrers(seen.digest)
         ),
+        tested=_tested(layout, seen.digest),
     )
 
 
@@ -180,6 +191,11 @@ def _provenance(layout: Layout, digest: Digest) -> Provenance | None:
         parameters=predicate["buildDefinition"].get("externalParameters", {}),
         commit=commit_from(predicate),
     )
+
+
+def _tested(layout: Layout, digest: Digest) -> TestResult | None:
+    data = artifact.attached(layout, digest, STATEMENT_TYPE, {PREDICATE_ANNOTATION: gate.PREDICATE})
+    return result_of(data, f"the test of {digest}") if data is not None else None
 
 
 def _layer(layer: Layer) -> dict[str, Any]:

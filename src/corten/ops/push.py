@@ -9,13 +9,13 @@ from pathlib import Path
 from corten.core.digest import Digest
 from corten.core.events import Listener, nobody
 from corten.core.home import Home
-from corten.core.image import Descriptor
+from corten.core.image import BASE_NAME, KIND_ANNOTATION, Descriptor, LayerKind
 from corten.core.reference import Reference
 from corten.errors import CortenError, UsageError
 from corten.ops.registry import Transferred, digest_given, session, told
 from corten.registry.local import LocalSource
 from corten.registry.remote import RemoteTarget
-from corten.registry.transfer import gather, transfer
+from corten.registry.transfer import Freight, gather, transfer
 from corten.store.guard import using
 from corten.store.layout import Layout
 
@@ -45,11 +45,11 @@ def push(
     with using(home.store):
         root = layout.resolve(str(image))
         source = LocalSource(layout)
-        mounts = _mounts(layout, source, reference)
+        freight = gather(source, source.manifest(root))
+        mounts = _mounts(layout, source, reference) | _beneath(freight, reference)
         with session(plain_http=plain_http, ca=ca, env=env) as talk:
             repository = talk.writing(reference, sorted(set(mounts.values())))
             target = RemoteTarget(repository, (reference.tag,), mounts, talk.stop)
-            freight = gather(source, source.manifest(root))
             done = told(
                 "push",
                 reference,
@@ -70,6 +70,20 @@ def _mounts(layout: Layout, source: LocalSource, reference: Reference) -> dict[D
         except CortenError:
             continue
         found |= {blob.digest: other for manifest in manifests for blob in manifest.blobs}
+    return found
+
+
+def _beneath(freight: Freight, reference: Reference) -> dict[Digest, str]:
+    """The layers of the image that one of ours was built on: they are where that lies, if it is this registry."""
+    found: dict[Digest, str] = {}
+    for manifest in freight.image:
+        try:
+            base = Reference.parse(manifest.descriptor.annotations.get(BASE_NAME, ""))
+        except UsageError:
+            continue
+        if base.registry == reference.registry and base.repository != reference.repository:
+            layers = (blob for blob in manifest.blobs if blob.annotations.get(KIND_ANNOTATION) == LayerKind.BASE.value)
+            found |= {layer.digest: base.repository for layer in layers}
     return found
 
 

@@ -1,4 +1,6 @@
-"""Newer Debian packages below an image that is in the store; every other layer stays the blob it is."""
+"""A newer base below an image that is in the store: Debian packages, or the image a tag leads to now; every other layer
+stays the blob it is.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +16,41 @@ import msgspec
 
 from corten import __version__
 from corten.builder import artifact, contents, debian
-from corten.builder import image as documents
 from corten.builder import lock as locks
 from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, Artifact
 from corten.builder.debian.release import DEFAULT_MIRROR, RELEASES, Deb, Release
 from corten.builder.download import Downloader
 from corten.builder.gate import attach_gate
 from corten.builder.index import index_json
-from corten.builder.lock import LOCK_FILE, Lock
-from corten.builder.pipeline import Workshop, make_base
-from corten.builder.rebase import Change, changes, check_base, rebased_config, rebased_manifest
+from corten.builder.lock import LOCK_FILE, Lock, Pin
+from corten.builder.locking import Rules
+from corten.builder.oci_base import OciBase
+from corten.builder.pipeline import Workshop, make_accounts, make_base
+from corten.builder.rebase import (
+    Change,
+    changes,
+    check_base,
+    check_python,
+    on_other_base,
+    packages_changed,
+    rebased_config,
+    rebased_manifest,
+)
 from corten.builder.remote import Access
 from corten.builder.sbom import sbom_json
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import CONFIG, INDEX, MANIFEST, NAME_ANNOTATION, SPEC_LABEL, Descriptor, Image, LayerKind
+from corten.core.image import CONFIG, INDEX, MANIFEST, NAME_ANNOTATION, SPEC_LABEL, Descriptor, Image, Layer, LayerKind
 from corten.core.model import ModelSpec
 from corten.core.platform import Platform
+from corten.core.reference import Reference
 from corten.errors import UsageError
 from corten.ops.gate import run_gate
+from corten.ops.oci_base import Bases
 from corten.ops.rebuild import lock_of, scratch_in
+from corten.ops.registry import session
 from corten.store.guard import using
 from corten.store.layout import Layout
 
@@ -92,6 +107,7 @@ class _Rebase:
     """What rebasing one image takes."""
 
     shop: Workshop
+    bases: Bases
     home: Home
     mirror: str
     env: Mapping[str, str]
@@ -109,17 +125,21 @@ def rebase(
     home: Home | None = None,
     test: bool = False,
     mirror: str = "",
+    plain_http: bool = False,
+    ca: str | Path | None = None,
     now_s: float | None = None,
     listen: Listener = nobody,
     env: Mapping[str, str] | None = None,
 ) -> Rebased:
-    """Resolve the Debian packages of a named image anew and put it on them; the name moves when something changed.
+    """Put a named image on the newest packages of its Debian release, or on the image its base's tag leads to now; the
+    name moves when something changed. `ca` and `plain_http` are about that base's registry, as for `pull`.
 
     Wheels, server, weights and code stay the same blobs. Lock and SBOM of the new image are attached to it; signatures
     and provenance of the old are not its. `test` starts each image that can run here before the name moves.
 
-    Raises NotFoundError (`store.image_unknown`, `rebuild.no_lock`), UsageError `rebase.foreign`, `rebase.no_name`, what
-    resolving and fetching packages raise, UnhealthyError `gate.failed`; the name points where it did then.
+    Raises NotFoundError (`store.image_unknown`, `rebuild.no_lock`), UsageError `rebase.foreign`, `rebase.no_name`,
+    `rebase.pinned`, `rebase.other_python`, what resolving, fetching and pulling raise, UnhealthyError `gate.failed`;
+    the name points where it did then.
     """
     env = os.environ if env is None else env
     home = home or Home.from_env(env, uid=os.getuid())
@@ -137,6 +157,7 @@ def rebase(
         shop = Workshop(layout, home.cache, access, downloads, False, time.perf_counter, listen)
         how = _Rebase(
             shop,
+            Bases(layout, home.cache, lambda: session(plain_http=plain_http, ca=ca, env=env), listen),
             home,
             mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR,
             env,
@@ -152,8 +173,32 @@ def rebase(
 
 
 def _one(how: _Rebase, image: Image, scratch: Path) -> RebasedImage:
-    check_base(image)
     lock = lock_of(how.layout, image, scratch)
+    count = check_base(image, single=lock.base is None)
+    old, new, moved = _on_image(how, lock, lock.base, image) if lock.base else _on_debian(how, lock, image)
+    if not moved:
+        how.shop.listen(Event("rebase", Phase.DONE, f"{image.platform}: the base is the newest already"))
+        return RebasedImage(image.platform, image.digest, image.digest, (), 0)
+    manifest = _assembled(how.layout, image, count, moved.layers, old=old, new=new)
+    rebased = how.layout.image(manifest.digest)
+    _attach(how, rebased, manifest, moved.lock, new)
+    if how.test and image.platform == Platform.of_machine():
+        _check(how, rebased, manifest)
+    how.shop.listen(Event("rebase", Phase.DONE, f"{image.platform}: {len(moved.changes)} packages changed"))
+    size_bytes = sum(layer.size_bytes for layer in moved.layers)
+    return RebasedImage(image.platform, image.digest, manifest.digest, moved.changes, size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A base that is newer than the one an image has: its lock, its layers, what changed in it."""
+
+    lock: Lock
+    layers: tuple[Layer, ...]
+    changes: tuple[Change, ...]
+
+
+def _on_debian(how: _Rebase, lock: Lock, image: Image) -> tuple[None, None, _Moved | None]:
     release = RELEASES.get(lock.release)
     if release is None:
         raise UsageError(
@@ -165,16 +210,31 @@ def _one(how: _Rebase, image: Image, scratch: Path) -> RebasedImage:
     debs = _newest(how, lock, release, image.platform)
     changed = changes(lock.debs, debs)
     if not changed:
-        how.shop.listen(Event("rebase", Phase.DONE, f"{image.platform}: every package is the newest already"))
-        return RebasedImage(image.platform, image.digest, image.digest, (), 0)
+        return None, None, None
     base = make_base(debs, release, image.platform, image.layers[0].compression, how.shop).layer
-    manifest = _assembled(how.layout, image, documents.layer_descriptor(base), str(base.diff_id))
-    rebased = how.layout.image(manifest.digest)
-    _attach(how, rebased, manifest, replace(lock, debs=debs))
-    if how.test and image.platform == Platform.of_machine():
-        _check(how, rebased, manifest)
-    how.shop.listen(Event("rebase", Phase.DONE, f"{image.platform}: {len(changed)} packages changed"))
-    return RebasedImage(image.platform, image.digest, manifest.digest, changed, base.size_bytes)
+    return None, None, _Moved(replace(lock, debs=debs), (base,), changed)
+
+
+def _on_image(how: _Rebase, lock: Lock, pin: Pin, image: Image) -> tuple[OciBase, OciBase, _Moved | None]:
+    reference = Reference.parse(pin.reference)
+    if reference.name != pin.reference:
+        raise UsageError(
+            "rebase.pinned",
+            f"the base of `{image.digest.short}` is named by its digest alone",
+            where=str(pin),
+            why="a digest never leads to anything newer",
+            hint=f"build it with a tag too: base = {pin.reference}:TAG@sha256:...",
+        )
+    newest = how.bases.pin(reference, image.platform, None, Rules())
+    before = how.bases.obtain(pin, image.platform, asked=lock.python)
+    after = before if newest == pin else how.bases.obtain(newest, image.platform, asked=lock.python)
+    if newest.manifest == pin.manifest:
+        return before, after, None
+    check_python(before, after)
+    compression = next(layer.compression for layer in image.layers if layer.kind is LayerKind.RUNTIME)
+    above = make_accounts(after, [wheel.name for wheel in lock.wheels], compression, how.shop).layer
+    moved = _Moved(replace(lock, base=newest), (*after.layers, above), packages_changed(before, after))
+    return before, after, moved
 
 
 def _newest(how: _Rebase, lock: Lock, release: Release, platform: Platform) -> tuple[Deb, ...]:
@@ -198,18 +258,27 @@ def _newest(how: _Rebase, lock: Lock, release: Release, platform: Platform) -> t
     return resolve(tuple(sorted(besides))) if besides else base
 
 
-def _assembled(layout: Layout, image: Image, base: Descriptor, diff_id: str) -> Descriptor:
+def _assembled(
+    layout: Layout, image: Image, count: int, layers: Sequence[Layer], *, old: OciBase | None, new: OciBase | None
+) -> Descriptor:
     manifest = json.loads(layout.read(image.digest))
     config = json.loads(layout.read(Digest.parse(manifest["config"]["digest"])))
-    described = layout.put(artifact.to_json(rebased_config(config, diff_id)), CONFIG)
-    return layout.put(artifact.to_json(rebased_manifest(manifest, described, base)), MANIFEST)
+    if old and new:
+        config, manifest = on_other_base(config, manifest, old, new)
+    described = layout.put(artifact.to_json(rebased_config(config, count, layers)), CONFIG)
+    return layout.put(artifact.to_json(rebased_manifest(manifest, described, count, layers)), MANIFEST)
 
 
-def _attach(how: _Rebase, image: Image, manifest: Descriptor, lock: Lock) -> None:
-    held = [contents.read(how.layout, layer, cache=how.home.cache) for layer in image.layers]
+def _attach(how: _Rebase, image: Image, manifest: Descriptor, lock: Lock, beneath: OciBase | None) -> None:
+    held = [
+        contents.read(how.layout, layer, cache=how.home.cache)
+        for layer in image.layers
+        if beneath is None or layer.kind is not LayerKind.BASE
+    ]
+    sbom = sbom_json(image, _spec(image), lock, held, __version__, beneath=beneath)
     made = (
         Artifact(LOCK_TYPE, LOCK_FILE, locks.dumps([lock]).encode()),
-        Artifact(SBOM_TYPE, "sbom.cdx.json", sbom_json(image, _spec(image), lock, held, __version__)),
+        Artifact(SBOM_TYPE, "sbom.cdx.json", sbom),
     )
     before = [one.digest for one in how.layout.referrers(image.digest) if one.artifact_type in (LOCK_TYPE, SBOM_TYPE)]
     how.layout.attach(image.digest, [artifact.put(how.layout, one, manifest) for one in made], instead_of=before)

@@ -29,6 +29,8 @@ from corten.core.home import Home
 from corten.core.image import CONFIG, MANIFEST, Image, Layer, LayerKind
 from corten.core.platform import Platform
 from corten.errors import NotFoundError, PolicyError
+from corten.ops.oci_base import Bases
+from corten.ops.registry import session
 from corten.store.guard import using
 from corten.store.layout import Layout
 from corten.store.writing import translated
@@ -123,14 +125,16 @@ def rebuild(
     home: Home | None = None,
     platform: Platform | None = None,
     offline: bool = False,
+    plain_http: bool = False,
+    ca: str | Path | None = None,
     listen: Listener = nobody,
     env: Mapping[str, str] | None = None,
 ) -> Rebuilt:
     """Build an image of the store again in a scratch store and compare.
 
-    Debian packages and wheels come by the lock attached to it (from the cache, else from where it says), weights and
-    code out of its own layers; the store is not changed. Raises NotFoundError `store.image_unknown`, `rebuild.no_lock`;
-    UsageError `rebuild.foreign`; what building raises.
+    Debian packages, wheels and the image it stands on come by the lock attached to it (from cache or store, else from
+    where it says; `ca` and `plain_http` as for `pull`), weights and code out of its own layers. Nothing gets a name.
+    Raises NotFoundError `store.image_unknown`, `rebuild.no_lock`; UsageError `rebuild.foreign`; what building raises.
     """
     env = os.environ if env is None else env
     home = home or Home.from_env(env, uid=os.getuid())
@@ -138,8 +142,15 @@ def rebuild(
     began_s = time.perf_counter()
     seen = layout.image(layout.resolve(image).digest, platform)
     with using(home.store), scratch_in(home.cache) as scratch:
-        plan = plan_again(seen, lock_of(layout, seen, scratch), layout, scratch)
+        lock = lock_of(layout, seen, scratch)
+        bases = Bases(
+            layout, home.cache, lambda: session(plain_http=plain_http, ca=ca, env=env), listen, offline=offline
+        )
+        beneath = bases.obtain(lock.base, seen.platform, asked=lock.python) if lock.base else None
+        plan = plan_again(seen, lock, layout, scratch, beneath)
         listen(Event("rebuild", Phase.STARTED, f"{plan.name}@{seen.digest}"))
+        for layer in beneath.layers if beneath else ():
+            _check_blob(layout, layer)
         digest, layers = _built(plan, home, scratch, Access.from_env(env), offline=offline, listen=listen)
     took_s = time.perf_counter() - began_s
     compared = _compared(seen, layers)
@@ -177,6 +188,12 @@ def lock_of(layout: Layout, image: Image, scratch: Path) -> Lock:
     )
 
 
+def _check_blob(layout: Layout, layer: Layer) -> None:
+    """Those layers are not made again; that they are what they are called is all there is to prove."""
+    if (seen := Digest.of_file(layout.path(layer.digest))) != layer.digest:
+        raise layout.quarantine(layer.digest, seen)
+
+
 def _built(
     plan: Plan, home: Home, scratch: Path, access: Access, *, offline: bool, listen: Listener
 ) -> tuple[Digest, tuple[Layer, ...]]:
@@ -191,7 +208,7 @@ def _built(
         shop = Workshop(store, cache, access, downloads, offline, time.perf_counter, listen)
         layers = tuple(made.layer for made in make_layers(plan, shop))
     config = store.put(documents.config_json(plan, layers), CONFIG)
-    return store.put(documents.manifest_json(config, layers), MANIFEST).digest, layers
+    return store.put(documents.manifest_json(config, layers, documents.base_notes(plan)), MANIFEST).digest, layers
 
 
 def _compared(image: Image, layers: Sequence[Layer]) -> tuple[Compared, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_FOLDER = "dist-packages"
+_SITE = re.compile(r".*/(?:dist|site)-packages/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,12 @@ def unused_packages(root: Path, loaded: Iterable[str]) -> tuple[Unused, ...]:
     `loaded` are paths as the process saw them: in a sandbox from its own root, without one from the machine's. What
     belongs to a package is told by its RECORD (PyPA, "Recording installed projects"). Raises OSError.
     """
-    seen = {path.rpartition(f"/{_FOLDER}/")[2] for path in loaded if f"/{_FOLDER}/" in path}
+    seen = {path[match.end() :] for path in loaded if (match := _SITE.match(path))}
     found = []
-    for record in root.glob(f"usr/local/lib/python3.*/{_FOLDER}/*.dist-info/RECORD"):
+    for installer in root.rglob("*.dist-info/INSTALLER"):
+        record = installer.with_name("RECORD")
+        if installer.read_bytes().strip() != b"corten":
+            continue  # what a base brings along was not our choice
         files = _files(record)
         if not seen & files.keys():
             name, _, version = record.parent.name.removesuffix(".dist-info").rpartition("-")

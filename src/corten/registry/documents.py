@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from corten.core.digest import Digest
-from corten.core.image import INDEX, MANIFEST, Descriptor
+from corten.core.image import INDEX, INDEXES, MANIFESTS, Descriptor
 from corten.core.platform import Platform
 from corten.errors import CortenError, RemoteError
 from corten.store.documents import descriptor_to
 
-_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-MANIFEST_TYPES = (MANIFEST, INDEX, _DOCKER_MANIFEST, _DOCKER_INDEX)
-_INDEXES = (INDEX, _DOCKER_INDEX)
+MANIFEST_TYPES = (*MANIFESTS, *INDEXES)
 # What registries are bound to take (distribution-spec, "Pushing manifests"); larger ones are somebody's attack.
 MANIFEST_LIMIT_BYTES = 4 << 20
 # An index of indexes is rare and three deep unheard of; an index that names itself cannot exist, but a long chain can.
@@ -59,7 +56,7 @@ def read_manifest(data: bytes, media_type: str, where: str) -> Manifest:
             artifact_type=str(document.get("artifactType") or ""),
         )
         subject = document.get("subject")
-        if kind in _INDEXES:
+        if kind in INDEXES:
             children = tuple(_descriptor(entry) for entry in _list(document, "manifests"))
             return Manifest(descriptor, data, (), children, _subject(subject))
         _check_kind(kind)

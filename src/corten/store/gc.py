@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from corten.core.digest import Digest
-from corten.core.image import INDEX, MANIFEST, NAME_ANNOTATION, Descriptor
+from corten.core.image import INDEXES, MANIFESTS, NAME_ANNOTATION, Descriptor
 from corten.errors import CortenError, NotFoundError, UsageError
 from corten.store.layout import Layout
 from corten.store.writing import sync_folder, translated
@@ -146,7 +146,7 @@ def _document(layout: Layout, digest: Digest) -> tuple[Document, list[Digest]]:
     try:
         document = json.loads(layout.read(digest))
         entries = [*_entries(document)]
-        inner = [Digest.parse(entry["digest"]) for entry in entries if entry.get("mediaType") in (MANIFEST, INDEX)]
+        inner = [Digest.parse(entry["digest"]) for entry in entries if entry.get("mediaType") in (*MANIFESTS, *INDEXES)]
         subject = document.get("subject")
         return (
             Document(

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from corten.core.digest import Digest
-from corten.core.image import INDEX, MANIFEST, NAME_ANNOTATION, SUBJECT_ANNOTATION, Descriptor, Image
+from corten.core.image import (
+    INDEX,
+    INDEXES,
+    MANIFEST,
+    MANIFESTS,
+    NAME_ANNOTATION,
+    SUBJECT_ANNOTATION,
+    Descriptor,
+    Image,
+)
 from corten.core.platform import Platform
 from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
 from corten.store.documents import descriptor_from, descriptor_to, image_from
@@ -154,7 +163,9 @@ class Layout:
         if len(prefix) < _SHORTEST_PREFIX:
             raise self._unknown(wanted)
         if not fitting:
-            inner = (entry for outer in entries if outer.media_type == INDEX for entry in self.platforms(outer.digest))
+            inner = (
+                entry for outer in entries if outer.media_type in INDEXES for entry in self.platforms(outer.digest)
+            )
             fitting = {entry.digest: entry for entry in inner if entry.digest.hex.startswith(prefix)}
         if not fitting:
             raise self._unknown(wanted)
@@ -211,9 +222,9 @@ class Layout:
         """
         manifest = self._document(digest)
         where = f"{self.root} ({digest})"
-        if manifest.get("mediaType") == INDEX:
+        if manifest.get("mediaType") in INDEXES:
             return self.image(self._for_platform(digest, platform or Platform.of_machine()))
-        if manifest.get("mediaType", MANIFEST) != MANIFEST or "config" not in manifest:
+        if manifest.get("mediaType", MANIFEST) not in MANIFESTS or "config" not in manifest:
             raise UsageError(
                 "store.not_an_image",
                 f"`{digest}` is no image manifest",
@@ -226,7 +237,7 @@ class Layout:
     def platforms(self, digest: Digest) -> tuple[Descriptor, ...]:
         """The manifests of an index, each with its platform; empty for what is no index. Raises what `image` does."""
         document = self._document(digest)
-        if document.get("mediaType") != INDEX:
+        if document.get("mediaType") not in INDEXES:
             return ()
         where = f"{self.root} ({digest})"
         return tuple(descriptor_from(entry, where) for entry in document.get("manifests", ()))
@@ -327,7 +338,7 @@ class Layout:
     def _for_platform(self, digest: Digest, platform: Platform) -> Digest:
         entries = self.platforms(digest)
         for entry in entries:
-            if entry.platform == platform and entry.media_type == MANIFEST:
+            if entry.platform == platform and entry.media_type in MANIFESTS:
                 return entry.digest
         raise NotFoundError(
             "store.other_platforms",

@@ -137,6 +137,7 @@ class LayerTar:
         self._source = source
         self._title = title
         self._hash = hashlib.sha256()
+        self.read_bytes = 0  # of the plain tar, so far
         self._piece = memoryview(b"")
         self._unread = 0  # of the current member's content, with its padding
         self._padding = 0
@@ -209,6 +210,7 @@ class LayerTar:
         except (zstd.ZstdError, gzip.BadGzipFile, EOFError) as error:
             raise self.malformed(f"it cannot be decompressed: {error}") from error
         self._hash.update(data)
+        self.read_bytes += len(data)
         self._piece = memoryview(data)
         return bool(data)
 

@@ -9,6 +9,7 @@ import zipfile
 from uv import find_uv_bin
 
 from corten.builder import wheel
+from corten.builder.interpreter import debian_python
 
 SITE = "usr/local/lib/python3.11/dist-packages/"
 # What an installer notes about itself, and scripts that name the interpreter they are for.
@@ -55,7 +56,7 @@ def test_the_files_are_those_an_installer_writes(tmp_path):
 
     ours = {
         entry.name.removeprefix(SITE).removeprefix("usr/local/"): entry.data
-        for entry in wheel.entries(path, "3.11")
+        for entry in wheel.entries(path, debian_python("3.11", "2.36"))
         if entry.name.rpartition("/")[2] not in OWN
     }
 

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from corten.builder.interpreter import debian_python
 from corten.builder.lock import Inputs
 from corten.builder.source import read_project
 from corten.core.platform import Platform
 
-INPUTS = Inputs(("torch",), (), "bookworm", "3.11", "2.36", Platform.parse("linux/amd64"))
+INPUTS = Inputs(("torch",), (), "bookworm", debian_python("3.11", "2.36"), Platform.parse("linux/amd64"))
 
 
 def test_a_project_may_ask_for_the_build_for_gpus(tmp_path):

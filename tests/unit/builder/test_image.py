@@ -32,7 +32,7 @@ def plan():
     return Plan(
         name="iris",
         platform=Platform("arm64"),
-        release=RELEASES["bookworm"],
+        base=RELEASES["bookworm"],
         spec=ModelSpec("iris", "sklearn", ("w.joblib",), schema=schema, example=Example([[1, 2, 3, 4]])),
         lock=Lock("k", Platform("arm64"), "bookworm", "3.11", (), ()),
         wheels=(),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from corten.builder import lock as locks
 from corten.builder.debian.release import Deb
-from corten.builder.lock import Inputs, Lock
+from corten.builder.interpreter import Libc, LibcFamily, debian_python
+from corten.builder.lock import Inputs, Lock, Pin
 from corten.builder.pylock import Locked
 from corten.core.digest import Digest
 from corten.core.platform import Platform
@@ -30,8 +31,9 @@ _LOCK = st.builds(
     python=_TEXT,
     debs=st.lists(_DEB, max_size=3).map(tuple),
     wheels=st.lists(_WHEEL, max_size=3).map(tuple),
+    base=st.none() | st.builds(Pin, st.sampled_from(["localhost:5000/python:3", "ghcr.io/a/b"]), _DIGEST, _DIGEST),
 )
-INPUTS = Inputs(("numpy", "scipy==1"), ("libsnappy1v5",), "bookworm", "3.11", "2.36", Platform("amd64"))
+INPUTS = Inputs(("numpy", "scipy==1"), ("libsnappy1v5",), "bookworm", debian_python("3.11", "2.36"), Platform("amd64"))
 LOCK = Lock(
     INPUTS.key,
     Platform("amd64"),
@@ -81,8 +83,10 @@ def test_a_lock_fits_only_its_own_inputs() -> None:
         {"requirements": ("numpy",)},
         {"packages": ()},
         {"release": "trixie"},
-        {"python": "3.13"},
-        {"glibc": "2.41"},
+        {"python": debian_python("3.13", "2.36")},
+        {"python": debian_python("3.11", "2.41")},
+        {"python": replace(debian_python("3.11", "2.36"), libc=Libc(LibcFamily.MUSL, "1.2"))},
+        {"base": Pin("localhost:5000/python:3", Digest.of(b"index"), Digest.of(b"image"))},
         {"platform": Platform("arm64")},
     ],
 )

@@ -134,7 +134,7 @@ def test_a_plan_says_what_goes_where() -> None:
         project,
         inspection,
         lock,
-        release=RELEASES["bookworm"],
+        base=RELEASES["bookworm"],
         platform=Platform("amd64"),
         spec=planning.spec_of(project, inspection, None),
         sizes={"iris.joblib": 7},

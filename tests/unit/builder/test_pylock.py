@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.builder import pylock
+from corten.builder.interpreter import Libc, LibcFamily, debian_python
 from corten.core.digest import Digest
 from corten.core.platform import Platform
 from corten.errors import CortenError, UsageError
@@ -24,7 +26,7 @@ def _entry(filename: str, **more: object) -> str:
 
 
 def _parse(text: str, python: str = "3.11", platform: Platform = AMD64):
-    return pylock.parse(text, python=python, glibc="2.36", platform=platform, folder=Path("/cache"))
+    return pylock.parse(text, python=debian_python(python, "2.36"), platform=platform, folder=Path("/cache"))
 
 
 def _package(name: str, *filenames: str) -> str:
@@ -198,3 +200,27 @@ def test_cuda_is_refused_with_pytorch_and_with_nothing_else() -> None:
     with pytest.raises(UsageError, match="torch") as refused:
         pylock.check_torch([wheel("torch"), wheel("nvidia-cublas")])
     assert refused.value.code == "build.cuda_torch"
+
+
+def test_a_musl_base_gets_musl_wheels_it_is_new_enough_for() -> None:
+    musl = replace(debian_python("3.11", "2.36"), libc=Libc(LibcFamily.MUSL, "1.2"))
+
+    def fit(tag: str) -> tuple[int, ...] | None:
+        return pylock.rank(f"c-1.0-cp311-cp311-{tag}.whl", python=musl, machine="x86_64")
+
+    assert fit("musllinux_1_2_x86_64") > fit("musllinux_1_1_x86_64") > fit("linux_x86_64")
+    assert [fit(tag) for tag in ("manylinux_2_17_x86_64", "manylinux1_x86_64", "musllinux_1_3_x86_64")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("libc", "name"),
+    [
+        (Libc(LibcFamily.GLIBC, "2.36"), "x86_64-manylinux_2_36"),
+        (Libc(LibcFamily.GLIBC, "2.29"), "x86_64-manylinux_2_28"),
+        (Libc(LibcFamily.GLIBC, "2.43"), "x86_64-manylinux_2_40"),
+        (Libc(LibcFamily.GLIBC, "2.12"), "x86_64-manylinux_2_17"),
+        (Libc(LibcFamily.MUSL, "1.2"), "x86_64-unknown-linux-musl"),
+    ],
+)
+def test_uv_is_asked_for_the_newest_platform_it_knows_that_is_no_newer_than_the_base(libc, name) -> None:
+    assert pylock._platform_of_uv(libc, AMD64) == name

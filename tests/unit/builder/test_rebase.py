@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from corten.builder.debian.release import Deb
 from corten.builder.rebase import Change, changes, check_base, rebased_config, rebased_manifest
 from corten.core.digest import Digest
-from corten.core.image import CONFIG, LAYER, Compression, Descriptor, Image, Layer, LayerKind
+from corten.core.image import CONFIG, Compression, Descriptor, Image, Layer, LayerKind
 from corten.core.platform import Platform
 from corten.errors import UsageError
 
@@ -60,12 +60,14 @@ def test_an_image_of_ours_is_taken() -> None:
 
 
 def test_documents_keep_everything_but_the_base() -> None:
-    config = {"config": {"User": "65532"}, "rootfs": {"type": "layers", "diff_ids": ["old", "x"]}}
-    assert rebased_config(config, "new") == {
-        "config": {"User": "65532"}, "rootfs": {"type": "layers", "diff_ids": ["new", "x"]},
-    }  # fmt: skip
-    base = Descriptor(LAYER, Digest("a" * 64), 3)
+    history = [{"created_by": "old"}, {"created_by": "x"}]
+    config = {"config": {"User": "65532"}, "rootfs": {"type": "layers", "diff_ids": ["old", "x"]}, "history": history}
+    base = Layer(LayerKind.BASE, "new base", Digest("a" * 64), Digest("c" * 64), 3, 3, Compression.ZSTD)
+    changed = rebased_config(config, 1, [base])
+    assert changed["config"] == config["config"]
+    assert changed["rootfs"]["diff_ids"] == [str(base.diff_id), "x"]
+    assert [one["created_by"] for one in changed["history"]] == ["corten base: new base", "x"]
     described = Descriptor(CONFIG, Digest("b" * 64), 4)
-    manifest = rebased_manifest({"layers": [{"digest": "old"}, {"digest": "x"}], "config": {}}, described, base)
+    manifest = rebased_manifest({"layers": [{"digest": "old"}, {"digest": "x"}], "config": {}}, described, 1, [base])
     assert [layer["digest"] for layer in manifest["layers"]] == [str(base.digest), "x"]
     assert manifest["config"]["digest"] == str(described.digest)

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from corten.builder import wheel
 from corten.builder.entry import EntryKind
+from corten.builder.interpreter import debian_python
 from corten.errors import CortenError, PolicyError, UsageError
 
 SITE = "usr/local/lib/python3.11/dist-packages"
 INFO = "demo-1.0.dist-info"
+BOOKWORM = debian_python("3.11", "2.36")
 PLAIN = {
     "demo/__init__.py": b"x = 1\n",
     f"{INFO}/METADATA": b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n",
@@ -57,7 +59,7 @@ def make(tmp_path):
 
 
 def _files(path, python="3.11"):
-    return {entry.name: entry for entry in wheel.entries(path, python)}
+    return {entry.name: entry for entry in wheel.entries(path, debian_python(python, "2.36"))}
 
 
 def test_a_plain_wheel_goes_to_the_image_pythons_packages(make) -> None:
@@ -71,7 +73,7 @@ def test_a_plain_wheel_goes_to_the_image_pythons_packages(make) -> None:
 
 def test_entries_come_sorted(make) -> None:
     names = [
-        entry.name for entry in wheel.entries(make({"demo.libs/z.so": b"", "Ademo/x": b"", "demo_/y": b""}), "3.11")
+        entry.name for entry in wheel.entries(make({"demo.libs/z.so": b"", "Ademo/x": b"", "demo_/y": b""}), BOOKWORM)
     ]
 
     assert names == sorted(names)
@@ -234,7 +236,7 @@ def test_large_members_go_through_a_file_that_is_gone_afterwards(make, monkeypat
     monkeypatch.setattr(wheel, "_IN_MEMORY_BYTES", 1_000_000)
 
     seen = {}
-    for entry in wheel.entries(path, "3.11"):
+    for entry in wheel.entries(path, BOOKWORM):
         seen[entry.name] = entry.data.read_bytes() if hasattr(entry.data, "read_bytes") else entry.data
 
     assert seen[f"{SITE}/demo/large.so"] == large

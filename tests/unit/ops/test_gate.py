@@ -13,6 +13,7 @@ def install(root, name, files):
     info = folder / f"{name}.dist-info"
     info.mkdir(parents=True)
     rows = [f"{path},sha256=x,{size}" for path, size in files.items()]
+    (info / "INSTALLER").write_text("corten\n")
     (info / "RECORD").write_text("\n".join([*rows, f"{name}.dist-info/RECORD,,", ""]))
 
 
@@ -22,6 +23,8 @@ def root(tmp_path):
     install(tmp_path, "library_only-2.0", {"library_only.libs/libx.so.1": 5000})
     install(tmp_path, "idle-3.1", {"idle/__init__.py": 100, "idle/more.py": 23})
     install(tmp_path, "large_idle-4.0", {'"large_idle/a,b.py"': 4000})
+    install(tmp_path, "of_the_base-1.0", {"of_the_base/__init__.py": 10})
+    (tmp_path / "usr/local/lib/python3.11/dist-packages/of_the_base-1.0.dist-info/INSTALLER").write_text("pip\n")
     return tmp_path
 
 

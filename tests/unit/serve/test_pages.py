@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import corten
+from corten.builder.interpreter import debian_python
 from corten.builder.runtime import entries
 from corten.serve.dialect import DIALECTS
 
@@ -11,7 +12,7 @@ PAGES = PACKAGE / "serve" / "static"
 
 
 def test_the_pages_go_into_every_image():
-    names = {entry.name.rpartition("/corten/")[2] for entry in entries(PACKAGE, "3.13")}
+    names = {entry.name.rpartition("/corten/")[2] for entry in entries(PACKAGE, debian_python("3.13", "2.41"))}
     assert {f"serve/static/{path.name}" for path in PAGES.iterdir()} <= names
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from corten.builder.interpreter import Interpreter, debian_python
 from corten.core.digest import Digest
 from corten.errors import UsageError
 
@@ -60,6 +61,16 @@ class Release:
     suites: tuple[Suite, ...]
     packages: tuple[str, ...]
     fingerprints: tuple[str, ...]
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The Python of its packages."""
+        return debian_python(self.python, self.glibc)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"Debian {self.version_id} ({self.codename})"
 
 
 def _suites(codename: str) -> tuple[Suite, ...]:
@@ -138,7 +149,27 @@ _TRIXIE = Release(
 RELEASES: Mapping[str, Release] = {release.codename: release for release in (_BOOKWORM, _TRIXIE)}
 
 
+def release_with_python(python: str) -> Release:
+    """The release with exactly this Python ("3.13"). Raises UsageError `build.no_python`."""
+    for release in RELEASES.values():
+        if release.python == python:
+            return release
+    known = ", ".join(f"{release.python} ({release.codename})" for release in RELEASES.values())
+    raise UsageError(
+        "build.no_python",
+        f"no Debian release Corten builds on has Python {python}",
+        why=f"known: {known}",
+        hint='set `python` to one of these, or name an image that has it: base = "registry/python:TAG"',
+    )
+
+
 def release_for_python(python: str) -> Release:
-    """The release with the nearest Python to a minor version ("3.11"): 3.12 gets 3.13, an unknown one gets 3.11."""
-    match = re.match(r"3\.([0-9]+)", python)
-    return _TRIXIE if match and int(match[1]) >= 12 else _BOOKWORM
+    """The release with the nearest Python to a version ("3.11"): 3.12 gets 3.13, an unknown one gets 3.11."""
+    minor = minor_version(python)
+    return _TRIXIE if minor and int(minor.partition(".")[2]) >= 12 else _BOOKWORM
+
+
+def minor_version(python: str) -> str:
+    """Major and minor version: "3.11" of "3.11.9"; empty for what is no version of Python 3."""
+    match = re.match(r"3\.[0-9]+", python)
+    return match[0] if match else ""
