@@ -34,6 +34,8 @@ NEEDS = (
     "qemu",
     "frameworks",
     "clients",
+    "sigstore",
+    "umoci",
     "torch",
 )
 
@@ -76,6 +78,9 @@ def missing(need: str) -> str:
             return "" if shutil.which("qemu-aarch64-static") else "qemu-user-static is not installed"
         case "registry":
             return "" if shutil.which("docker-registry") else "docker-registry is not installed"
+        case "sigstore":
+            absent = [name for name in ("node", "npm") if not shutil.which(name)]
+            return f"not installed: {', '.join(absent)}" if absent else _unreachable("registry.npmjs.org", 443)
         case "bwrap":
             return "" if shutil.which("bwrap") else "bwrap is not installed"
         case _:

@@ -1,8 +1,10 @@
-"""Signatures others verify: DSSE envelopes in Sigstore bundles v0.3, by an ECDSA P-256 key of one's own.
+"""Signatures others verify, by an ECDSA P-256 key of one's own: DSSE envelopes in Sigstore bundles v0.3, and the
+payload of "simple signing" that cosign wrote before, for what knows no bundles yet.
 
 Formats: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md,
-https://github.com/sigstore/protobuf-specs (bundle), https://github.com/in-toto/attestation (Statement v1). No
-transparency log and no certificate: what it proves is that the holder of the key signed this digest.
+https://github.com/sigstore/protobuf-specs (bundle), https://github.com/in-toto/attestation (Statement v1),
+https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md (simple signing). No transparency log and no
+certificate: what it proves is that the holder of the key signed this digest.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from corten.errors import UsageError
 IMAGE_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 SBOM_PREDICATE = "https://cyclonedx.org/bom"
 STATEMENT = "https://in-toto.io/Statement/v1"
+SIMPLE_TYPE = "cosign container image signature"
 CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 BUNDLE_PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
 _CONTENT = "dsse-envelope"
@@ -108,6 +111,25 @@ def bundle(statement: bytes, key: ec.EllipticCurvePrivateKey) -> Artifact:
     return Artifact(BUNDLE_TYPE, "bundle.sigstore.json", to_json(document), notes)
 
 
+def simple_payload(digest: Digest, identity: str) -> bytes:
+    """What a simple signature is over; `identity` is the name the image is to be known by, `registry/repository`."""
+    return to_json(
+        {
+            "critical": {
+                "identity": {"docker-reference": identity},
+                "image": {"docker-manifest-digest": str(digest)},
+                "type": SIMPLE_TYPE,
+            },
+            "optional": None,
+        }
+    )
+
+
+def simple_signature(payload: bytes, key: ec.EllipticCurvePrivateKey) -> str:
+    """The signature over a payload as its annotation has it."""
+    return _base64(key.sign(payload, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
+
+
 def pae(statement: bytes) -> bytes:
     """DSSE's pre-authentication encoding of a statement: what the signature is over."""
     kind = STATEMENT_TYPE.encode()
@@ -138,9 +160,32 @@ def verified(data: bytes, key: ec.EllipticCurvePublicKey, subject: Digest) -> Ma
     return _about(payload, subject)
 
 
-def _is_signed(payload: bytes, signature: bytes, key: ec.EllipticCurvePublicKey) -> bool:
+def verify_simple(payload: bytes, signature: str, key: ec.EllipticCurvePublicKey, subject: Digest) -> None:
+    """Raise RefusedError unless the payload is signed by this key and about this digest."""
     try:
-        key.verify(signature, pae(payload), ec.ECDSA(hashes.SHA256()))
+        raw = base64.b64decode(signature, validate=True)
+    except ValueError as error:
+        raise RefusedError(f"no signature: {error}") from error
+    if not _is_by(payload, raw, key):
+        raise RefusedError("signed by another key, or the signature is not of this content")
+    try:
+        critical = json.loads(payload)["critical"]
+        kind, about = critical["type"], critical["image"]["docker-manifest-digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RefusedError(f"what is signed is no simple payload: {type(error).__name__}: {error}") from error
+    if kind != SIMPLE_TYPE:
+        raise RefusedError(f"what is signed is an unknown kind of payload: {str(kind)[:100]}")
+    if about != str(subject):
+        raise RefusedError("what is signed is about another image")
+
+
+def _is_signed(payload: bytes, signature: bytes, key: ec.EllipticCurvePublicKey) -> bool:
+    return _is_by(pae(payload), signature, key)
+
+
+def _is_by(data: bytes, signature: bytes, key: ec.EllipticCurvePublicKey) -> bool:
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         return False
     return True

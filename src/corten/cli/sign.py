@@ -1,6 +1,7 @@
 """Sign an image with your own key: the image, its SBOM and the statements attached to it (provenance).
 
-The signatures are Sigstore bundles attached to the image. Signing again with the same key changes nothing. The key's
+The signatures are Sigstore bundles attached to the image, and beside them one under the tag older tools look for
+(cosign before 3, podman, skopeo). Signing again with the same key changes nothing. The key's
 password is CORTEN_SIGN_PASSWORD, its file --key or CORTEN_SIGN_KEY.
 """
 
@@ -21,6 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("image", help="a name, or the first digits of a digest")
     parser.add_argument(
+        "--identity",
+        default="",
+        metavar="REGISTRY/REPOSITORY",
+        help="what the image is called in the signature for older tools (default: its name in the store)",
+    )
+    parser.add_argument(
         "--key", default="", metavar="FILE", help="the private key (default: the file in CORTEN_SIGN_KEY)"
     )
 
@@ -34,7 +41,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     key = options.key or os.environ.get("CORTEN_SIGN_KEY", "")
     if not key:
         raise UsageError("signature.no_key", "no key to sign with", hint="give --key FILE or set CORTEN_SIGN_KEY")
-    signed = sign(options.image, key, home=Home.from_env(os.environ, uid=os.getuid()))
+    signed = sign(options.image, key, identity=options.identity, home=Home.from_env(os.environ, uid=os.getuid()))
     output.document(signed.as_dict())
     for statement in signed.statements:
         output.note(f"signed: {statement}")

@@ -49,5 +49,5 @@ def copy(
 
 
 def _mounts(freight: Freight, repository: str) -> dict[Digest, str]:
-    manifests = (*freight.image, *freight.referrers)
+    manifests = (*freight.image, *freight.referrers, *(signed for _, signed in freight.signatures))
     return {blob.digest: repository for manifest in manifests for blob in manifest.blobs}

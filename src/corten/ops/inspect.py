@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from corten.core.image import BASE_DIGEST, BASE_NAME, SPEC_LABEL, TITLE_ANNOTATI
 from corten.core.model import ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
+from corten.store import signature_tag
 from corten.store.layout import Layout
 
 
@@ -135,10 +136,7 @@ def inspect(image: str, *, home: Home | None = None, platform: Platform | None =
         packages=_packages(layout, seen, home),
         files=tuple(sorted(files, key=lambda file: file.name)),
         provenance=_provenance(layout, seen.digest),
-        attached=tuple(
-            Attached(one.artifact_type, one.digest, artifact.noted(layout, one).get(PREDICATE_ANNOTATION, ""))
-            for one in layout.referrers(seen.digest)
-        ),
+        attached=tuple(_attached(layout, seen.digest)),
         tested=_tested(layout, seen.digest),
     )
 
@@ -191,6 +189,13 @@ def _provenance(layout: Layout, digest: Digest) -> Provenance | None:
         parameters=predicate["buildDefinition"].get("externalParameters", {}),
         commit=commit_from(predicate),
     )
+
+
+def _attached(layout: Layout, digest: Digest) -> Iterator[Attached]:
+    for one in layout.referrers(digest):
+        yield Attached(one.artifact_type, one.digest, artifact.noted(layout, one).get(PREDICATE_ANNOTATION, ""))
+    if signed := layout.named(signature_tag.signature_tag(digest)):
+        yield Attached(signature_tag.PAYLOAD_TYPE, signed.digest)
 
 
 def _tested(layout: Layout, digest: Digest) -> TestResult | None:

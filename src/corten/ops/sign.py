@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,9 +14,11 @@ from corten.builder import artifact, signature
 from corten.builder.artifact import BUNDLE_TYPE, SBOM_TYPE, STATEMENT_TYPE, Artifact
 from corten.core.digest import Digest
 from corten.core.home import Home
-from corten.core.image import Descriptor
+from corten.core.image import NAME_ANNOTATION, Descriptor
+from corten.core.reference import Reference
 from corten.errors import UsageError
 from corten.ops.keygen import PASSWORD_VARIABLE
+from corten.store import signature_tag
 from corten.store.guard import using
 from corten.store.layout import Layout
 
@@ -45,25 +47,38 @@ class Signer:
         password = env.get(PASSWORD_VARIABLE, "").encode()
         return cls(signature.private_key(read_key(path), password, str(path)))
 
-    def sign(self, layout: Layout, image: str) -> Signed:
+    def sign(self, layout: Layout, image: str, identity: str = "") -> Signed:
         """Sign an image of a store, or an index and its images. Raises NotFoundError `store.image_unknown`."""
         named = layout.resolve(image)
+        known = identity or _identity(named.annotations.get(NAME_ANNOTATION, image.partition("@")[0]))
         inner = (one for one in layout.platforms(named.digest) if layout.has(one.digest))
-        done = [statement for subject in (named, *inner) for statement in _sign_one(layout, subject, self.key)]
+        done = []
+        for subject in (named, *inner):
+            done += _sign_one(layout, subject, self.key)
+            _sign_simply(layout, subject.digest, known, self.key)
         return Signed(named.digest, tuple(dict.fromkeys(done)))
 
 
-def sign(image: str, key: str | Path, *, home: Home | None = None, env: Mapping[str, str] | None = None) -> Signed:
+def sign(
+    image: str,
+    key: str | Path,
+    *,
+    identity: str = "",
+    home: Home | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Signed:
     """Sign an image of the store by name or digest: itself, its SBOM, and the statements attached to it (provenance).
 
-    `key` is the private key's file, its password CORTEN_SIGN_PASSWORD. Signing again with the same key changes nothing.
+    Written are bundles, and a simple signature of the image under the tag of older tools; that one names the image as
+    `identity` (`registry/repository`; default: as the store calls it), which such tools may compare. `key` is the
+    private key's file, its password CORTEN_SIGN_PASSWORD. Signing again with the same key changes nothing.
     Raises NotFoundError `store.image_unknown`, UsageError `signature.bad_key`.
     """
     env = os.environ if env is None else env
     home = home or Home.from_env(env, uid=os.getuid())
     signer = Signer.open(key, env)
     with using(home.store):
-        return signer.sign(Layout(home.store), image)
+        return signer.sign(Layout(home.store), image, identity)
 
 
 def read_key(path: str | Path) -> bytes:
@@ -92,6 +107,22 @@ def _sign_one(layout: Layout, subject: Descriptor, key: ec.EllipticCurvePrivateK
     ]
     layout.attach(subject.digest, described, instead_of=before)
     return predicates
+
+
+def _sign_simply(layout: Layout, subject: Digest, identity: str, key: ec.EllipticCurvePrivateKey) -> None:
+    payload = signature.simple_payload(subject, identity)
+    signed = {signature_tag.SIGNATURE_ANNOTATION: signature.simple_signature(payload, key)}
+    described = replace(layout.put(payload, signature_tag.PAYLOAD_TYPE), annotations=signed)
+    signature_tag.keep(layout, subject, [described])
+
+
+def _identity(name: str) -> str:
+    """A reference without tag and digest, as cosign writes it; any other name as it is."""
+    try:
+        reference = Reference.parse(name)
+    except UsageError:
+        return name
+    return f"{reference.registry}/{reference.repository}"
 
 
 def _statements(layout: Layout, subject: Digest) -> Iterator[bytes]:

@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from corten.builder import artifact, signature
 from corten.builder.artifact import BUNDLE_TYPE
-from corten.builder.signature import IMAGE_PREDICATE, RefusedError
+from corten.builder.signature import IMAGE_PREDICATE, SIMPLE_TYPE, RefusedError
 from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.errors import PolicyError
 from corten.ops.sign import read_key
+from corten.store import signature_tag
 from corten.store.layout import Layout
 
 
@@ -34,8 +35,9 @@ class Verified:
 def verify(image: str, key: str | Path, *, home: Home | None = None) -> Verified:
     """Verify an image of the store by name or digest against a public key's file, without any network.
 
-    Its signature first, then every blob of it against its digest. Raises PolicyError `signature.missing`,
-    `signature.refused`, `store.blob_corrupt`; UsageError `signature.bad_key`; NotFoundError `store.image_unknown`.
+    Its signature (a bundle, or a simple one of older tools) first, then every blob of it against its digest. Raises
+    PolicyError `signature.missing`, `signature.refused`, `store.blob_corrupt`; UsageError `signature.bad_key`;
+    NotFoundError `store.image_unknown`.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
     public = signature.public_key(read_key(key), str(key))
@@ -60,6 +62,13 @@ def _signed(layout: Layout, digest: Digest, key: ec.EllipticCurvePublicKey) -> t
             refused.append(f"{one.digest.short}: {error}")
     if IMAGE_PREDICATE in found:
         return tuple(dict.fromkeys(found))
+    for one in signature_tag.payloads_of(layout, digest):
+        try:
+            signed = one.annotations.get(signature_tag.SIGNATURE_ANNOTATION, "")
+            signature.verify_simple(layout.read(one.digest), signed, key, digest)
+            return (SIMPLE_TYPE, *dict.fromkeys(found))
+        except RefusedError as error:
+            refused.append(f"{one.digest.short}: {error}")
     if not found and not refused:
         raise PolicyError(
             "signature.missing",

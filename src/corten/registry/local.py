@@ -13,8 +13,9 @@ from corten.core.image import Descriptor
 from corten.errors import CortenError, NotFoundError, PolicyError
 from corten.registry.documents import Manifest, read_manifest
 from corten.registry.retry import Retries
-from corten.registry.transfer import Source
+from corten.registry.transfer import Blobs
 from corten.registry.transport import PIECE_BYTES, unreachable
+from corten.store import signature_tag
 from corten.store.layout import Layout
 
 
@@ -32,6 +33,11 @@ class LocalSource:
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
         """What the store lists."""
         return self._layout.referrers(subject)
+
+    def signatures(self, subject: Digest) -> Manifest | None:
+        """What the store has under their tag."""
+        found = self._layout.named(signature_tag.signature_tag(subject))
+        return self.manifest(found) if found else None
 
     @contextmanager
     def open(self, blob: Descriptor, offset_bytes: int) -> Iterator[_File]:
@@ -83,7 +89,7 @@ class LocalTarget:
         except OSError:
             return False
 
-    def take(self, blob: Descriptor, source: Source, sent: Callable[[int], None]) -> bool:
+    def take(self, blob: Descriptor, source: Blobs, sent: Callable[[int], None]) -> bool:
         """Stream it in. Wrong bytes are thrown away and asked for once more, then refused."""
         try:
             self._fetch(blob, source, sent)
@@ -99,6 +105,10 @@ class LocalTarget:
         if manifest.subject is not None:
             self._layout.attach(manifest.subject, [manifest.descriptor])
 
+    def sign(self, subject: Digest, signatures: Manifest) -> None:
+        """Those of other signers that are here stay."""
+        signature_tag.keep(self._layout, subject, signatures.blobs[1:])
+
     def tag(self, manifest: Manifest) -> None:
         """Give it its names."""
         # In the store's index only referrers say a type of artifact.
@@ -106,7 +116,7 @@ class LocalTarget:
         for name in self._names:
             self._layout.tag(name, replace(plain, annotations={}))
 
-    def _fetch(self, blob: Descriptor, source: Source, sent: Callable[[int], None]) -> None:
+    def _fetch(self, blob: Descriptor, source: Blobs, sent: Callable[[int], None]) -> None:
         buffer = memoryview(bytearray(PIECE_BYTES))
         with self._layout.writer() as out:
 

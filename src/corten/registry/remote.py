@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from corten.core.digest import Digest
-from corten.core.image import Descriptor
-from corten.errors import CortenError
+from corten.core.image import CONFIG, MANIFEST, Descriptor
+from corten.errors import CortenError, RemoteError
 from corten.registry.client import Repository, TooLargeError, Upload, mismatch
-from corten.registry.documents import Manifest
+from corten.registry.documents import Manifest, read_manifest
 from corten.registry.retry import AgainError
-from corten.registry.transfer import Reader, Source
+from corten.registry.transfer import Blobs, Reader
 from corten.registry.transport import PIECE_BYTES, unreachable
+from corten.store.signature_tag import documents, key_of, signature_tag, union
 
 # For registries and proxies that refuse a whole blob as one body (413): below the 100 MB some of them take.
 _CHUNK_BYTES = 64 << 20
 # A whole body that broke off this often is sent in pieces: what refuses it may close before its answer can be read.
 _BREAKS = 2
+# Signers that use one tag undo each other's; this often we put ours back.
+_SIGNING_ATTEMPTS = 5
 # Nobody needs bodies this small; a registry that asks for less is broken.
 _SMALLEST_CHUNK_BYTES = 1 << 20
 
@@ -38,6 +41,10 @@ class RemoteSource:
     def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
         """As the registry lists them."""
         return self._repository.referrers(subject)
+
+    def signatures(self, subject: Digest) -> Manifest | None:
+        """Asked for by their tag."""
+        return self._repository.find_manifest(signature_tag(subject))
 
     def open(self, blob: Descriptor, offset_bytes: int) -> AbstractContextManager[Reader]:
         """Raises AgainError where another attempt may help."""
@@ -70,7 +77,7 @@ class RemoteTarget:
         """One HEAD request."""
         return self._repository.has_blob(blob.digest)
 
-    def take(self, blob: Descriptor, source: Source, sent: Callable[[int], None]) -> bool:
+    def take(self, blob: Descriptor, source: Blobs, sent: Callable[[int], None]) -> bool:
         """Mount it, or send it."""
         return _Sending(self._repository, blob, source, sent, self._stop).run(self._mounts.get(blob.digest, ""))
 
@@ -80,10 +87,57 @@ class RemoteTarget:
         if manifest.subject is not None and not seen:
             self._repository.list_referrer(manifest.subject, manifest.descriptor)
 
+    def sign(self, subject: Digest, signatures: Manifest) -> None:
+        """Read, add, write, and look again whether another signer undid it: the tag is one for all."""
+        tag = signature_tag(subject)
+        for _ in range(_SIGNING_ATTEMPTS):
+            there = self._repository.find_manifest(tag)
+            before, wanted = there.blobs[1:] if there else (), signatures.blobs[1:]
+            if there and not set(map(key_of, wanted)) - set(map(key_of, before)):
+                return
+            config, data = documents(union(before, wanted))
+            described = Descriptor(CONFIG, Digest.of(config), len(config))
+            if not self.has(described):
+                self.take(described, _Held(config), lambda _: None)
+            self._repository.put_manifest(read_manifest(data, MANIFEST, str(self._repository)), tag)
+        raise RemoteError(
+            "registry.busy",
+            f"the signatures of `{subject}` are being changed by others",
+            where=f"{self._repository}:{tag}",
+            why=f"ours were undone {_SIGNING_ATTEMPTS} times",
+            hint="run the same command again",
+        )
+
     def tag(self, manifest: Manifest) -> None:
         """Store it under its tags."""
         for tag in self._tags:
             self._repository.put_manifest(manifest, tag)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A blob held in memory, to send."""
+
+    data: bytes
+
+    @contextmanager
+    def open(self, blob: Descriptor, offset_bytes: int) -> Iterator[_Bytes]:
+        del blob
+        yield _Bytes(memoryview(self.data)[offset_bytes:])
+
+    def corrupt(self, blob: Descriptor, seen: Digest) -> CortenError:
+        return mismatch(str(blob.digest), str(seen), "memory")
+
+
+@dataclass(slots=True)
+class _Bytes:
+    left: memoryview
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self.left))
+        buffer[:count] = self.left[:count]
+        self.left = self.left[count:]
+        return count
 
 
 @dataclass(slots=True)
@@ -92,7 +146,7 @@ class _Sending:
 
     repository: Repository
     blob: Descriptor
-    source: Source
+    source: Blobs
     sent: Callable[[int], None]
     stop: threading.Event
     upload: Upload | None = None

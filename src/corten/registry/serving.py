@@ -20,6 +20,7 @@ from corten.core.reference import Reference, is_repository
 from corten.errors import CortenError, UsageError
 from corten.http import Request
 from corten.registry.documents import MANIFEST_LIMIT_BYTES, Manifest, read_manifest, referrers_index, referrers_tag
+from corten.store import signature_tag
 from corten.store.layout import Layout
 
 _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers|tags)/(?P<rest>[^/]+)")
@@ -134,6 +135,8 @@ class Shelf:
             return self._read(tags[version].digest)
         if version.startswith("sha256:"):
             return self._read(_digest(version, "MANIFEST_UNKNOWN"))
+        if (subject := signature_tag.subject_of(version)) and (found := self._layout.named(version)):
+            return self._read(found.digest)
         if subject := _subject_of(version):
             # For clients that only know the tag which lists referrers.
             entries = self._referrers(subject)

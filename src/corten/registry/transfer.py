@@ -28,7 +28,19 @@ class Reader(Protocol):
         ...
 
 
-class Source(Protocol):
+class Blobs(Protocol):
+    """Where blobs come from."""
+
+    def open(self, blob: Descriptor, offset_bytes: int) -> AbstractContextManager[Reader]:
+        """A blob's bytes from an offset on; may raise AgainError."""
+        ...
+
+    def corrupt(self, blob: Descriptor, seen: Digest) -> CortenError:
+        """What to say when its bytes are not what their digest says."""
+        ...
+
+
+class Source(Blobs, Protocol):
     """Where an image comes from."""
 
     def manifest(self, descriptor: Descriptor) -> Manifest:
@@ -39,12 +51,8 @@ class Source(Protocol):
         """The manifests that refer to one."""
         ...
 
-    def open(self, blob: Descriptor, offset_bytes: int) -> AbstractContextManager[Reader]:
-        """A blob's bytes from an offset on; may raise AgainError."""
-        ...
-
-    def corrupt(self, blob: Descriptor, seen: Digest) -> CortenError:
-        """What to say when its bytes are not what their digest says."""
+    def signatures(self, subject: Digest) -> Manifest | None:
+        """The manifest under the tag of its signatures (`store.signature_tag`), if there is one."""
         ...
 
 
@@ -59,12 +67,16 @@ class Target(Protocol):
         """Whether the blob is there."""
         ...
 
-    def take(self, blob: Descriptor, source: Source, sent: Callable[[int], None]) -> bool:
+    def take(self, blob: Descriptor, source: Blobs, sent: Callable[[int], None]) -> bool:
         """Get it from the source, telling how many bytes moved. False when none had to (it was mounted)."""
         ...
 
     def put(self, manifest: Manifest) -> None:
         """Keep a manifest whose blobs and children are there; list it with its subject."""
+        ...
+
+    def sign(self, subject: Digest, signatures: Manifest) -> None:
+        """Add to the signatures under a manifest's tag those of another place; its blobs are there."""
         ...
 
     def tag(self, manifest: Manifest) -> None:
@@ -87,10 +99,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Freight:
-    """What belongs to an image: its manifests, children before the index that lists them, and what refers to them."""
+    """What belongs to an image: its manifests, children before the index that lists them, and what refers to them.
+
+    `signatures` are those found by their tag, each with what it is about.
+    """
 
     image: tuple[Manifest, ...]
-    referrers: tuple[Manifest, ...]
+    referrers: tuple[Manifest, ...] = ()
+    signatures: tuple[tuple[Digest, Manifest], ...] = ()
 
     @property
     def root(self) -> Manifest:
@@ -115,7 +131,8 @@ def gather(source: Source, root: Manifest) -> Freight:
                 if found.subject == subject.digest:
                     referrers.append(found)
                     look_at.append(found)
-    return Freight(image, tuple(referrers))
+    tagged = ((one.digest, source.signatures(one.digest)) for one in image)
+    return Freight(image, tuple(referrers), tuple((subject, found) for subject, found in tagged if found))
 
 
 def _family(source: Source, manifest: Manifest, depth: int) -> Iterator[Manifest]:
@@ -139,9 +156,11 @@ def transfer(
 
     Raises the first error; what is finished stays at the target and is not moved again next time.
     """
+    signatures = [manifest for _, manifest in freight.signatures]
     missing = [manifest for manifest in (*freight.image, *freight.referrers) if not target.complete(manifest)]
-    blobs = list(unique(blob for manifest in missing for blob in manifest.blobs))
-    everything = list(unique(b for manifest in (*freight.image, *freight.referrers) for b in manifest.blobs))
+    unsigned = [manifest for manifest in signatures if not target.complete(manifest)]
+    blobs = list(unique(blob for manifest in (*missing, *unsigned) for blob in manifest.blobs))
+    everything = list(unique(b for one in (*freight.image, *freight.referrers, *signatures) for b in one.blobs))
     meter = _Meter(step, sum(blob.size_bytes for blob in blobs), listen)
     # The large ones first: a small one at the end does not leave three threads idle.
     ways = _each(
@@ -153,6 +172,8 @@ def transfer(
     for manifest in (*freight.image, *freight.referrers):
         if manifest in missing or manifest.subject is not None:
             target.put(manifest)
+    for subject, manifest in freight.signatures:
+        target.sign(subject, manifest)
     target.tag(freight.root)
     return Moved(
         digest=freight.root.digest,

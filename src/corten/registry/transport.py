@@ -150,18 +150,20 @@ class Transport:
         """
         split = self._allowed(ask.url)
         key = origin(split)
-        connection = self._connection(split, key)
+        connection = self._taken(split, key)
         try:
             response, whole = self._send(connection, ask, split)
             answer = Answer(response, ask.url, self._clock)
         except BaseException:
-            self._drop(key)
+            self._close(connection)
             raise
         try:
             yield answer
         finally:
-            if not (whole and answer.complete):
-                self._drop(key)
+            if whole and answer.complete and key not in self._kept():
+                self._kept()[key] = connection
+            else:
+                self._close(connection)
 
     @contextmanager
     def follow(self, ask: Ask) -> Iterator[Answer]:
@@ -284,15 +286,17 @@ class Transport:
             raise
         return True
 
-    def _connection(self, split: SplitResult, key: str) -> http.client.HTTPConnection:
-        kept = self._kept()
-        if key in kept and _stale(kept[key]):
-            self._drop(key)
-        if key not in kept:
-            kept[key] = self._connect(split)
-            with self._lock:
-                self._all.append(kept[key])
-        return kept[key]
+    def _taken(self, split: SplitResult, key: str) -> http.client.HTTPConnection:
+        """This thread's connection, its own until it is put back: the body of a request may be another's answer."""
+        kept = self._kept().pop(key, None)
+        if kept is not None:
+            if not _stale(kept):
+                return kept
+            self._close(kept)
+        connection = self._connect(split)
+        with self._lock:
+            self._all.append(connection)
+        return connection
 
     def _connect(self, split: SplitResult) -> http.client.HTTPConnection:
         proxy = self._proxy(split)
@@ -340,13 +344,11 @@ class Transport:
             kept = self._local.kept = {}
         return kept
 
-    def _drop(self, key: str) -> None:
-        connection = self._kept().pop(key, None)
-        if connection is not None:
-            with suppress(OSError):
-                connection.close()
-            with self._lock, suppress(ValueError):
-                self._all.remove(connection)
+    def _close(self, connection: http.client.HTTPConnection) -> None:
+        with suppress(OSError):
+            connection.close()
+        with self._lock, suppress(ValueError):
+            self._all.remove(connection)
 
 
 @dataclass(frozen=True, slots=True)

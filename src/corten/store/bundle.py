@@ -26,6 +26,7 @@ from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
 from corten.store.documents import descriptor_from, descriptor_to
 from corten.store.gc import Contents, reachable, read_documents
 from corten.store.layout import LAYOUT_VERSION, Layout
+from corten.store.signature_tag import subject_of
 from corten.store.untar import LayerTar, Member, MemberKind
 
 _FORMAT: Final = 1
@@ -137,7 +138,7 @@ def check_whole(arrived: Arrived, layout: Layout, path: Path) -> tuple[tuple[Des
     """
     roots = {entry.digest for _, entry in arrived.images}
     documents = read_documents(layout, [*roots, *(entry.digest for entry in arrived.referrers)])
-    reached = reachable(Contents((), documents, {}), roots)
+    reached = reachable(Contents(arrived.referrers, documents, {}), roots)
     missing = sorted(digest for digest in reached if not layout.has(digest))
     if missing:
         raise _incomplete(missing, arrived, path)
@@ -145,8 +146,21 @@ def check_whole(arrived: Arrived, layout: Layout, path: Path) -> tuple[tuple[Des
         seen = Digest.of_file(layout.path(digest))
         if seen != digest:
             raise layout.quarantine(digest, seen)
-    subjects = [(entry, documents[entry.digest].subject) for entry in arrived.referrers if entry.digest in reached]
-    return tuple((entry, subject) for entry, subject in subjects if subject)
+    return tuple(
+        (replace(entry, annotations=annotations), subject)
+        for entry in arrived.referrers
+        if entry.digest in reached
+        for subject, annotations in _attachment(entry, documents[entry.digest].subject)
+    )
+
+
+def _attachment(entry: Descriptor, subject: Digest | None) -> Iterator[tuple[Digest, Mapping[str, str]]]:
+    """What an entry is attached to: by the `subject` of its manifest, or by its name; any other name is dropped."""
+    name = entry.annotations.get(NAME_ANNOTATION, "")
+    if subject:
+        yield subject, {key: text for key, text in entry.annotations.items() if key != NAME_ANNOTATION}
+    elif signed := subject_of(name):
+        yield signed, {NAME_ANNOTATION: name}
 
 
 @contextmanager

@@ -203,8 +203,16 @@ class Layout:
         return tuple(
             entry
             for entry in self._entries()
-            if entry.artifact_type and self._subject(entry) == subject and artifact_type in ("", entry.artifact_type)
+            # What has a name is attached by it, and not by its subject (see store.signature_tag).
+            if entry.artifact_type
+            and not _name(entry)
+            and self._subject(entry) == subject
+            and artifact_type in ("", entry.artifact_type)
         )
+
+    def named(self, name: str) -> Descriptor | None:
+        """The entry of exactly this name, be it an image or attached to one."""
+        return next((entry for entry in self._entries() if _name(entry) == name), None)
 
     def _subject(self, entry: Descriptor) -> Digest | None:
         if noted := entry.annotations.get(SUBJECT_ANNOTATION):

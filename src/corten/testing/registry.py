@@ -38,6 +38,7 @@ class Faults:
     cut_downloads: int = 0  # so many blobs come shorter than they are, and say so
     largest_body_bytes: int = 0  # larger ones get a 413
     redirect_blobs_to: str = ""  # another base URL
+    ignore_mounts: int = 0  # so many mounts are answered with an upload, as registries do that know none
     forget_referrers: int = 0  # so many times the list of referrers loses what was just written to it
 
 
@@ -259,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = parse_qs(urlsplit(self.path).query)
         mount, source = asked.get("mount", [""])[0], asked.get("from", [""])[0]
         content = self.owner.content
-        if (source, mount) in content.blobs:
+        if (source, mount) in content.blobs and not self.owner.happens("ignore_mounts"):
             content.blobs[name, mount] = content.blobs[source, mount]
             self._answer(201, headers={"Location": f"/v2/{name}/blobs/{mount}"})
             return

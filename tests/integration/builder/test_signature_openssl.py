@@ -56,3 +56,24 @@ def test_a_key_made_by_openssl_signs():
     made = signature.bundle(signature.image_statement(IMAGE), signature.private_key(private, b"", ""))
 
     assert signature.verified(made.data, signature.public_key(public, ""), IMAGE)
+
+
+def test_openssl_verifies_the_signature_of_older_tools_and_no_other(tmp_path):
+    private, public = signature.new_key()
+    payload = signature.simple_payload(IMAGE, "ghcr.io/team/iris")
+    signed = signature.simple_signature(payload, signature.private_key(private, b"", ""))
+    (tmp_path / "key.pub").write_bytes(public)
+    (tmp_path / "other.pub").write_bytes(signature.new_key()[1])
+    (tmp_path / "sig").write_bytes(base64.b64decode(signed))
+    (tmp_path / "payload").write_bytes(payload)
+    (tmp_path / "tampered").write_bytes(payload.replace(b"team", b"evil"))
+    (tmp_path / "digest").write_bytes(signature.simple_payload(Digest.of(b"other"), "ghcr.io/team/iris"))
+
+    def says(key, file):
+        words = ("dgst", "-sha256", "-verify", tmp_path / key, "-signature", tmp_path / "sig", tmp_path / file)
+        return openssl(*words).stdout
+
+    assert says("key.pub", "payload") == b"Verified OK\n"
+    assert says("other.pub", "payload") != b"Verified OK\n"
+    assert says("key.pub", "tampered") != b"Verified OK\n"
+    assert says("key.pub", "digest") != b"Verified OK\n"

@@ -60,6 +60,14 @@ def test_a_second_push_sends_nothing(fake, here, env):
     assert not fake.requests("PATCH")
 
 
+def test_a_copy_within_a_registry_that_mounts_nothing_streams_from_it_to_itself(fake, here, env):
+    image = put_image(layout_in(here.root), os.urandom(MB), b"small", name="iris")
+    push("iris", f"{fake.name}/iris:1", home=here, env=env)
+    fake.faults.ignore_mounts = 99
+    copied = copy(f"{fake.name}/iris:1", f"{fake.name}/prod/iris:1", env=env)
+    assert (copied.moved.digest, copied.moved.blobs_sent) == (image.digest, 3)
+
+
 def test_what_another_repository_of_the_registry_has_is_mounted(fake, here, env):
     put_image(layout_in(here.root), os.urandom(MB), name="iris")
     push("iris", f"{fake.name}/one/iris:1", home=here, env=env)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import small_image
 
-from corten.builder import artifact
+from corten.builder import artifact, signature
 from corten.builder.artifact import BUNDLE_TYPE
+from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.core.image import LayerKind
 from corten.errors import PolicyError, UsageError
 from corten.ops.keygen import keygen
 from corten.ops.sign import sign
 from corten.ops.verify import verify
+from corten.store import signature_tag
 
 
 @pytest.fixture
@@ -47,6 +52,71 @@ def test_a_signed_image_is_verified_with_its_sbom_and_provenance(small, keys):
     )
 
 
+def without_bundles(small):
+    """The image as an older tool signs it."""
+    bundles = [one.digest for one in small.layout.referrers(small.image.digest, BUNDLE_TYPE)]
+    small.layout.attach(small.image.digest, [], instead_of=bundles)
+
+
+def change_payload(small, **changes):
+    """Put another payload, or another signature, under the tag."""
+    (before,) = signature_tag.payloads_of(small.layout, small.image.digest)
+    payload = changes.get("payload", small.layout.read(before.digest))
+    put = small.layout.put(payload, signature_tag.PAYLOAD_TYPE)
+    notes = {
+        signature_tag.SIGNATURE_ANNOTATION: changes.get(
+            "signed", before.annotations[signature_tag.SIGNATURE_ANNOTATION]
+        )
+    }
+    small.layout.forget([small.layout.named(signature_tag.signature_tag(small.image.digest))])
+    signature_tag.keep(small.layout, small.image.digest, [replace(put, annotations=notes)])
+
+
+def test_the_signature_of_older_tools_is_enough(small, keys):
+    sign("iris", keys.private, home=small.home, env={})
+    without_bundles(small)
+
+    assert verify("iris", keys.public, home=small.home).statements == ("cosign container image signature",)
+
+
+def test_it_says_the_digest_and_the_name_the_image_is_to_have(small, keys):
+    sign("iris", keys.private, identity="ghcr.io/team/iris", home=small.home, env={})
+    (payload,) = signature_tag.payloads_of(small.layout, small.image.digest)
+
+    assert json.loads(small.layout.read(payload.digest)) == {
+        "critical": {
+            "identity": {"docker-reference": "ghcr.io/team/iris"},
+            "image": {"docker-manifest-digest": str(small.image.digest)},
+            "type": "cosign container image signature",
+        },
+        "optional": None,
+    }
+
+
+@pytest.mark.parametrize("what", ["another key", "another image", "changed payload", "no signature", "another kind"])
+def test_a_signature_of_older_tools_that_is_not_right_is_refused(small, keys, tmp_path, what):
+    key = keygen(tmp_path / "theirs", env={}).private if what == "another key" else keys.private
+    sign("iris", key, home=small.home, env={})
+    without_bundles(small)
+    own = signature.private_key(keys.private.read_bytes(), b"", "")
+    good = signature.simple_payload(small.image.digest, "iris")
+    match what:
+        case "another image":
+            payload = signature.simple_payload(Digest.of(b"other"), "iris")
+            change_payload(small, payload=payload, signed=signature.simple_signature(payload, own))
+        case "changed payload":
+            change_payload(small, payload=good.replace(b'"iris"', b'"evil"'))
+        case "no signature":
+            change_payload(small, signed="?")
+        case "another kind":
+            payload = good.replace(b"cosign container", b"atomic container")
+            change_payload(small, payload=payload, signed=signature.simple_signature(payload, own))
+        case _:
+            pass
+
+    assert refused(small, keys) == "signature.refused"
+
+
 def test_an_image_nobody_signed_is_refused(small, keys):
     assert refused(small, keys) == "signature.missing"
 
@@ -70,6 +140,7 @@ def test_a_signed_provenance_alone_does_not_make_a_signed_image(small, keys):
     sign("iris", keys.private, home=small.home, env={})
     image_signature, *rest = small.layout.referrers(small.image.digest, BUNDLE_TYPE)
     small.layout.attach(small.image.digest, rest, instead_of=[image_signature.digest])
+    small.layout.forget([small.layout.named(signature_tag.signature_tag(small.image.digest))])
 
     assert refused(small, keys) == "signature.refused"
 

@@ -17,6 +17,7 @@ class Box:
 
     def __init__(self, broken=()):
         self.content, self.listed, self.done, self.broken = {}, {}, [], set(broken)
+        self.signed = {}
         self.lock = threading.Lock()
 
     # source
@@ -25,6 +26,9 @@ class Box:
 
     def referrers(self, subject):
         return tuple(self.listed.get(subject, ()))
+
+    def signatures(self, subject):
+        return self.signed.get(subject)
 
     @contextmanager
     def open(self, blob, offset_bytes):
@@ -50,6 +54,11 @@ class Box:
         assert all(blob.digest in self.content for blob in (*manifest.blobs, *manifest.children))
         self.content[manifest.digest] = manifest.data
         self.done.append(("manifest", manifest.digest))
+
+    def sign(self, subject, signatures):
+        assert subject in self.content
+        assert all(blob.digest in self.content for blob in signatures.blobs)
+        self.done.append(("signatures", subject))
 
     def tag(self, manifest):
         self.done.append(("tag", manifest.digest))
@@ -93,6 +102,18 @@ def test_blobs_come_before_manifests_children_before_their_index_and_the_tag_las
         images[0]["digest"], images[1]["digest"], index["digest"], sbom["digest"],
     ]  # fmt: skip
     assert (moved.blobs, moved.blobs_sent, moved.referrers) == (5, 5, 1)
+
+
+def test_signatures_under_a_tag_come_after_what_they_are_about_and_before_the_name():
+    source, target = Box(), Box()
+    image = source.image(b"one")
+    signed = source.document(mediaType=MANIFEST, config=source.blob(b"{'s'}", CONFIG), layers=[source.blob(b"payload")])
+    subject = Digest.parse(image["digest"])
+    source.signed[subject] = source.manifest(descriptor(signed))
+    move(source, target, image)
+
+    assert [kind for kind, _ in target.done] == ["blob"] * 4 + ["manifest", "signatures", "tag"]
+    assert target.done[-2] == ("signatures", subject)
 
 
 def test_what_is_there_is_not_moved_again():
