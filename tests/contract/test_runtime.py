@@ -127,6 +127,16 @@ def test_2_6_grpc_is_answered_beside_the_unix_socket():
             assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
 
 
+def test_2_7_jobs_are_kept_where_it_is_told(tmp_path):
+    hosts = {"CORTEN_JOBS_DIR": str(tmp_path), "CORTEN_WEBHOOK_HOSTS": "hooks.invalid, 127.0.0.1:1"}
+    with Served({"entry": "sleepy"}, env=hosts) as server:
+        server.until()
+        for url, status in (("http://127.0.0.1:1/", 202), ("http://127.0.0.1:2/", 422)):
+            headers = {"Prefer": "respond-async", "X-Corten-Webhook": url}
+            assert server.ask("POST", "/predict", b"{}", headers)[0] == status
+        assert len(list(tmp_path.glob("*.job"))) == 1
+
+
 @pytest.mark.bwrap
 def test_3_1_it_needs_nothing_it_could_write_to():
     bwrap = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--die-with-parent"]
@@ -358,7 +368,8 @@ def test_5_6_a_prediction_put_twice_is_made_once():
         assert server.ask("PUT", "/predictions/one", body)[2] == answers[0]
         assert "corten_batch_rows_count 1\n" in server.ask("GET", "/metrics")[2].decode()
         assert json.loads(server.ask("PUT", "/predictions/one", '{"input": {"text": "b"}}')[2])["output"] == "b"
-        assert server.ask("GET", "/predictions/one")[0] == 405
+        assert json.loads(server.ask("GET", "/predictions/one")[2])["output"] == "b"
+        assert server.ask("GET", "/predictions/two")[0] == 404
 
 
 def test_5_6_the_first_to_put_a_prediction_may_leave_the_second():
@@ -455,6 +466,16 @@ def test_5_11_a_caller_says_how_long_it_waits():
         for wrong in ("soon", "0", "-1", "nan"):
             status, answer = server.predict({}, headers={"X-Request-Timeout": wrong})
             assert (status, answer["error"]["code"]) == (400, "request.bad_timeout"), wrong
+
+
+def test_5_12_a_job_is_answered_under_its_id():
+    with Served({"entry": "sleepy"}) as server:
+        server.until()
+        status, headers, _ = server.ask("POST", "/predict", b'{"text": "a"}', {"Prefer": "respond-async"})
+        assert status == 202
+        place = "/" + headers["location"]
+        assert json.loads(server.ask("GET", place, headers={"Prefer": "wait=10"})[2])["status"] == "succeeded"
+        assert server.ask("GET", f"{place}/result")[2] == b'{"outputs":"a"}'
 
 
 def test_5_8_browsers_get_pages_and_programs_json():

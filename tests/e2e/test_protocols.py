@@ -7,8 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from stories import ask
@@ -116,6 +118,47 @@ def test_nvidias_client_asks_over_grpc_through_the_gateway(corten, port, folder)
     # A new revision, and back, without a call that fails.
     corten.up(folder, "--port", port, "--replicas", "1")
     assert run(GRPC, f"127.0.0.1:{port}", "digits", json.dumps(scans))["answer"] == seen["answer"]
+
+
+SLOW = """
+import time
+
+class Slow:
+    def predict(self, seconds: float = 0.0) -> float:
+        time.sleep(seconds)
+        return seconds
+"""
+
+
+def test_a_job_is_found_whichever_replica_is_asked(corten, port, folder):
+    (folder / "slow.py").write_text(SLOW)
+    url = corten.up(folder / "slow.py", "--name", "slow", "--port", port, "--replicas", "2")["url"]
+    later = {"Prefer": "respond-async", "content-type": "application/json"}
+    accepted = [ask_whole("POST", url + "predict", b'{"seconds": 0.5}', later) for _ in range(6)]
+    assert {status for status, _, _ in accepted} == {202}
+    assert len({json.loads(body)["replica"] for _, _, body in accepted}) == 2
+    places = [urljoin(url + "predict", headers["location"]) for _, headers, _ in accepted]
+    for _ in range(4):
+        assert {ask_whole("GET", place)[0] for place in places} == {200}
+    results = [ask_whole("GET", place, headers={"Prefer": "wait=20"}) for place in places]
+    assert [json.loads(body)["status"] for _, _, body in results] == ["succeeded"] * 6
+    assert [ask_whole("GET", place + "/result")[2] for place in places] == [b'{"outputs":0.5}'] * 6
+    # They outlive the replicas that made them.
+    corten.run("deploy", "slow", "--replicas", "1")
+    assert [ask_whole("GET", place + "/result")[2] for place in places] == [b'{"outputs":0.5}'] * 6
+    hook = {**later, "X-Corten-Webhook": "https://example.com/"}
+    status, _, body = ask_whole("POST", url + "predict", b"{}", hook)
+    assert (status, json.loads(body)["error"]["code"]) == (422, "webhook.no_network")
+
+
+def ask_whole(method, url, body=None, headers=None):
+    request = urllib.request.Request(url, body, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, {name.lower(): text for name, text in answer.getheaders()}, answer.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, dict(refused.headers), refused.read()
 
 
 def test_openais_client_chats_with_a_model_that_declares_it(parrot):

@@ -149,6 +149,7 @@ def spec_of(project: Project, inspection: Inspection, example: Example | None) -
         batching=project.batching,
         limits=project.limits,
         grpc=project.grpc,
+        webhook_hosts=project.webhook_hosts,
     )
 
 

@@ -37,6 +37,7 @@ class Project:
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
     grpc: bool = False
+    webhook_hosts: tuple[str, ...] = ()
     gpu: bool = False
     compression: Compression = Compression.ZSTD
     max_image_mb: float = 0.0  # 0: any size
@@ -76,7 +77,9 @@ class Table:
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
     stream_timeout_s: float = _LIMITS.stream_timeout_s
+    job_timeout_s: float = _LIMITS.job_timeout_s
     grpc: bool = False
+    webhook_hosts: tuple[str, ...] = ()
     gpu: bool = False
     compression: Literal["zstd", "gzip"] = "zstd"
     max_image_mb: float = 0.0
@@ -97,7 +100,9 @@ class Table:
 
     def limits(self) -> Limits:
         """What a replica takes on."""
-        return Limits(self.max_body_bytes, self.queue, self.request_timeout_s, self.stream_timeout_s)
+        return Limits(
+            self.max_body_bytes, self.queue, self.request_timeout_s, self.stream_timeout_s, self.job_timeout_s
+        )
 
 
 def read_project(
@@ -141,6 +146,7 @@ def read_project(
         batching=Batching(table.batch_rows),
         limits=table.limits(),
         grpc=table.grpc,
+        webhook_hosts=table.webhook_hosts,
         settings=table.settings(),
         gpu=table.gpu,
         compression=Compression[table.compression.upper()],
@@ -236,6 +242,7 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         "max_body_bytes",
         "request_timeout_s",
         "stream_timeout_s",
+        "job_timeout_s",
         "queue",
         "max_image_mb",
         "max_cold_start_s",

@@ -34,6 +34,7 @@ class Batching:
 class Limits:
     """What a replica takes on. Bodies in bytes; `queue` counts requests waiting for the model.
 
+    Who does not wait for the answer gives the model `job_timeout_s`.
     An answer that comes piece by piece may pause for `predict_timeout_s`, and take `stream_timeout_s` in all.
     """
 
@@ -41,6 +42,7 @@ class Limits:
     queue: int = 1024
     predict_timeout_s: float = 60.0
     stream_timeout_s: float = 600.0
+    job_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class ModelSpec:
 
     `files` are names below the model folder, the main file first. `entry` is `module:Class` for the `pyclass` adapter.
     `method` is the estimator's method to call (`predict`, `predict_proba` ...). With `grpc` it is asked over gRPC too.
+    `webhook_hosts` may be told of jobs wherever they are; other hosts only over https and on the public internet.
     """
 
     name: str
@@ -61,4 +64,5 @@ class ModelSpec:
     batching: Batching = field(default_factory=Batching)
     limits: Limits = field(default_factory=Limits)
     grpc: bool = False
+    webhook_hosts: tuple[str, ...] = ()
     format: int = 1

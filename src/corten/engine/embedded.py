@@ -27,7 +27,7 @@ from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_p
 from corten.engine.logs import keep_short, last_lines
 from corten.engine.plain import plain_process
 from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
-from corten.engine.sandbox import GID, RUN, UID, Bounds, Cell, Host, Sandbox
+from corten.engine.sandbox import GID, JOBS, RUN, UID, Bounds, Cell, Host, Sandbox
 from corten.errors import EngineError, UsageError
 from corten.store.layout import Layout
 from corten.store.trees import Prepared, Trees
@@ -176,6 +176,8 @@ class Embedded:
             if folder.path.is_dir():
                 with translated(folder.path, f"remove replica {replica_id}"):
                     self._forget(folder)
+            if record is not None and all(other.deployment != record.deployment for _, other in self._records()):
+                shutil.rmtree(self._jobs(record.deployment), ignore_errors=True)
 
     def logs(self, replica_id: str, *, tail: int = 100) -> Sequence[str]:
         """The last lines; bytes that are no UTF-8 are shown as the replacement character."""
@@ -211,8 +213,11 @@ class Embedded:
         unfinished.rename(self._folder(spec.id).path)
         shutil.rmtree(run, ignore_errors=True)
         run.mkdir(mode=0o700)
+        jobs = self._jobs(spec.deployment)
+        jobs.mkdir(mode=0o700, exist_ok=True)
         if (found.host if found.works else self._plain_host()) is Host.NOBODY:
             os.chown(run, UID, GID)
+            os.chown(jobs, UID, GID)
         return record
 
     def _start_sandbox(
@@ -225,7 +230,7 @@ class Embedded:
             nonlocal noted
             noted = folder.write(replace(record, process=launched.process, watcher=launched.watcher))
 
-        env = _environment(image, spec, record, f"{RUN}/{_SOCKET}")
+        env = _environment(image, spec, record, f"{RUN}/{_SOCKET}") | {"CORTEN_JOBS_DIR": JOBS}
         cell = Cell(
             root=prepared.root,
             hostname=spec.id,
@@ -236,6 +241,7 @@ class Embedded:
             env=self._bytecode.environment(prepared.chain, env) if _is_free(spec) else env,
             pycache=self._bytecode.published(prepared.chain),
             run=self._run(spec.id),
+            jobs=self._jobs(spec.deployment),
             egress=spec.egress,
             resolver=_RESOLVER.resolve() if spec.egress and _RESOLVER.exists() else None,
         )
@@ -255,6 +261,7 @@ class Embedded:
         folder = self._folder(record.id)
         view = self._trees.view(image, prepared)
         env = _environment(image, spec, record, record.address)
+        env |= {"CORTEN_JOBS_DIR": str(self._jobs(spec.deployment))}
         plain = plain_process(image, prepared.root, view, env)
         process = launch_plain(plain, self._bounds, log=folder.log, host=self._plain_host())
         return folder.write(replace(record, process=process))
@@ -372,6 +379,10 @@ class Embedded:
 
     def _run(self, replica_id: str) -> Path:
         return self._home.run / replica_id
+
+    def _jobs(self, deployment: str) -> Path:
+        # No replica is called so: their ids have no dots.
+        return self._home.run / f"{deployment}.jobs"
 
     def _make_folders(self) -> None:
         with translated(self._home.root, "make Corten's folders"):

@@ -20,6 +20,7 @@ UID: Final = 65532
 GID: Final = 65532
 # Where a replica finds its socket folder.
 RUN: Final = "/run/corten"
+JOBS: Final = f"{RUN}/jobs"
 # Read by libraries that count processors (onnxruntime, OpenBLAS, libgomp); no other part of /sys is shown.
 _SYS_SHOWN: Final = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
@@ -69,7 +70,8 @@ class Features:
 class Cell:
     """The world of one replica. `folders`, `mounts` as in `store.trees.Prepared`.
 
-    `run`: its own folder on the host, writable, found at /run/corten (None: none). `pycache`: bytecode made before,
+    `run`: its own folder on the host, writable, found at /run/corten (None: none). `jobs`: one it shares with the other
+    replicas of its deployment, at /run/corten/jobs. `pycache`: bytecode made before,
     read-only. `resolver`: the host's resolv.conf, for egress.
     """
 
@@ -81,6 +83,7 @@ class Cell:
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     run: Path | None = None
+    jobs: Path | None = None
     egress: bool = False
     resolver: Path | None = None
     pycache: Path | None = None
@@ -113,6 +116,8 @@ def _options(cell: Cell, bounds: Bounds, features: Features) -> Iterator[str]:
     yield from _system(cell)
     if cell.run is not None:
         yield from ("--bind", str(cell.run), RUN)
+        if cell.jobs is not None:
+            yield from ("--bind", str(cell.jobs), JOBS)
     yield "--clearenv"
     for name, value in sorted(cell.env.items()):
         yield from ("--setenv", name, value)

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _EXPIRE_EVERY_S = 0.1
 _THREAD_END_S = 0.2
+_CUT_S = 0.1  # to write down what became of jobs
 # How long one thread may keep the others waiting: the interpreter's 5 ms would be the loop's latency beside a model
 # written in Python.
 _SWITCH_S = 0.001
@@ -107,6 +108,7 @@ class _App:
             return await self._serve(site, server, worker, grpc)
         finally:
             expiry.cancel()
+            site.close()
             await server.close()
             if not worker.stop(_THREAD_END_S):
                 _log.warning("the model's thread does not end; leaving without it")
@@ -122,7 +124,11 @@ class _App:
         site.state = State.DRAINING
         _log.info("draining", extra={"in_flight": server.in_flight, "connections": server.connections})
         other = asyncio.create_task(grpc.drain(self._settings.drain_s)) if grpc is not None else None
-        drained = await server.drain(self._settings.drain_s)
+        drained = all(
+            await asyncio.gather(
+                server.drain(self._settings.drain_s), site.drain_jobs(max(self._settings.drain_s - _CUT_S, 0.0))
+            )
+        )
         if other is not None:
             await other
         if not drained:

@@ -98,6 +98,10 @@ class Batcher:
         """How long the call in hand has taken so far, 0 when there is none."""
         return 0.0 if self._running_since_s is None else now_s - self._running_since_s
 
+    def latest_s(self) -> float:
+        """By when the call in hand is to have returned."""
+        return max((job.deadline_s for job in self._running), default=0.0)
+
     def submit(self, job: Job) -> None:
         """Queue a job; raises QueueFullError."""
         full = len(self._queue) >= self._bounds.queue

@@ -41,6 +41,11 @@ class Call:
         )
 
     @property
+    def patient(self) -> bool:
+        """Whether it may take as long as a job that nobody waits for (`limits.job_timeout_s`)."""
+        return False
+
+    @property
     def wanted(self) -> bool:
         """Whether someone still waits for the answer."""
         return not self.request.gone and not self.request.leaving
@@ -91,7 +96,8 @@ def _read(request: Request) -> tuple[bool, str, float]:
             elif lower == b"content-type" and value not in _JSON_TYPES:
                 plain = plain and is_json(value)
         elif size == 6:
-            if name.lower() == b"accept" and value not in _ANY_ANSWER:
+            lower = name.lower()
+            if lower == b"prefer" or (lower == b"accept" and value not in _ANY_ANSWER):
                 plain = False
         elif size == 16:
             if name.lower() == b"content-encoding":

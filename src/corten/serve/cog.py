@@ -6,32 +6,29 @@ https://github.com/replicate/cog/blob/main/docs/http.md
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from corten.http import Request
-from corten.http.request import HeaderPairs
+from corten.http.inner import InnerRequest
+from corten.http.request import JSON, HeaderPairs
 from corten.serve.calls import CallsRunner
 from corten.serve.decoding import decode
-from corten.serve.dialect import Desk, Dialect, ForeignCall, Route
-from corten.serve.job import Inputs, Reply, Runner, invalid
+from corten.serve.dialect import Desk, Dialect, Route
+from corten.serve.job import Inputs, Reply, RequestError, Runner, invalid
+from corten.serve.jobs import accepted
+from corten.serve.later import LaterCall, Running, Wish, digest_of, hook_of, is_id
+from corten.serve.later_store import Record, Status, new_id
 from corten.serve.state import State
 
 _PLACE = "/predictions/"
 _STEP = re.compile(r"[^.\[\]]+")
-_OWN_KEYS = frozenset({"input", "id", "webhook"})
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-# What is kept of finished predictions, so that a PUT that comes again finds its answer.
-_MOST_KEPT = 128
-_MOST_KEPT_BYTES = 8 << 20
+_OWN_KEYS = frozenset({"input", "id", "webhook", "webhook_events_filter"})
 
 
 class _Prediction(msgspec.Struct):
@@ -39,6 +36,7 @@ class _Prediction(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"{}")
     id: str | None = None
     webhook: str | None = None
+    webhook_events_filter: list[Literal["start", "output", "logs", "completed"]] | None = None
 
 
 _decoder = msgspec.json.Decoder(_Prediction)
@@ -49,29 +47,28 @@ def dialect(desk: Desk) -> Dialect:
     return Cog(desk)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    digest: bytes
-    body: bytes
-    content_type: str
-
-
 class Cog(Dialect):
-    """Cog's routes. Predictions are answered when they are done, also those asked for with `Prefer: respond-async`."""
+    """Cog's routes. A prediction with an id, or one to be answered later, is a job (`later`)."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self.routes = {"/predictions": {"POST": self._post}, "/health-check": {"GET": self._health}}
-        self._one: Mapping[str, Route] = {"PUT": self._put}
-        self._running: dict[str, _SharedCall] = {}
-        self._finished: OrderedDict[str, _Finished] = OrderedDict()
-        self._finished_bytes = 0
+        self._one: Mapping[str, Route] = {"PUT": self._put, "GET": self._get}
+        self._cancel: Mapping[str, Route] = {"POST": self._stop}
 
     def find(self, path: str) -> Mapping[str, Route] | None:
         """See Dialect."""
-        if path.startswith(_PLACE) and _ID.fullmatch(path[len(_PLACE) :]):
-            return self._one
+        id_, slash, what = path.removeprefix(_PLACE).partition("/")
+        if path.startswith(_PLACE) and is_id(id_) and what == ("cancel" if slash else ""):
+            return self._cancel if slash else self._one
         return super().find(path)
+
+    def handle(self, request: Request) -> None:
+        """See Dialect."""
+        try:
+            super().handle(request)
+        except RequestError as error:
+            self.refuse(request, error.status, error.code, error.message, error.path)
 
     def refuse(  # noqa: PLR0917 - a Refusal
         self, request: Request, status: int, code: str, message: str, path: str = "", headers: HeaderPairs = ()
@@ -95,50 +92,105 @@ class Cog(Dialect):
             steps = steps[1:]
         return ["input", *steps]
 
-    def forget(self, id_: str, finished: _Finished | None) -> None:
-        """A prediction is over: answered, or failed, so that the next PUT tries again."""
-        self._running.pop(id_, None)
-        if finished is None or len(finished.body) > _MOST_KEPT_BYTES // 8:
-            return
-        self._drop(id_)
-        self._finished[id_] = finished
-        self._finished_bytes += len(finished.body)
-        while len(self._finished) > _MOST_KEPT or self._finished_bytes > _MOST_KEPT_BYTES:
-            self._drop(next(iter(self._finished)))
-
-    def _drop(self, id_: str) -> None:
-        if (old := self._finished.pop(id_, None)) is not None:
-            self._finished_bytes -= len(old.body)
-
     def _health(self, request: Request) -> None:
         word = {State.LOADING: "STARTING", State.READY: "READY", State.DRAINING: "DEFUNCT"}[self.desk.state]
         setup = {"status": "starting" if self.desk.state is State.LOADING else "succeeded", "logs": ""}
         request.respond_json(200, {"status": word, "setup": setup})
 
     def _post(self, request: Request) -> None:
-        self.ask(request, lambda runner, asked: self._decode(runner, asked, ""))
+        wish = Wish.of(request)
+        if wish.later:
+            given = decode(_decoder, request.body).id
+            self._begin(request, given if given and is_id(given) else new_id(), wish)
+        else:
+            self.ask(request, lambda runner, asked: self._decode(runner, asked, "", later=False))
 
     def _put(self, request: Request) -> None:
-        id_ = request.path[len(_PLACE) :]
-        digest = hashlib.sha256(request.body).digest()
-        if (running := self._running.get(id_)) is not None:
-            if running.digest != digest:
-                self.refuse(request, 409, "request.conflict", f"prediction `{id_}` is running with another input")
-                return
-            running.others.append(request)
-            return
-        finished = self._finished.get(id_)
-        if finished is not None and finished.digest == digest:
-            request.respond(200, finished.body, finished.content_type)
-            return
-        call = _SharedCall(request, self, id_, digest)
-        self._running[id_] = call
-        self.desk.ask(call, lambda runner, asked: self._decode(runner, asked, id_))
+        """Once, however often it comes: the same request again finds the answer, or waits for it."""
+        id_, wish = request.path[len(_PLACE) :], Wish.of(request)
+        record = self.desk.later.find(id_)
+        if record is None:
+            try:
+                self._begin(request, id_, wish)
+            except RequestError as error:
+                # Another process had the same thought, and was first.
+                if error.code != "request.conflict" or (record := self.desk.later.find(id_)) is None:
+                    raise
+        if record is not None:
+            self._join(request, id_, wish, record)
 
-    def _decode(self, runner: Runner, request: Request, id_: str) -> Inputs:
+    def _join(self, request: Request, id_: str, wish: Wish, record: Record) -> None:
+        if record.digest != digest_of(request) and not record.status.is_over:
+            self.refuse(request, 409, "request.conflict", f"prediction `{id_}` is running with another input")
+        elif record.status.is_over and (record.digest != digest_of(request) or record.status is not Status.SUCCEEDED):
+            self.desk.later.forget(id_)
+            self._begin(request, id_, wish)
+        elif wish.later and not wish.wait_s:
+            self._tell(request, record, accepted=True)
+        elif (running := self.desk.later.running.get(id_)) is not None and not wish.later:
+            running.waiters.append(request)
+        else:
+            # It runs in another process, or is over.
+            wait_s = wish.wait_s if wish.later else self.desk.spec.limits.predict_timeout_s
+            self.desk.later.wait(id_, wait_s, lambda found: self._tell(request, found or record, accepted=True))
+
+    def _begin(self, request: Request, id_: str, wish: Wish) -> None:
+        if self.desk.state is State.DRAINING:
+            raise RequestError(503, "serve.draining", "the server is stopping")
+        # Without a wish the caller waits: what is wrong with the body is told where it is decoded.
+        asked = decode(_decoder, request.body) if wish.later else _Prediction()
+        hook = hook_of(self.desk, asked.webhook, "webhook")
+        events = frozenset(asked.webhook_events_filter or ("start", "completed"))
+
+        def ask(inner: InnerRequest, running: Running) -> None:
+            call = LaterCall(inner, asyncio.get_running_loop().time(), self.refuse, running)
+            self.desk.ask(call, lambda runner, given: self._decode(runner, given, id_, later=wish.later))
+
+        running = self.desk.later.start(
+            id_, request, ask, detached=wish.later, hook=hook, events=events, told=_document
+        )
+        if wish.later:
+            accepted(
+                self.desk, running, request, wish, id_ if request.method == "PUT" else f"predictions/{id_}", _document
+            )
+
+    def _get(self, request: Request) -> None:
+        record = self._known(request)
+        wait_s = Wish.of(request).wait_s
+        if record.status.is_over or not wait_s:
+            self._tell(request, record)
+        else:
+            self.desk.later.wait(record.id, wait_s, lambda found: self._tell(request, found or record))
+
+    def _stop(self, request: Request) -> None:
+        record = self._known(request)
+        if not record.status.is_over:
+            self.desk.later.cancel(record.id)
+        request.respond_json(200, {})
+
+    def _known(self, request: Request) -> Record:
+        id_ = request.path[len(_PLACE) :].partition("/")[0]
+        if (record := self.desk.later.find(id_)) is None:
+            raise RequestError(
+                404, "job.unknown", f"no prediction `{id_}`: it is an hour since it ended, or it never was"
+            )
+        return record
+
+    def _tell(self, request: Request, record: Record, *, accepted: bool = False) -> None:
+        """Where a prediction is. `accepted`: the request asked for it, so that one still running is a 202."""
+        if request.gone or request.answered:
+            return
+        later = self.desk.later
+        if record.status.is_over and record.status is not Status.CANCELED:
+            request.respond(record.code if accepted else 200, later.body(record), record.content_type or JSON)
+            return
+        status = 202 if accepted and not record.status.is_over else 200
+        request.respond_json(status, _document(record, b"", whole=False), (("Cache-Control", "no-store"),))
+
+    def _decode(self, runner: Runner, request: Request, id_: str, *, later: bool) -> Inputs:
         asked = decode(_decoder, request.body)
-        if asked.webhook:
-            raise invalid("this server calls nobody; leave `webhook` out and read the answer", "webhook")
+        if asked.webhook and not later:
+            raise invalid("webhooks are for answers that come later: send `Prefer: respond-async`", "webhook")
         if id_ and asked.id not in {None, id_}:
             raise invalid(f"not the id of the path, `{id_}`", "id")
         raw = bytes(asked.input)
@@ -165,31 +217,9 @@ class Cog(Dialect):
         return inputs
 
 
-class _SharedCall(ForeignCall):
-    """A prediction with an id, and all who asked for it while it ran."""
-
-    __slots__ = ("_cog", "_id", "digest", "others")
-
-    def __init__(self, request: Request, cog: Cog, id_: str, digest: bytes) -> None:
-        super().__init__(request, asyncio.get_running_loop().time(), cog.refuse)
-        self._cog = cog
-        self._id = id_
-        self.digest = digest
-        self.others: list[Request] = []
-
-    @property
-    def wanted(self) -> bool:
-        """See Call."""
-        return any(not request.gone and not request.leaving for request in (self.request, *self.others))
-
-    def respond(self, status: int, body: bytes, content_type: str, headers: HeaderPairs) -> None:
-        """See Call."""
-        self._cog.forget(self._id, _Finished(self.digest, body, content_type))
-        for request in (self.request, *self.others):
-            request.respond(status, body, content_type, headers)
-
-    def fail(self, status: int, code: str, message: str, path: str, headers: HeaderPairs) -> None:
-        """See Call."""
-        self._cog.forget(self._id, None)
-        for request in (self.request, *self.others):
-            self._cog.refuse(request, status, code, message, path, headers)
+def _document(record: Record, body: bytes, *, whole: bool) -> Mapping[str, Any]:
+    """A prediction as Cog's clients see it; one that is over is its own answer."""
+    if whole and body and record.status.is_over:
+        return {"id": record.id, **msgspec.json.decode(body)}
+    created = datetime.fromtimestamp(record.created_s, UTC).isoformat()
+    return {"id": record.id, "status": record.status.value, "output": None, "error": None, "created_at": created}

@@ -50,6 +50,10 @@ class Crowd:
         """How long the call that has not moved for the longest has been in the model, 0 when there is none."""
         return now_s - min(self._since_s.values()) if self._since_s else 0.0
 
+    def latest_s(self) -> float:
+        """By when the call that has not moved for the longest is to have returned."""
+        return min(self._since_s, key=lambda job: self._since_s[job]).deadline_s if self._since_s else 0.0
+
     def submit(self, job: Job) -> None:
         """Start or queue a job; raises QueueFullError."""
         full = len(self._queue) >= self._bounds.queue

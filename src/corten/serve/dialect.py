@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from corten.core.model import ModelSpec
 from corten.http import Request
 from corten.http.request import HeaderPairs
 from corten.serve.call import Call
 from corten.serve.job import Inputs, Runner
+from corten.serve.meters import Meters
 from corten.serve.settings import Settings
 from corten.serve.state import State
+
+if TYPE_CHECKING:
+    from corten.serve.later import Later
 
 Route = Callable[[Request], None]
 Refusal = Callable[[Request, int, str, str, str, HeaderPairs], None]  # status, code, message, path, headers
@@ -30,6 +34,7 @@ DIALECTS: Mapping[str, str] = {
     "predictions": "cog",
     "health-check": "cog",
     "v1": "openai",
+    "jobs": "jobs",
     "docs": "pages",
     "assets": "pages",
 }
@@ -53,6 +58,16 @@ class Desk(Protocol):
     @property
     def runner(self) -> Runner | None:
         """The model, None before it is installed."""
+        ...
+
+    @property
+    def meters(self) -> Meters:
+        """What is counted."""
+        ...
+
+    @property
+    def later(self) -> Later:
+        """The jobs that nobody waits for. Raises RequestError where there is no place to keep them."""
         ...
 
     def ask(self, call: Call, decode: Callable[[Runner, Request], Inputs]) -> None:

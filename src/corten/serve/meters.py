@@ -42,6 +42,11 @@ class Meters:
             "corten_stream_pieces_total", "Pieces of streamed answers."
         ).labels()
         self.queue: GaugeValue = registry.gauge("corten_queue_length", "Requests waiting for the model.").labels()
+        self.jobs_running: GaugeValue = registry.gauge(
+            "corten_jobs_running", "Asynchronous jobs without an answer."
+        ).labels()
+        self._jobs = registry.counter("corten_jobs_total", "Asynchronous jobs that are over, by status.", ["status"])
+        self._webhooks = registry.counter("corten_webhooks_total", "Calls of webhooks, by outcome.", ["outcome"])
         self.in_flight: GaugeValue = registry.gauge("corten_in_flight", "Requests without an answer.").labels()
         self.load_seconds: GaugeValue = registry.gauge(
             "corten_model_load_seconds", "Time the model took to load."
@@ -53,6 +58,14 @@ class Meters:
         """Count a prediction that succeeded: what `count` and `seconds.observe` do, in one step."""
         self._ok.value += 1.0
         self.seconds.observe(seconds)
+
+    def count_job(self, status: str) -> None:
+        """Count one job that is over."""
+        self._jobs.labels(status).value += 1.0
+
+    def count_webhook(self, outcome: str) -> None:
+        """Count one webhook, `taken` or `given up`."""
+        self._webhooks.labels(outcome).value += 1.0
 
     def count(self, status: int) -> None:
         """Count one answer."""

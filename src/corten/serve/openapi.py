@@ -56,6 +56,9 @@ def openapi(
                     "requestBody": {"required": True, "content": {**asked, **tables}},
                     "responses": {
                         "200": {"description": "The model's answer", "content": answers},
+                        "202": {
+                            "description": "Accepted, for `Prefer: respond-async`: the answer will be at `Location`"
+                        },
                         **{code: _error(text) for code, text in _ERRORS.items()},
                     },
                 }

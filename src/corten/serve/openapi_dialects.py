@@ -10,7 +10,7 @@ _Schema = Mapping[str, Any]
 
 def dialect_paths(name: str, abilities: Collection[str]) -> dict[str, Any]:
     """Paths by route. `name` is the model's; `abilities` what it can do beside predicting: `embed`, `chat` ..."""
-    return {**_open_inference(name), **_mlflow(), **_cog(), **_openai(abilities)}
+    return {**_jobs(), **_open_inference(name), **_mlflow(), **_cog(), **_openai(abilities)}
 
 
 def _open_inference(name: str) -> dict[str, Any]:
@@ -52,6 +52,32 @@ def _open_inference(name: str) -> dict[str, Any]:
         f"/v2/models/{name}": {"get": _get("v2Model", "The model's tensors", busy=True)},
         f"/v2/models/{name}/ready": {"get": _get("v2ModelReady", "Whether the model can be asked", busy=True)},
         f"/v2/models/{name}/infer": {"post": infer},
+    }
+
+
+def _jobs() -> dict[str, Any]:
+    text = {"type": "string"}
+    job = _object(
+        {"id": text, "status": {"enum": ["starting", "processing", "succeeded", "failed", "canceled"]}, "code": {}},
+        required=("id", "status"),
+    )
+    by_id = {"parameters": [{"name": "id", "in": "path", "required": True, "schema": text}]}
+    unknown = {"404": {"description": "There is no such job, or it ended an hour ago"}}
+
+    def route(operation: str, summary: str, answer: _Schema, **more: Any) -> dict[str, Any]:
+        content = {"application/json": {"schema": answer}}
+        responses = {"200": {"description": "Yes", "content": content}, **unknown, **more}
+        return {"operationId": operation, "summary": summary, "responses": responses}
+
+    waits = {"202": {"description": "It is not over yet"}}
+    gone = {"204": {"description": "It is forgotten"}, **waits}
+    return {
+        "/jobs/{id}": {
+            "get": route("job", "How a job is going; `Prefer: wait=N` waits for its end", job),
+            "delete": route("endJob", "Cancel a job, or forget one that is over", job, **gone),
+            **by_id,
+        },
+        "/jobs/{id}/result": {"get": route("jobResult", "The answer of a job, with its status", {}, **waits), **by_id},
     }
 
 

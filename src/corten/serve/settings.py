@@ -31,7 +31,9 @@ class Settings:
     access_log: float = 0.0
     log_level: str = "info"
     trace: str = ""
-    grpc_listen: Address | None = None  # None: where `beside` says
+    grpc_listen: Address | None = None  # None: where `grpc_address` says
+    jobs_dir: Path | None = None  # None: a folder of the process's own
+    webhook_hosts: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -52,6 +54,8 @@ class Settings:
             access_log=_number(env, "CORTEN_ACCESS_LOG", 0.0, most=1.0),
             log_level=level,
             trace=_file_name(env, "CORTEN_TRACE_IMPORTS"),
+            jobs_dir=Path(given) if (given := env.get("CORTEN_JOBS_DIR")) else None,
+            webhook_hosts=tuple(host for host in env.get("CORTEN_WEBHOOK_HOSTS", "").replace(",", " ").split()),
             grpc_listen=parse_address(given) if (given := env.get("CORTEN_GRPC_LISTEN")) else None,
         )
 

@@ -7,6 +7,7 @@ import importlib
 import logging
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -31,6 +32,10 @@ from corten.serve.state import State
 from corten.serve.streaming import StreamCall, framing
 from corten.serve.worker import Worker
 
+if TYPE_CHECKING:
+    from corten.serve.jobs import Jobs
+    from corten.serve.later import Later
+
 _log = logging.getLogger(__name__)
 _Route = Callable[[Request], None]
 
@@ -54,6 +59,7 @@ class Site:
         self._model: Loaded | None = None
         self._batcher: Batcher | Crowd | None = None
         self._streams = False
+        self._later: Later | None = None
         self._openapi = b""
         self._routes: Mapping[str, Mapping[str, _Route]] = {
             "/predict": {"POST": self._predict},
@@ -84,6 +90,33 @@ class Site:
     def batcher(self) -> Batcher | Crowd | None:
         """The model's queue, None before the model is installed."""
         return self._batcher
+
+    @property
+    def meters(self) -> Meters:
+        """What is counted."""
+        return self._meters
+
+    @property
+    def later(self) -> Later:
+        """See Desk. Made when it is first needed, as most servers never do."""
+        if self._later is None:
+            from corten.serve.later import Later
+
+            try:
+                self._later = Later(self)
+            except OSError as error:
+                message = f"jobs can be kept nowhere: {error.strerror or error}; CORTEN_JOBS_DIR may name a folder"
+                raise RequestError(501, "job.no_folder", message) from error
+        return self._later
+
+    async def drain_jobs(self, deadline_s: float) -> bool:
+        """Finish the jobs nobody waits for; whether all were."""
+        return self._later is None or await self._later.drain(deadline_s)
+
+    def close(self) -> None:
+        """Leave what other processes may use."""
+        if self._later is not None:
+            self._later.close()
 
     def install(self, model: Loaded, worker: Worker) -> None:
         """Take requests for this model from now on."""
@@ -163,6 +196,8 @@ class Site:
             return f"there was no answer in the {job.context.timeout_s:g} s the request gives it"
         if sink is not None and job.deadline_s >= job.context.started_s + limits.stream_timeout_s:
             return f"the answer took more than {limits.stream_timeout_s:g} s in all"
+        if job.context.patient:
+            return f"the model took more than {limits.job_timeout_s:g} s"
         return f"the model took more than {limits.predict_timeout_s:g} s"
 
     def give_up(self) -> None:
@@ -173,12 +208,22 @@ class Site:
     # Predictions
 
     def _predict(self, request: Request) -> None:
-        if self._streams and (form := framing(request)) is not None:
+        if self._streams and "prefer" not in request.headers and (form := framing(request)) is not None:
             streamed = StreamCall(request, self._loop.time(), form)
             self.ask(streamed, streamed.decode)
             return
         call = Call(request, self._loop.time())
-        self.ask(call, _plainly if call.plain else _in_its_form)
+        if call.plain:
+            self.ask(call, _plainly)
+        elif "respond-async" in request.headers.get("prefer", "").lower():
+            self._jobs().predict(request)
+        else:
+            self.ask(call, _in_its_form)
+
+    def _jobs(self) -> Jobs:
+        found = self._dialect("/jobs/")
+        assert found is not None  # noqa: S101 - it is in the table
+        return cast("Jobs", found)
 
     def ask(self, call: Call, decode: Callable[[Runner, Request], Inputs]) -> None:
         """Put what `decode` makes of the request to the model; the call is answered now or later."""
@@ -190,7 +235,9 @@ class Site:
             return
         try:
             inputs = decode(self._model.runner, call.request)
-            deadline_s = call.started_s + min(self._spec.limits.predict_timeout_s, call.timeout_s)
+            limits = self._spec.limits
+            most_s = limits.job_timeout_s if call.patient else limits.predict_timeout_s
+            deadline_s = call.started_s + min(most_s, call.timeout_s)
             job = Job(inputs, call, deadline_s, len(call.request.body))
             if inputs.sink is not None or self._model.runner.loop is not None:
                 self._follow(job)
@@ -301,9 +348,10 @@ class Site:
     # Everything else
 
     def _livez(self, request: Request) -> None:
-        stuck_s = _STUCK_TIMES * self._spec.limits.predict_timeout_s
-        running_s = self._batcher.running_s(self._loop.time()) if self._batcher else 0.0
-        if running_s > stuck_s:
+        limit_s, now_s = self._spec.limits.predict_timeout_s, self._loop.time()
+        running_s = self._batcher.running_s(now_s) if self._batcher else 0.0
+        # A job may take longer than that, and says so by its deadline.
+        if self._batcher and running_s > _STUCK_TIMES * limit_s and now_s > self._batcher.latest_s() + limit_s:
             request.fail(503, "serve.stuck", f"a call of the model has not returned for {running_s:.0f} s")
         else:
             request.respond(200, b'{"status":"live"}')
