@@ -254,6 +254,7 @@ def test_threads_and_children_work_all_the_same(told: Mapping[str, Any]) -> None
 def test_its_environment_holds_nothing_of_the_hosts(told: Mapping[str, Any]) -> None:
     ours = {"MINE", "PROBE_PORT", "PROBE_ABSTRACT", "PROBE_PATHS"}
     contract = {"CORTEN_LISTEN", "CORTEN_DEPLOYMENT", "CORTEN_REVISION", "CORTEN_REPLICA", "CORTEN_START"}
+    contract |= {"CORTEN_JOBS_DIR"}
     image = {"PATH", "LANG", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
     assert set(told["env"]) - ours - contract - image <= {"HOME", "PWD", "PYTHONPYCACHEPREFIX"}
     assert "seeded-secret-5d1f" not in json.dumps(told)

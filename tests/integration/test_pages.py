@@ -155,3 +155,63 @@ def test_nothing_but_the_servers_own_script_may_run(browser, labels):
     )
     assert browser.run("return window.bad ?? null") is None
     assert any("Content Security Policy" in message for message in browser.messages())
+
+
+SEES = """
+from typing import Literal
+
+from PIL import Image
+
+
+class Sees:
+    def predict(self, image: Image.Image, turn: Literal[0, 90, 180] = 0, size: int = 64) -> Image.Image:
+        return image.convert("RGB").rotate(turn).resize((size, size))
+"""
+
+
+@pytest.mark.frameworks
+def test_an_image_is_chosen_shown_sent_and_the_answer_shown(browser, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (40, 20), (200, 60, 20)).save(tmp_path / "red.png")
+    with Served({"adapter": "pyclass", "entry": "sees:Sees"}, files={"sees.py": SEES}) as server:
+        server.until()
+        browser.open(url(server))
+        browser.until(READY)
+        browser.type("#field-0", str(tmp_path / "red.png"))
+        assert browser.until("return document.querySelector('.file img')?.naturalWidth") == 40
+        assert "-F 'image=@red.png'" in text_of(browser, "#curl")
+        browser.click("#send")
+        assert browser.until("return document.querySelector('#answer img')?.naturalWidth") == 64
+        assert "image/png" in text_of(browser, "#answer pre")
+        browser.open(url(server, "docs"))
+        browser.until("return document.querySelectorAll('details').length > 10")
+        assert "multipart/form-data" in text_of(browser, "#routes")
+        assert "image/* in base64" in text_of(browser, "#routes")
+        assert browser.messages() == []
+
+
+SPEAKS = """
+from collections.abc import Iterator
+
+
+class Speaks:
+    def predict(self, text: str) -> Iterator[str]:
+        for word in text.split():
+            if word == "stop":
+                raise ValueError("told to stop")
+            yield word + " "
+"""
+
+
+def test_pieces_are_drawn_as_they_come_and_an_error_after_them_is_told(browser):
+    with Served({"adapter": "pyclass", "entry": "speaks:Speaks"}, files={"speaks.py": SPEAKS}) as server:
+        server.until()
+        browser.open(url(server))
+        browser.until(READY)
+        browser.type("#field-0", "a few words stop no more")
+        browser.click("#send")
+        assert browser.until("return document.querySelector('#trouble').textContent") == "told to stop"
+        assert text_of(browser, "#answer pre") == "a few words "
+        assert "curl -N" in text_of(browser, "#curl")
+        assert browser.messages() == []

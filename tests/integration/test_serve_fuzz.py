@@ -14,6 +14,13 @@ HEAD = json.dumps({"inputs": [{**TENSOR, "parameters": {"binary_data_size": 12}}
 NPY = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }".ljust(117) + b"\n"
 RAW = struct.pack("<3f", 1, 2, 3)
 JSON, CSV = {"Content-Type": "application/json"}, {"Content-Type": "text/csv", "Accept": "application/x-npy"}
+FORM = (
+    b"".join(
+        b'--b0\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n1,2,3\r\n' % part
+        for part in ((b"text", b""), (b"x", b'; filename="t.csv"\r\nContent-Type: text/csv'))
+    )
+    + b"--b0--"
+)
 SEEDS = [
     ("POST", "/v2/models/toy/infer", json.dumps({"inputs": [{**TENSOR, "data": [1, 2, 3]}]}).encode(), JSON),
     ("POST", "/v2/models/toy/infer", HEAD + RAW, {"Inference-Header-Content-Length": str(len(HEAD))}),
@@ -24,6 +31,10 @@ SEEDS = [
     ("POST", "/predict", NPY + RAW, {"Content-Type": "application/x-npy"}),
     ("POST", "/predictions", b'{"input": {"x": [[1, 2, 3]]}, "id": "a"}', JSON),
     ("PUT", "/predictions/a", b'{"input": {"x": [[1, 2, 3]]}, "id": "a"}', JSON),
+    ("POST", "/predict", FORM, {"Content-Type": "multipart/form-data; boundary=b0"}),
+    ("POST", "/predict", b'{"text": "a"}', {"Accept": "text/event-stream", "X-Request-Timeout": "5"}),
+    ("POST", "/predict", b'{"inputs": [[1, 2, 3]]}', {"Prefer": "respond-async, wait=5"}),
+    ("POST", "/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "model": "toy"}', JSON),
     ("POST", "/v1/embeddings", b'{"input": ["a"], "model": "toy", "encoding_format": "base64"}', JSON),
 ]
 PIECES = [b"null", b"[]", b"{}", b'"a"', b"1e999", b"-1", b"[[[1]]]", b"\xff", b"9" * 30, b'"\\ud800"', b"true", b"NaN"]
@@ -34,6 +45,9 @@ class Toy:
 
     def embed(self, texts: list[str]) -> list[list[float]]:
         return [[1.0, 2.0] for _ in texts]
+
+    def chat(self, messages: list[dict], seed: int = 0) -> str:
+        return str(messages[0].get("content"))
 """
 
 

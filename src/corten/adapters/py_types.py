@@ -5,22 +5,26 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from corten.adapters.base import InputError
+from corten.adapters.py_kinds import StandIn, known, made_of, plain_of
 from corten.errors import UsageError
 
+_AT = " - at `"
 # Name to type and default (UNSET: required) of what a call has.
 Fields = dict[str, tuple[Any, Any]]
 
 
 def input_error(error: msgspec.ValidationError) -> InputError:
     """Turn msgspec's message (``Expected `int`, got `str` - at `$.top` ``) into message and JSON path."""
-    message, _, place = str(error).partition(" - at `")
-    path = place.rstrip("`").removeprefix("$").removeprefix(".")
+    message, *places = str(error).split(_AT)
+    # The outer place comes last.
+    path = "".join(place.rstrip("`").removeprefix("$") for place in reversed(places)).removeprefix(".")
     return InputError(message.replace("Object ", "the request "), path=path)
 
 
@@ -36,25 +40,41 @@ def _encode(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"`{type(value).__name__}` has no form in JSON")
+    if hasattr(value, "isoformat"):  # pandas' times
+        return value.isoformat()
+    return plain_of(value)
 
 
 def made(kind: type, value: Any) -> Any:
     """A value of a type msgspec does not know, of what JSON has. Raises ValueError for what does not fit."""
+    if isinstance(kind, StandIn):
+        return kind.make(value)
     if hasattr(kind, "model_validate"):
-        return kind.model_validate(value)  # raises a ValueError, which msgspec turns into its own with the path
-    if kind.__module__.partition(".")[0] == "numpy" and kind.__name__ == "ndarray":
-        import numpy as np
+        try:
+            return kind.model_validate(value)
+        except ValueError as error:
+            raise _first_of(error) from error
+    return made_of(kind, value)
 
-        return np.asarray(value)
-    raise TypeError(f"`{kind.__name__}` cannot be made from JSON")
+
+def _first_of(error: ValueError) -> ValueError:
+    """The first of pydantic's errors, its place after its text as msgspec has it, which adds the place of the whole."""
+    errors = getattr(error, "errors", None)
+    found = errors()[0] if callable(errors) else None
+    if not found:
+        return error
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in found.get("loc", ()))
+    return ValueError(found.get("msg", str(error)) + (f"{_AT}${place}`" if place else ""))
 
 
 def _describe_foreign(kind: type) -> dict[str, Any]:
+    if isinstance(kind, StandIn):
+        return dict(kind.described)
     if hasattr(kind, "model_json_schema"):
         found = kind.model_json_schema()
         return found if isinstance(found, dict) else {}
-    return {"type": "array"} if kind.__name__ == "ndarray" else {}
+    found = known(kind)
+    return dict(found.described) if isinstance(found, StandIn) else {}
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
@@ -88,6 +108,7 @@ def _inlined(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...])
 def described(kind: Any, default: Any) -> dict[str, Any]:
     """The JSON Schema of an argument with its default."""
     schema = json_schema(kind)
+    default = default.value if isinstance(default, Enum) else default
     if default is not msgspec.UNSET and isinstance(default, (str, int, float, bool, type(None))):
         return {**schema, "default": default}
     return schema

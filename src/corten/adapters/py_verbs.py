@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from corten.adapters.base import InputError
+from corten.adapters.py_kinds import described_result, known
 from corten.adapters.py_types import Fields, call_type, described, input_error, json_schema, made, plain
 from corten.core.schema import Parameter, Schema, Stream, Style
 
@@ -55,7 +56,8 @@ class Verb:
     ) -> None:
         self.gives = gives(function, returns) if function is not None else Gives.VALUE
         # What an iterator yields, where that is said.
-        self._returns = (typing.get_args(returns) or (Any,))[0] if self.gives.streams else returns
+        self._returns = described_result((typing.get_args(returns) or (Any,))[0] if self.gives.streams else returns)
+        fields = {name: (known(kind), default) for name, (kind, default) in fields.items()}
         self.is_open = is_open  # takes arguments it does not name
         self.fields = fields
         self.joins = getattr(typing.get_origin(returns), "joins_pieces", False)
@@ -67,17 +69,17 @@ class Verb:
     def of(cls, function: Callable[..., Any]) -> Verb:
         """The verb of a method, told from its signature."""
         given = inspect.signature(function).parameters.values()
-        known = hints(function)
+        kinds = hints(function)
         fields: Fields = {
             one.name: (
-                known.get(one.name, Any),
+                kinds.get(one.name, Any),
                 msgspec.UNSET if one.default is inspect.Parameter.empty else one.default,
             )
             for one in given
             if one.kind is not inspect.Parameter.VAR_KEYWORD
         }
         is_open = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in given)
-        return cls(function, fields, known.get("return", Any), is_open=is_open)
+        return cls(function, fields, kinds.get("return", Any), is_open=is_open)
 
     def schema(self) -> Schema:
         """What goes in and out, as a schema of calls."""
@@ -99,16 +101,16 @@ class Verb:
         except msgspec.ValidationError as error:
             return self._refusal(error)
         arguments = {name: getattr(given, name) for name in self._call_type.__struct_fields__}
-        known = {name: self._defaults[name] if value is msgspec.UNSET else value for name, value in arguments.items()}
-        return known | more
+        whole = {name: self._defaults[name] if value is msgspec.UNSET else value for name, value in arguments.items()}
+        return whole | more
 
     def _refusal(self, error: msgspec.ValidationError) -> InputError:
         refusal = input_error(error)
         if refusal.path or "field" not in refusal.message:
             return refusal
         # A missing or misspelt argument: say which there are.
-        known = ", ".join(f"`{name}`" for name in self._call_type.__struct_fields__)
-        return InputError(f"{refusal.message}; it takes {known}")
+        names = ", ".join(f"`{name}`" for name in self._call_type.__struct_fields__)
+        return InputError(f"{refusal.message}; it takes {names}")
 
     def value(self, arguments: Mapping[str, Any]) -> Any:
         """The whole answer. Raises what the method raises; not for async ones."""

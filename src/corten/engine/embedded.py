@@ -135,6 +135,7 @@ class Embedded:
                     record = self._start_plain(record, spec, image, prepared)
             except BaseException:
                 self._forget(folder)
+                self._forget_jobs(spec.deployment)
                 raise
             return self._observe(record, folder)
 
@@ -176,8 +177,8 @@ class Embedded:
             if folder.path.is_dir():
                 with translated(folder.path, f"remove replica {replica_id}"):
                     self._forget(folder)
-            if record is not None and all(other.deployment != record.deployment for _, other in self._records()):
-                shutil.rmtree(self._jobs(record.deployment), ignore_errors=True)
+            if record is not None:
+                self._forget_jobs(record.deployment)
 
     def logs(self, replica_id: str, *, tail: int = 100) -> Sequence[str]:
         """The last lines; bytes that are no UTF-8 are shown as the replacement character."""
@@ -359,6 +360,11 @@ class Embedded:
         away = self._home.replicas / f".old-{secrets.token_hex(8)}"
         folder.path.rename(away)
         shutil.rmtree(away, ignore_errors=True)
+
+    def _forget_jobs(self, deployment: str) -> None:
+        """Remove what is known of a deployment's jobs, with the last of its replicas."""
+        if all(other.deployment != deployment for _, other in self._records()):
+            shutil.rmtree(self._jobs(deployment), ignore_errors=True)
 
     # -- places
 

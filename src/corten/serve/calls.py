@@ -46,6 +46,11 @@ class CallsRunner:
         self._check(arguments, "")
         return Inputs(arguments)
 
+    def of_arguments(self, arguments: Mapping[str, Any]) -> Inputs:
+        """A call whose arguments are there already. Raises RequestError."""
+        self._check(arguments, "")
+        return Inputs(arguments)
+
     def many(self, calls: Sequence[Mapping[str, Any]], form: Callable[[Any], Reply], place: str) -> Inputs:
         """Calls that are one request: `form` gets their values in order, and one that fails makes the request fail.
 

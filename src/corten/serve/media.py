@@ -1,14 +1,15 @@
-"""The other media types of `/predict`: CSV and numpy's own format, in and out, for ROWS models."""
+"""The other media types of `/predict`: tables, arrays, forms, files, in and out, as the model's schema says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from corten.core.schema import Schema
 from corten.http import Request
 from corten.serve.call import is_json
 from corten.serve.calls import CallsRunner
-from corten.serve.job import Inputs, Reply, RequestError, Runner
+from corten.serve.job import Inputs, Reply, RequestError, Runner, invalid
 from corten.serve.tabular import body_of, read_csv
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 CSV = "text/csv"
 NPY = "application/x-npy"
+ARROW = "application/vnd.apache.arrow.stream"
+FORM = "multipart/form-data"
+_SUFFIXES = {"csv": CSV, "npy": NPY, "arrow": ARROW, "json": "application/json"}
 _Form = Callable[[Mapping[str, "np.ndarray"]], Reply]
 
 
@@ -24,26 +28,77 @@ def decode_as_declared(runner: Runner, request: Request) -> Inputs:
     headers = request.headers
     declared = headers.get("content-type", "application/json")
     kind = declared.partition(";")[0].strip().lower()
-    form = _form(headers.get("accept", ""))
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(415, "request.media_type", "send the body as it is, not compressed")
+    wanted = list(accepted(headers.get("accept", "*/*")))
     if isinstance(runner, CallsRunner):
-        # Only plain JSON has a place for arguments; what is asked for beside it is a wish (RFC 9110, 12.4.1).
-        if not is_json(declared.encode("latin-1")):
-            raise RequestError(415, "request.media_type", "send plain JSON as application/json")
+        inputs = _call(runner, request, kind, plain=is_json(declared.encode("latin-1")))
+        inputs.form = _form_of_call(wanted, runner.schema)
+        return inputs
+    if kind == FORM:
+        inputs = _file_of_form(runner, request)
+    else:
+        inputs = _rows(runner, request.body, kind, plain=is_json(declared.encode("latin-1")))
+    inputs.form = _form(wanted)
+    return inputs
+
+
+def _call(runner: CallsRunner, request: Request, kind: str, *, plain: bool) -> Inputs:
+    if plain:
         return runner.decode(request.body)
+    from corten.serve.uploads import of_file, of_form
+
+    return of_form(runner, request) if kind == FORM else of_file(runner, request, kind)
+
+
+def _rows(runner: Runner, body: bytes | bytearray, kind: str, *, plain: bool) -> Inputs:
     if kind == CSV:
-        inputs = runner.decode(body_of(read_csv(request.body), runner.schema, texts=True))
-    elif kind == NPY:
+        return runner.decode(body_of(read_csv(body), runner.schema, texts=True))
+    if kind == NPY:
         from corten.serve.npy import read_npy  # imports numpy
 
-        inputs = read_npy(request.body, runner.schema.inputs)
-    elif is_json(declared.encode("latin-1")):
-        inputs = runner.decode(request.body)
-    else:
-        raise RequestError(415, "request.media_type", f"send application/json, {CSV} or {NPY}")
-    inputs.form = form
-    return inputs
+        return read_npy(body, runner.schema.inputs)
+    if kind == ARROW:
+        from corten.serve.arrow import read_arrow
+
+        return read_arrow(body, runner.schema.inputs)
+    if plain:
+        return runner.decode(body)
+    raise RequestError(415, "request.media_type", f"send application/json, {CSV}, {NPY} or {ARROW}")
+
+
+def _file_of_form(runner: Runner, request: Request) -> Inputs:
+    """Rows come as one file, of the type its part or its name says."""
+    from corten.serve.multipart import parts
+
+    files = [part for part in parts(request.body, request.headers.get("content-type", "")) if part.filename is not None]
+    if len(files) != 1:
+        raise invalid(f"expected one file, got {len(files)}", "")
+    said, name = files[0].content_type.partition(";")[0].strip().lower(), files[0].filename or ""
+    kind = _SUFFIXES.get(name.rpartition(".")[2].lower(), said)
+    return _rows(runner, bytes(files[0].content), kind, plain=is_json(kind.encode("latin-1")))
+
+
+def _form_of_call(wanted: Sequence[str], schema: Schema) -> Callable[[Any], Reply] | None:
+    """How to answer a call: JSON, or the file, table or text that its answer is."""
+    if not wanted or wanted[0] in {"application/json", "*/*", "application/*"}:
+        return None
+    from corten.serve import uploads
+
+    if (form := uploads.as_file(wanted, schema)) is not None:
+        return form
+    for kind in wanted:
+        if kind == "application/json":
+            return None
+        if kind == "text/plain" and schema.returns.get("type") == "string" and "contentEncoding" not in schema.returns:
+            return uploads.as_text
+        if kind == ARROW and schema.returns.get("type") == "array":
+            from corten.serve.arrow import write_records
+
+            return write_records
+        if kind == CSV and schema.returns.get("type") == "array":
+            return uploads.as_csv
+    return None
 
 
 def accepted(accept: str) -> Iterator[str]:
@@ -54,14 +109,16 @@ def accepted(accept: str) -> Iterator[str]:
             yield kind.strip()
 
 
-def _form(accept: str) -> _Form | None:
-    """How to answer: the first type of the list we have; JSON where we have none."""
-    for kind in accepted(accept):
+def _form(wanted: Sequence[str]) -> _Form | None:
+    """How to answer rows: the first type of the list we have; JSON where we have none."""
+    for kind in wanted:
         match kind:
             case "text/csv":
                 return _as_csv
             case "application/x-npy":
                 return _as_npy
+            case "application/vnd.apache.arrow.stream":
+                return _as_arrow
             case "application/json" | "application/*" | "*/*":
                 return None
             case _:
@@ -74,6 +131,12 @@ def _as_csv(outputs: Mapping[str, Any]) -> Reply:
     from corten.serve.tabular import write_csv
 
     return Reply(write_csv(columns_of(outputs)), f"{CSV}; charset=utf-8; header=present")
+
+
+def _as_arrow(outputs: Mapping[str, Any]) -> Reply:
+    from corten.serve.arrow import write_arrow
+
+    return write_arrow(outputs)
 
 
 def _as_npy(outputs: Mapping[str, Any]) -> Reply:

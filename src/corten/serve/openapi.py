@@ -17,6 +17,7 @@ _JSON_TYPES: Mapping[DType, Any] = {
     DType.FLOAT32: {"type": "number", "format": "float"},
     DType.FLOAT64: {"type": "number", "format": "double"},
 }
+_ARROW = "application/vnd.apache.arrow.stream"
 _ERRORS = {
     "400": "The body is not JSON",
     "413": "The body is too large",
@@ -44,6 +45,7 @@ def openapi(
     if example is not None:
         asked["application/json"]["example"] = example.inputs
     tables: dict[str, Any] = {} if schema.style is Style.CALL else _tables(schema)
+    asked |= _files(schema)
     answers = {**_json(response), **tables, **_pieces(schema)}
     return {
         "openapi": "3.1.0",
@@ -78,10 +80,34 @@ def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tables(schema: Schema) -> dict[str, Any]:
     """The other media types of a ROWS model."""
-    found: dict[str, Any] = {"text/csv": {"schema": {"type": "string"}}}
+    found: dict[str, Any] = {"text/csv": {"schema": {"type": "string"}}, _ARROW: {"schema": {"title": "columns"}}}
     if len(schema.inputs) == 1:
         found["application/x-npy"] = {"schema": {"type": "string", "format": "binary"}}
     return found
+
+
+def _files(schema: Schema) -> dict[str, Any]:
+    """The media types of a CALL model some of whose arguments are files: a form, or the only file as it is."""
+    files = {one.name: _file(one.json_schema) for one in schema.parameters if _file(one.json_schema)}
+    if not files:
+        return {}
+    properties = {one.name: files.get(one.name) or dict(one.json_schema) for one in schema.parameters}
+    needed = [one.name for one in schema.parameters if one.required]
+    found = {"multipart/form-data": {"schema": {"type": "object", "properties": properties, "required": needed}}}
+    if len(files) == 1:
+        (kind,) = (one.get("contentMediaType", "application/octet-stream") for one in files.values())
+        found[kind] = {"schema": {"title": "the file as it is, other arguments in the query"}}
+    return found
+
+
+def _file(json_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """How a form has an argument that is a file (OpenAPI 3.1, 4.8.14.3), empty for one that is none."""
+    for one in json_schema.get("anyOf", [json_schema]):
+        if "contentEncoding" in one:
+            return {"type": "string", "contentMediaType": one.get("contentMediaType", "application/octet-stream")}
+        if "x-corten-table" in one:
+            return {"type": "string", "contentMediaType": "text/csv"}
+    return {}
 
 
 def _pieces(schema: Schema) -> dict[str, Any]:

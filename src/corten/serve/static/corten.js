@@ -65,6 +65,17 @@ class Document {
     return names.length === 1 && names[0] === "inputs" && this.value.info["x-corten-style"] === "rows";
   }
 
+  // Whether the answer comes piece by piece.
+  streams() {
+    return "text/event-stream" in this.predict.responses["200"].content;
+  }
+
+  // What the answer is a file of, where it is one.
+  answerKind() {
+    const whole = this.solid(this.predict.responses["200"].content["application/json"].schema);
+    return this.choices(whole.properties?.outputs).find((one) => one.contentEncoding === "base64")?.contentMediaType ?? "";
+  }
+
   sample(schema, depth = 0) {
     const found = this.choices(schema)[0] ?? {};
     if (found.default !== undefined) return found.default;
@@ -107,6 +118,8 @@ class Document {
       const shown = names.slice(0, 8).join(", ") + (names.length > 8 ? ", …" : "");
       return names.length ? `object {${shown}}` : "object";
     }
+    if (kind === "string" && schema.contentEncoding === "base64") return `${schema.contentMediaType ?? "bytes"} in base64`;
+    if (kind === "string" && schema.contentMediaType) return `file (${schema.contentMediaType})`;
     return kind === "string" && schema.format === "binary" ? "bytes" : kind;
   }
 }
@@ -133,7 +146,7 @@ class Form {
       const id = `field-${index}`;
       const control = this.control(field, id, values[field.name] ?? field.schema.default);
       this.controls.set(field.name, control);
-      const words = this.description.words(field.schema).replace(/ or null$/, "");
+      const words = this.description.words(field.schema).replace(/,? or null$/, "").replace(/ in base64$/, "");
       const hint = make("span", { class: "quiet" }, field.required ? words : `${words}, optional`);
       box.append(make("div", {}, make("label", { for: id }, field.name, hint), control));
     });
@@ -161,6 +174,8 @@ class Form {
       return make("select", { id, "data-kind": "json" }, ...written);
     }
     const given = value === undefined || value === null ? "" : value;
+    const file = this.description.choices(schema).find((one) => one.contentEncoding === "base64");
+    if (file) return fileControl(id, file, typeof given === "string" ? given : "");
     if (kinds.has("number") || kinds.has("integer")) {
       const step = kinds.has("number") ? "any" : "1";
       return make("input", { id, type: "number", step, value: given, "data-kind": "number", autocomplete: "off" });
@@ -187,6 +202,17 @@ class Form {
     return JSON.stringify(this.description.isRows() ? { inputs: [found] } : found);
   }
 
+  // The same as a form with files, for the command line; null where no file was chosen.
+  parts() {
+    if (this.view === "json" || ![...this.controls.values()].some((box) => box.querySelector("[data-kind=file]")?.files.length)) return null;
+    return [...this.controls].flatMap(([name, box]) => {
+      const file = box.querySelector("[data-kind=file]")?.files[0];
+      if (file) return [`-F ${quoted(`${name}=@${file.name}`)}`];
+      const value = read(box);
+      return value === undefined || value === "" ? [] : [`-F ${quoted(`${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)}`];
+    });
+  }
+
   show(view) {
     if (view === "json" && this.view === "form") byId("body").value = pretty(JSON.parse(this.body()));
     if (view === "form" && this.view === "json") this.draw(this.values(parsed(byId("body").value)));
@@ -198,13 +224,45 @@ class Form {
   mark(path) {
     for (const [name, control] of this.controls) {
       const wrong = path === name || path?.startsWith(`${name}.`) || path?.startsWith(`${name}[`) || path?.endsWith(`.${name}`);
-      control.toggleAttribute("aria-invalid", false);
-      if (wrong) control.setAttribute("aria-invalid", "true");
+      const marked = control.matches("[data-kind]") ? control : control.querySelector("[data-kind]");
+      marked.toggleAttribute("aria-invalid", false);
+      if (wrong) marked.setAttribute("aria-invalid", "true");
     }
   }
 }
 
-function read(control) {
+// A file of any kind, or its base64 as it stands in the example. An image is shown.
+function fileControl(id, { contentMediaType: kind = "" }, given) {
+  const input = make("input", { id, type: "file", accept: kind || false, "data-kind": "file" });
+  input.content = given;
+  const shown = make("div", { class: "preview" });
+  const show = (type) => shown.replaceChildren(...(input.content && type.startsWith("image/") ? [picture(input.content, type)] : []));
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    if (!file) return;
+    const reader = new FileReader();
+    reader.addEventListener("load", () => {
+      input.content = reader.result.slice(reader.result.indexOf(",") + 1);
+      show(file.type);
+      input.dispatchEvent(new Event("input", { bubbles: true }));
+    });
+    reader.readAsDataURL(file);
+  });
+  show(kind.replace("*", "png"));
+  return make("div", { class: "file" }, input, shown);
+}
+
+// What is no image leaves nothing.
+function picture(content, kind, alt = "The image that is sent") {
+  const image = make("img", { alt });
+  image.addEventListener("error", () => image.remove());
+  image.src = `data:${kind};base64,${content}`;
+  return image;
+}
+
+function read(box) {
+  const control = box.matches("[data-kind]") ? box : box.querySelector("[data-kind]");
+  if (control.dataset.kind === "file") return control.content || undefined;
   const text = control.value;
   switch (control.dataset.kind) {
     case "text":
@@ -230,9 +288,16 @@ function compact(text) {
 
 // The answer
 
-function drawAnswer(value) {
+function drawAnswer(value, description) {
   const outputs = value?.outputs;
   const parts = [];
+  const kind = description.answerKind();
+  if (kind.startsWith("image/") && typeof outputs === "string") {
+    const shown = make("a", { href: `data:${kind};base64,${outputs}`, download: "answer.png" }, picture(outputs, kind, "The answer"));
+    const note = `{"outputs": base64 of ${Math.round((outputs.length * 3) / 4).toLocaleString("en")} bytes, ${kind}}`;
+    byId("answer").replaceChildren(make("div", { class: "preview" }, shown), make("pre", { class: "code", tabindex: "0" }, note));
+    return;
+  }
   const rows = Array.isArray(outputs) && outputs.length === 1 && Array.isArray(outputs[0]) ? outputs[0] : outputs;
   if (isFlatRecords(rows)) parts.push(table(rows.slice(0, MOST_ROWS)));
   else if (["string", "number", "boolean"].includes(typeof single(outputs))) {
@@ -276,9 +341,36 @@ function drawFailure(status, value) {
 // What a shell takes as one word.
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-function curl(body) {
+const LONGEST_CURL = 4000;
+
+function curl(form) {
   const address = new URL("predict", document.baseURI).href;
-  return `curl ${quoted(address)} \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted(body)}`;
+  const command = `curl ${form.description.streams() ? "-N " : ""}${quoted(address)}`;
+  const parts = form.parts();
+  if (parts) return [command, ...parts].join(" \\\n  ");
+  const body = form.body();
+  const data = body.length > LONGEST_CURL ? "@body.json" : quoted(body);
+  return `${command} \\\n  -H 'Content-Type: application/json' \\\n  -d ${data}`;
+}
+
+// Pieces as they come (server-sent events): texts one after the other, anything else a line each.
+async function drawPieces(answer) {
+  const drawn = make("pre", { class: "code pieces", tabindex: "0", "aria-label": "The pieces of the answer" });
+  byId("answer").replaceChildren(drawn);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("the answer ends before its end");
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = parsed(/^data: (.*)$/m.exec(event)?.[1] ?? "");
+      if (event.startsWith("event: error")) return data;
+      if (event.startsWith("event: end")) return null;
+      if (!event.startsWith(":")) drawn.append(typeof data === "string" ? data : `${JSON.stringify(data)}\n`);
+    }
+  }
 }
 
 async function ask(form) {
@@ -293,15 +385,17 @@ async function ask(form) {
     byId("body").focus();
     return;
   }
-  byId("curl").textContent = curl(body);
+  byId("curl").textContent = curl(form);
   send.disabled = true;
   const began = performance.now();
   try {
-    const answer = await fetch("predict", { method: "POST", body, headers: { "Content-Type": "application/json", Accept: "application/json" } });
-    const text = await answer.text();
+    const accept = form.description.streams() ? "text/event-stream" : "application/json";
+    const answer = await fetch("predict", { method: "POST", body, headers: { "Content-Type": "application/json", Accept: accept } });
+    const inPieces = answer.headers.get("Content-Type") === "text/event-stream";
+    const value = inPieces ? await drawPieces(answer) : parsed(await answer.text());
     byId("timing").textContent = `${answer.status} · ${Math.max(1, Math.round(performance.now() - began))} ms`;
-    const value = parsed(text);
-    if (answer.ok) drawAnswer(value);
+    if (inPieces) byId("trouble").textContent = value?.error?.message ?? "";
+    else if (answer.ok) drawAnswer(value, form.description);
     else {
       drawFailure(answer.status, value);
       form.mark(value?.error?.path);
@@ -325,7 +419,7 @@ function playground(description) {
   const form = new Form(description);
   const refresh = () => {
     try {
-      byId("curl").textContent = curl(form.body());
+      byId("curl").textContent = curl(form);
     } catch {
       // Half-written JSON: the last whole command stays.
     }
@@ -360,7 +454,7 @@ function reference(description) {
   const routes = byId("routes");
   const groups = new Map([["This model", []], ["Other protocols", []], ["Running it", []]]);
   for (const [path, item] of Object.entries(description.value.paths)) {
-    const group = path === "/predict" ? "This model" : /^\/(livez|readyz|metrics)$/.test(path) ? "Running it" : "Other protocols";
+    const group = path === "/predict" || path.startsWith("/jobs/") ? "This model" : /^\/(livez|readyz|metrics)$/.test(path) ? "Running it" : "Other protocols";
     for (const [method, operation] of Object.entries(item)) {
       if (method !== "parameters") groups.get(group).push(route(description, path, method, operation));
     }
