@@ -10,7 +10,7 @@ import socket
 from functools import cache
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Thousands of tests keep millions of objects alive, and at the interpreter's 700 the collector looks through them all
 # again and again: a tenth of the unit tests' time.
@@ -18,8 +18,10 @@ gc.set_threshold(100_000, 50, 50)
 
 # How many examples a property is tried with. Whoever waits for the tests tries a few new ones at each run; CI, where
 # nobody waits, as many as find rare things. HYPOTHESIS_PROFILE decides otherwise.
-settings.register_profile("quick", max_examples=25)
-settings.register_profile("thorough", max_examples=400, deadline=None)
+# How fast an example is drawn or run is the machine's doing: no test is about that.
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=25, **UNHURRIED)
+settings.register_profile("thorough", max_examples=400, **UNHURRIED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 
 NEEDS = (

@@ -3,37 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from stories import ask, until
+from stories import RATE_PER_S, Load, ask, until
 
 pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(400)]
-RATE_PER_S = 100
-
-
-class Load:
-    """100 requests/s (open loop) from a process of its own, while something else happens."""
-
-    def __init__(self, url, body, seconds):
-        port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "corten.testing.load", "--port", port, "--path", f"/{path}predict",
-                "--body", json.dumps(body), "--rate", str(RATE_PER_S), "--seconds", str(seconds),
-            ],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def __enter__(self):
-        time.sleep(1)
-        return self
-
-    def __exit__(self, *_):
-        out, _ = self.process.communicate(timeout=120)
-        self.report = json.loads(out)
 
 
 def body_of(digits_model):

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORTEN = Path(sys.executable).with_name("corten")
 DEADLINE_S = 240
+RATE_PER_S = 100
 
 
 @dataclass
@@ -63,6 +64,28 @@ class Corten:
 
     def daemon_pid(self):
         return self.run("status", "--json").json["daemon"]["pid"]
+
+
+class Load:
+    """100 requests/s (open loop) from a process of its own, while something else happens."""
+
+    def __init__(self, url, body, seconds):
+        port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "corten.testing.load", "--port", port, "--path", f"/{path}predict",
+                "--body", json.dumps(body), "--rate", str(RATE_PER_S), "--seconds", str(seconds),
+            ],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self):
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_):
+        out, _ = self.process.communicate(timeout=120)
+        self.report = json.loads(out)
 
 
 def ask(url, body, *, path="predict", timeout_s=30):

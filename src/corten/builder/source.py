@@ -12,6 +12,7 @@ import msgspec
 
 from corten.adapters.base import Source
 from corten.builder.lock import LOCK_FILE
+from corten.core.canary import parse_canary
 from corten.core.deployment import Settings
 from corten.core.image import Compression
 from corten.core.model import Batching, Limits
@@ -74,6 +75,7 @@ class Table:
     drain_s: float = _SETTINGS.drain_s
     max_body_bytes: int = _SETTINGS.max_body_bytes
     request_timeout_s: float = _SETTINGS.request_timeout_s
+    canary: str = "off"
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
     stream_timeout_s: float = _LIMITS.stream_timeout_s
@@ -96,6 +98,7 @@ class Table:
             max_body_bytes=self.max_body_bytes,
             request_timeout_s=self.request_timeout_s,
             grpc=self.grpc,
+            canary=parse_canary(self.canary),
         )
 
     def limits(self) -> Limits:

@@ -7,6 +7,7 @@ import os
 
 from corten.cli import parser as words
 from corten.cli.output import Output
+from corten.cli.promote import canary_note
 
 EXAMPLES = """\
   corten deploy fraud@sha256:4f0c...
@@ -24,10 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
     )
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+    words.add_canary(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Deploy, then print the URL."""
+    from corten.core.canary import Canary
     from corten.core.deployment import Settings
     from corten.core.home import Home
     from corten.ops.deploy import deploy
@@ -35,12 +38,19 @@ def run(options: argparse.Namespace, output: Output) -> int:
     result = deploy(
         options.image,
         name=options.name,
-        settings=Settings(replicas=options.replicas, env=dict(options.env), egress=options.egress),
+        settings=Settings(
+            replicas=options.replicas,
+            env=dict(options.env),
+            egress=options.egress,
+            canary=options.canary or Canary(),
+        ),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,
         listen=output.listen,
+        wait=options.wait,
     )
     output.document(result.as_dict())
     output.note(f"{result.name} {result.revision} answers, {result.seconds:.1f} s")
+    canary_note(result, output)
     output.result(result.url)
     return 0

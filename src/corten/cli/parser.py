@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from corten.errors import UsageError
+
+if TYPE_CHECKING:
+    from corten.core.canary import Canary
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,6 +78,26 @@ def count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, got `{text}`")
     return int(text)
+
+
+def canary(text: str) -> Canary:
+    """Read how a new revision gets its requests."""
+    from corten.core.canary import parse_canary
+
+    return parse_canary(text)
+
+
+def add_canary(parser: argparse.ArgumentParser) -> None:
+    """How a new revision gets its requests: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--canary",
+        type=canary,
+        default=None,
+        metavar="SHARES",
+        help="give a new revision a share of the requests first: auto (5, 25, 50 %%, judged by what it answers), "
+        "1,10,50 (judged), 10%% (until `corten promote`), off",
+    )
+    parser.add_argument("--wait", action="store_true", help="with a canary: until it has all requests or none")
 
 
 def megabytes(text: str) -> float:

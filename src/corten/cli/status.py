@@ -40,6 +40,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         for one in seen.deployments
     ]
     output.result(table(rows))
+    for one in seen.deployments:
+        if one.reason:
+            output.result(f"\n{one.name}: {one.reason}")
     replicas = [("replica", "revision", "state", "since", "pid", "restarts", "")]
     replicas += [
         (each.id, f"r{each.revision}", each.state, each.since, str(each.pid or "-"), str(each.restarts), each.reason)

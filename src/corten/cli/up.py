@@ -12,6 +12,7 @@ import time
 
 from corten.cli import parser as words
 from corten.cli.output import Output
+from corten.cli.promote import canary_note
 
 EXAMPLES = """\
   corten up model.joblib
@@ -32,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
     words.add_registry_trust(parser)
+    words.add_canary(parser)
     parser.add_argument(
         "--timeout", type=float, default=None, metavar="SECONDS", help="how long a replica may take to get ready"
     )
@@ -61,10 +63,13 @@ def run(options: argparse.Namespace, output: Output) -> int:
         egress=options.egress,
         ready_timeout_s=options.timeout,
         now_s=time.time(),
+        canary=options.canary,
+        wait=options.wait,
         listen=output.listen,
     )
     output.document(result.as_dict())
     output.note(f"\n{result.name} {result.revision} answers, {result.seconds:.1f} s in all. Try:\n\n  {result.curl}\n")
+    canary_note(result.deployed, output)
     output.note(f"next: corten predict {result.name} --example · corten status · corten stop {result.name}")
     output.result(result.url)
     return 0

@@ -7,6 +7,7 @@
     PUT    /v1/deployments/NAME             {"image", "settings", "generation"?}  -> Accepted
     DELETE /v1/deployments/NAME
     POST   /v1/deployments/NAME/rollback    {"to"?, "generation"?}                -> Accepted
+    POST   /v1/deployments/NAME/promote     {"share"?, "generation"?}             -> Accepted
     GET    /v1/deployments/NAME/events      ?after=SEQ&wait_s=S                   (held until there is one)
     GET    /v1/deployments/NAME/logs        ?tail=N
     PUT    /v1/gateway                      {"port"}
@@ -69,6 +70,9 @@ class Api:
             case ("POST", "v1", "deployments", name, "rollback"):
                 back = wire.read(request.body, wire.Back)
                 return 202, await self._whole(self._roll_back(parse_name(name), back))
+            case ("POST", "v1", "deployments", name, "promote"):
+                wanted = wire.read(request.body, wire.Promotion)
+                return 202, await self._whole(self._promote(parse_name(name), wanted))
             case ("GET", "v1", "deployments", name, "events"):
                 return 200, await self._events(parse_name(name), request)
             case ("GET", "v1", "deployments", name, "logs"):
@@ -122,7 +126,11 @@ class Api:
         one = controller.state.deployment(name)
         tried = controller.state.revision(name, one.rollout.target) if one.rollout else None
         return views.deployment_view(
-            one, controller.state.replicas(name), controller.seen(name), image=str(tried.image) if tried else ""
+            one,
+            controller.state.replicas(name),
+            controller.seen(name),
+            image=str(tried.image) if tried else "",
+            judgement=controller.canaries.judgements.get(name),
         )
 
     async def _deploy(self, name: str, change: wire.Change) -> Any:
@@ -146,6 +154,15 @@ class Api:
             controller.state.deployment(name)
             await controller.router.start(controller.table())
             accepted = controller.state.roll_back(name, back.to, generation=back.generation, now_s=controller.clock())
+        self._changed()
+        return accepted
+
+    async def _promote(self, name: str, wanted: wire.Promotion) -> Any:
+        controller = self._controller
+        async with self._changing:
+            accepted = controller.state.promote(
+                name, wanted.share, generation=wanted.generation, now_s=controller.clock()
+            )
         self._changed()
         return accepted
 

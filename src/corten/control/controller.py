@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from corten.control.canaries import Canaries
 from corten.control.exits import ExitWatch
 from corten.control.probe import Answer, ask
 from corten.control.reconcile import (
@@ -72,10 +74,18 @@ class Controller:
     tell: Callable[[], None]
     ask: Callable[..., Awaitable[Answer]] = ask
     trouble: str = ""
+    canaries: Canaries = field(init=False)
     _notes: dict[str, Notes] = field(default_factory=dict)
     _observed: dict[str, Observed] = field(default_factory=dict)
     _just_started: dict[str, Observed] = field(default_factory=dict)
     _exits: ExitWatch | None = None
+
+    def __post_init__(self) -> None:
+        self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
+
+    def _changed(self) -> None:
+        self.wake.set()
+        self.tell()
 
     async def adopt(self) -> None:
         """Take over what an earlier daemon left: forget nothing that runs, end what nobody knows."""
@@ -280,6 +290,11 @@ class Controller:
                 key, work = found
                 keys.add(key)
                 self.tasks.ensure(key, work)
+        for deployment in self.state.deployments():
+            if deployment.canary is not None:
+                key = f"care canary {deployment.name}"
+                keys.add(key)
+                self.tasks.ensure(key, partial(self.canaries.watch, deployment.name))
         self.tasks.keep_only("care ", keys)
         pids = {each.pid for each in self._observed.values() if each.running and each.pid}
         if self._exits is not None:

@@ -81,6 +81,14 @@ MIGRATIONS: Sequence[str] = (
     ) STRICT;
     CREATE INDEX events_of_a_deployment ON events (deployment, seq);
     """,
+    # A canary: the share of the requests the new revision has, the shares to come, and what the gateway had counted of
+    # both revisions when this share came into force (JSON).
+    """
+    ALTER TABLE rollouts ADD COLUMN share INTEGER NOT NULL DEFAULT 100 CHECK (share BETWEEN 1 AND 100);
+    ALTER TABLE rollouts ADD COLUMN steps TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE rollouts ADD COLUMN judged INTEGER NOT NULL DEFAULT 0 CHECK (judged IN (0, 1));
+    ALTER TABLE rollouts ADD COLUMN counted TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 

@@ -16,17 +16,22 @@ _HOLD_S = 5.0
 _SHOWN_LOG_LINES = 12
 _MOST_RECONNECTS = 5
 # How the journal's steps are told to people: the rest are notes.
+_KEPT = (("ready", Phase.STARTED), ("ready", Phase.DONE), ("rollout", Phase.DONE), ("canary", Phase.DONE))
 _TOLD = {("start", "started"): ("ready", Phase.STARTED), ("ready", "done"): ("ready", Phase.DONE)}
 
 
 @dataclass(slots=True)
 class Follower:
-    """Follows one accepted change. `reconnect` gives a client again when the daemon was lost meanwhile."""
+    """Follows one accepted change. `reconnect` gives a client again when the daemon was lost meanwhile.
+
+    `through_canary`: until the canary has all requests or none; else until it has its share of them.
+    """
 
     client: Client
     reconnect: Callable[[], Client]
     accepted: Mapping[str, Any]
     listen: Listener
+    through_canary: bool = False
     failure: Mapping[str, Any] = field(default_factory=dict)
     _after: int = 0
     _lost: int = 0
@@ -68,6 +73,8 @@ class Follower:
         if rollout["state"] == "failed" and self._concerns_us(rollout):
             self._hear(0.0)
             raise self._failed(view)
+        if view["state"] == "canary" and not self.through_canary:
+            return view
         if rollout["state"] == "progressing" or view["state"] == "stopping":
             return None
         # A change of the number alone makes no rollout.
@@ -85,7 +92,7 @@ class Follower:
                 self.failure = event["data"]
                 continue
             step, phase = _TOLD.get((event["step"], event["phase"]), (event["step"], Phase(event["phase"])))
-            if (step, phase) not in (("ready", Phase.STARTED), ("ready", Phase.DONE), ("rollout", Phase.DONE)):
+            if (step, phase) not in _KEPT:
                 phase = Phase.WARNING if phase is Phase.WARNING else Phase.NOTE
             self.listen(Event(step, phase, event["message"], _figures(event["data"])))
 
@@ -108,6 +115,14 @@ class Follower:
         reason = view["rollout"]["reason"]
         if reason.startswith("superseded"):
             return self._superseded(reason)
+        if "judgement" in told:
+            return UnhealthyError(
+                "deploy.rolled_back",
+                f"`{self.name}` r{self.accepted['revision']} was rolled back; {view['revision']} serves as before",
+                where=f"with {told['share']} % of the requests",
+                why=reason,
+                hint=f"`corten why {self.name}` tells what was compared",
+            )
         if "error" in told:
             return wire.rebuild(told["error"])
         log = [str(line)[:500] for line in told.get("log", ())][-_SHOWN_LOG_LINES:]

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from corten.control.records import Deployment
+from corten.control.records import ALL, Deployment
 from corten.core.deployment import ReplicaState, RolloutState, Settings
 
 SURGE_SHARE = 0.25
@@ -162,6 +162,11 @@ def surge_of(replicas: int) -> int:
     return max(1, math.ceil(replicas * SURGE_SHARE))
 
 
+def canary_replicas(share: int, replicas: int) -> int:
+    """How many replicas a share of the requests in percent is worth, at least one."""
+    return max(1, math.ceil(replicas * share / ALL))
+
+
 def back_off_s(restarts: int) -> float:
     """How long to wait before the n-th restart in a row: 0, 1, 2, 4 ... 30 s."""
     if restarts <= 1:
@@ -190,6 +195,9 @@ class _Planner:
         self.target = want.wanted.number if want.wanted else None
         self.serving = want.serving.number if want.serving and not want.deleting else None
         self.replicas = want.replicas if want.wanted else 0
+        # A canary has replicas for its share beside all of the serving revision's; else the target has them all.
+        self.canary = want.canary is not None
+        self.own = canary_replicas(want.canary.share, self.replicas) if want.canary else self.replicas
         self.progressing = want.rollout is not None and want.rollout.state is RolloutState.PROGRESSING
         self.ours = [each for each in seen if each.revision == self.target]
         self.others = [each for each in seen if each.revision != self.target]
@@ -227,6 +235,8 @@ class _Planner:
                 timeout_s = self.settings_of(each).ready_timeout_s
                 what = "not ready" if each.state is ReplicaState.STARTING else "ready, but the gateway did not reach it"
                 return FailRollout(f"{each.id} was {what} within {timeout_s:g} s", each.id)
+        if self.canary:
+            return None
         ready = sum(each.takes_requests for each in self.ours)
         left = any(each.live for each in self.others)
         leaving = any(each.state is ReplicaState.DRAINING and not each.unrouted for each in self.others)
@@ -247,7 +257,7 @@ class _Planner:
                 room -= 1
                 yield action
         if self.target is not None:
-            missing = self.replicas - sum(each.live for each in self.ours)
+            missing = self.own - sum(each.live for each in self.ours)
             if not any(each.live for each in self.ours):
                 # Never wait for a long drain with nothing of the wanted revision on its way.
                 room = max(room, 1)
@@ -260,12 +270,13 @@ class _Planner:
             return self.replicas
         live_others = sum(each.live for each in self.others)
         running = sum(each.running for each in self.seen)
-        return max(self.replicas, live_others) + surge_of(self.replicas) - running
+        beside = max(surge_of(self.replicas), self.own) if self.canary else surge_of(self.replicas)
+        return max(self.replicas, live_others) + beside - running
 
     def keep_serving(self, serving: int, room: int) -> Iterator[Action]:
         """Make deaths of the old revision good while the new one cannot stand in for them yet."""
         old = [each for each in self.others if each.revision == serving]
-        new_ready = sum(each.takes_requests for each in self.ours)
+        new_ready = 0 if self.canary else sum(each.takes_requests for each in self.ours)
         missing = self.replicas - new_ready - sum(each.live for each in old)
         yield from self.fill(serving, old, min(missing, room, len(_by_due(old))))
 
@@ -292,7 +303,7 @@ class _Planner:
         spare = self.capacity - self.replicas
         new_ready = any(each.takes_requests for each in self.ours)
         # The serving revision is untouched until the new one has proved itself with one replica at least.
-        proved = new_ready or self.replicas == 0 or not self.progressing
+        proved = (new_ready and not self.canary) or self.replicas == 0 or not self.progressing
         yield from self.retire_starting()
         for each in sorted(self.others, key=lambda each: (each.takes_requests, each.since_s)):
             if each.state is not ReplicaState.READY or (each.revision == self.serving and not proved):
@@ -306,7 +317,8 @@ class _Planner:
 
     def retire_starting(self) -> Iterator[Action]:
         """Nobody waits for a starting replica of another revision, but for the serving one's while it is short."""
-        needed = max(0, self.replicas - self.capacity) if self.progressing else 0
+        stand_in = self.others if self.canary else self.seen
+        needed = max(0, self.replicas - sum(each.takes_requests for each in stand_in)) if self.progressing else 0
         for each in self.others:
             if each.state is not ReplicaState.STARTING or each.probed:
                 continue
@@ -320,7 +332,7 @@ class _Planner:
         live = [each for each in self.ours if each.live]
         settled = [each for each in live if each.state is ReplicaState.READY or not each.probed]
         ranked = sorted(settled, key=lambda each: (each.takes_requests, -each.since_s))
-        surplus = ranked[: max(0, len(live) - self.replicas)]
+        surplus = ranked[: max(0, len(live) - self.own)]
         for each in surplus:
             if each.state is ReplicaState.STARTING:
                 yield Terminate(each.id, "fewer replicas are wanted")

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corten.core.deployment import Replica, Revision, RolloutState
+from corten.core.traffic import Traffic
+
+ALL = 100  # percent
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The change of a deployment from revision `origin` (None: there was none) to `target`."""
+    """The change of a deployment from revision `origin` (None: there was none) to `target`.
+
+    While it is a canary, `share` is what the target has of the requests, in percent, below 100; `steps` are the shares
+    to come, `judged` says whether the test decides on them. `counted` is what the gateway had counted of each revision
+    (by number) when this share came into force; None before it did.
+    """
 
     id: int
     deployment: str
@@ -21,6 +29,10 @@ class Rollout:
     reason: str
     started_s: float
     ended_s: float | None
+    share: int = 100
+    steps: tuple[int, ...] = ()
+    judged: bool = False
+    counted: Mapping[int, Traffic] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,16 @@ class Deployment:
     serving: Revision | None
     rollout: Rollout | None
     deleting: bool = False
+
+    @property
+    def canary(self) -> Rollout | None:
+        """The rollout while it gives the wanted revision a share of the requests beside the serving one."""
+        rollout = self.rollout
+        if rollout is None or rollout.state is not RolloutState.PROGRESSING or rollout.share >= ALL:
+            return None
+        if self.serving is None or self.wanted is None or self.serving.number == self.wanted.number:
+            return None
+        return rollout
 
 
 @dataclass(frozen=True, slots=True)

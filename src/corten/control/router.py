@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from corten.control.routes import steps
 from corten.control.tasks import settle
 from corten.core.route import RouteTable
+from corten.core.traffic import Traffic
 from corten.errors import CortenError, EngineError
 from corten.gateway.base import Gateway
 
@@ -152,6 +153,20 @@ class Router:
             return await settle(self._gateway.in_flight(address), _RETRY_S * 4)
         except (CortenError, TimeoutError):
             return None
+
+    async def traffic(self) -> Mapping[tuple[str, str], Traffic] | None:
+        """What the gateway counted of each revision; None when it cannot tell."""
+        if self._gateway is None:
+            return None
+        try:
+            return await settle(self._gateway.traffic(), _RETRY_S * 4)
+        except (CortenError, TimeoutError):
+            return None
+
+    def shares(self, deployment: str) -> Mapping[str, int]:
+        """The weights in force, by revision label."""
+        routes = (route for route in self.in_force.deployments if route.deployment == deployment)
+        return {share.revision: share.weight for route in routes for share in route.revisions}
 
     async def stop(self) -> None:
         """Drain and end the gateway, if there is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from corten.control.records import Deployment, ReplicaRecord
+from corten.control.records import ALL, Deployment, ReplicaRecord
 from corten.core.deployment import ReplicaState
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 
@@ -59,6 +59,7 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
     routes = tuple(
         _revision_route(number, [one for one in replicas if one.replica.revision == number]) for number in numbers
     )
+    routes = _with_canary(deployment, routes)
     newest = deployment.serving or deployment.wanted
     if newest is None:
         return DeploymentRoute(deployment.name, routes)
@@ -68,6 +69,20 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         max_body_bytes=newest.settings.max_body_bytes,
         timeout_s=newest.settings.request_timeout_s,
         grpc=newest.settings.grpc,
+    )
+
+
+def _with_canary(deployment: Deployment, routes: tuple[RevisionRoute, ...]) -> tuple[RevisionRoute, ...]:
+    """A canary's share is as decided, however many replicas it has; while one side has none, the other has all."""
+    rollout = deployment.canary
+    if rollout is None or sum(each.weight > 0 for each in routes) < 2:
+        return routes
+    target = f"r{rollout.target}"
+    rest = sum(each.weight for each in routes if each.revision != target)
+    # The others keep their proportions among themselves; weights are whole numbers.
+    return tuple(
+        replace(each, weight=rollout.share * rest if each.revision == target else (ALL - rollout.share) * each.weight)
+        for each in routes
     )
 
 

@@ -14,10 +14,12 @@ from typing import Any, Self
 import msgspec
 
 from corten.control import database
-from corten.control.records import Accepted, Deployment, JournalEntry, ReplicaRecord, Rollout
+from corten.control.records import ALL, Accepted, Deployment, JournalEntry, ReplicaRecord, Rollout
+from corten.core.canary import Canary
 from corten.core.deployment import Replica, ReplicaState, Revision, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.events import Event, Phase
+from corten.core.traffic import Traffic
 from corten.errors import CortenError, NotFoundError
 
 # How many journal lines are kept: some months of deploys, a few megabytes.
@@ -114,7 +116,60 @@ class State:
                     *(name, settings.replicas, now_s),
                 )
             number = self._add_revision(name, image, settings, now_s)
-            return self._roll_to(name, number, settings.replicas, known, after=after, now_s=now_s)
+            return self._roll_to(name, number, settings.replicas, known, settings.canary, after=after, now_s=now_s)
+
+    def promote(self, name: str, share: int, *, generation: int | None, now_s: float) -> Accepted:
+        """Give the revision that is a canary this share of the requests, in percent (100: all, and the other ends).
+
+        A share the user chose is not judged: it stays until the user says otherwise. Raises NotFoundError
+        (`control.unknown_deployment`, `control.no_canary`) and CortenError `control.conflict`.
+        """
+        with self._transaction():
+            known = self._compare(name, generation) or self.deployment(name)
+            rollout = known.canary
+            if rollout is None or known.wanted is None:
+                raise NotFoundError(
+                    "control.no_canary",
+                    f"`{name}` has no canary",
+                    why="no revision is being tried on a share of the requests",
+                    hint=f"deploy one with `--canary auto`; see `corten status {name}`",
+                )
+            after = self._last_seq()
+            self._share(rollout, share, (), now_s, reason="told so")
+            now_at = self._raise_generation(name)
+            return Accepted(name, known.wanted.number, now_at, changed=True, rollout=rollout.id, after=after)
+
+    def grow(self, name: str, reason: str, *, now_s: float, data: Mapping[str, Any]) -> None:
+        """A canary passed: it gets the next of its shares, after the last one all."""
+        with self._transaction():
+            rollout = self.deployment(name).canary
+            if rollout is not None:
+                share, *rest = (*rollout.steps, ALL)
+                self._share(rollout, share, tuple(each for each in rest if each < ALL), now_s, reason=reason, data=data)
+
+    def count_from(self, name: str, counted: Mapping[int, Traffic]) -> None:
+        """What the gateway had counted of both revisions when the canary's share came into force."""
+        text = msgspec.json.encode({str(number): traffic for number, traffic in counted.items()}).decode()
+        self._run("UPDATE rollouts SET counted = ? WHERE deployment = ? AND state = 'progressing'", text, name)
+
+    def _share(
+        self,
+        rollout: Rollout,
+        share: int,
+        steps: tuple[int, ...],
+        now_s: float,
+        *,
+        reason: str,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        judged = rollout.judged and reason != "told so"
+        self._run(
+            "UPDATE rollouts SET share = ?, steps = ?, judged = ?, counted = '' WHERE id = ?",
+            *(share, msgspec.json.encode(steps).decode(), judged, rollout.id),
+        )
+        message = f"r{rollout.target} gets {share} % of the requests: {reason}"
+        told = {"revision": f"r{rollout.target}", "share": share, "was": rollout.share, **(data or {})}
+        self._say(rollout.deployment, "canary", message, now_s, phase=Phase.DONE, data=told)
 
     def roll_back(self, name: str, to: int | None, *, generation: int | None, now_s: float) -> Accepted:
         """Want an earlier revision again (None: the one before, or the serving one while a rollout goes on).
@@ -132,7 +187,7 @@ class State:
             if known.wanted is not None and known.wanted.number == number and not known.deleting:
                 rollout = known.rollout.id if known.rollout else None
                 return Accepted(name, number, known.generation, changed=False, rollout=rollout, after=after)
-            return self._roll_to(name, number, known.replicas, known, after=after, now_s=now_s)
+            return self._roll_to(name, number, known.replicas, known, Canary(), after=after, now_s=now_s)
 
     def delete(self, name: str, *, now_s: float) -> int:
         """Want it gone: every replica drained and removed, then its rows. The last journal `seq` before that."""
@@ -328,7 +383,15 @@ class State:
         return number
 
     def _roll_to(
-        self, name: str, number: int, replicas: int, known: Deployment | None, *, after: int, now_s: float
+        self,
+        name: str,
+        number: int,
+        replicas: int,
+        known: Deployment | None,
+        canary: Canary,
+        *,
+        after: int,
+        now_s: float,
     ) -> Accepted:
         before = self._replicas_before(known) if known else replicas
         self._end_rollout(name, RolloutState.FAILED, f"superseded by r{number}", now_s)
@@ -336,14 +399,18 @@ class State:
         self._run(
             "UPDATE deployments SET wanted = ?, replicas = ?, deleting = 0 WHERE name = ?", number, replicas, name
         )
+        # There must be one beside which it can have a share.
+        beside = origin is not None and origin != number and known is not None and not known.deleting
+        share, *rest = (*canary.steps, ALL) if beside else (ALL,)
         self._run(
-            "INSERT INTO rollouts (deployment, origin, target, origin_replicas, state, started_s)"
-            " VALUES (?, ?, ?, ?, 'progressing', ?)",
+            "INSERT INTO rollouts (deployment, origin, target, origin_replicas, state, started_s, share, steps, judged)"
+            " VALUES (?, ?, ?, ?, 'progressing', ?, ?, ?, ?)",
             *(name, origin, number, before, now_s),
+            *(share, msgspec.json.encode([each for each in rest if each < ALL]).decode(), canary.judged),
         )
         row = self._one("SELECT max(id) AS id FROM rollouts WHERE deployment = ?", name)
         change = f"r{origin} to r{number}" if origin else f"r{number}"
-        data = {"revision": f"r{number}", "replicas": replicas}
+        data = {"revision": f"r{number}", "replicas": replicas, "share": share}
         self._say(name, "rollout", change, now_s, phase=Phase.STARTED, data=data)
         generation = self._raise_generation(name)
         return Accepted(name, number, generation, changed=True, rollout=row["id"] if row else None, after=after)
@@ -446,8 +513,8 @@ class State:
 
 
 def _shape(settings: Settings) -> dict[str, Any]:
-    """All of the settings that make a revision; the number of replicas is the deployment's."""
-    return {key: value for key, value in msgspec.to_builtins(settings).items() if key != "replicas"}
+    """All that makes a revision; the number of replicas is the deployment's, the canary the rollout's."""
+    return {key: value for key, value in msgspec.to_builtins(settings).items() if key not in ("replicas", "canary")}
 
 
 def _rollout(row: sqlite3.Row) -> Rollout:
@@ -460,6 +527,10 @@ def _rollout(row: sqlite3.Row) -> Rollout:
         reason=row["reason"],
         started_s=row["started_s"],
         ended_s=row["ended_s"],
+        share=row["share"],
+        steps=msgspec.json.decode(row["steps"], type=tuple[int, ...]),
+        judged=bool(row["judged"]),
+        counted=msgspec.json.decode(row["counted"], type=dict[int, Traffic]) if row["counted"] else None,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from corten.control.judge import Judgement, explain
 from corten.control.reconcile import CRASH_LOOP, back_off_s, restarts_after
 from corten.control.reconcile import Seen as SeenReplica
 from corten.control.records import Deployment, ReplicaRecord
@@ -15,7 +17,11 @@ _SHOWN = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, Repl
 
 
 class RolloutView(msgspec.Struct, frozen=True):
-    """The newest rollout. `origin` is empty for the first; times in seconds since the epoch."""
+    """The newest rollout. `origin` is empty for the first; times in seconds since the epoch.
+
+    While it is a canary, `share` is what `target` has of the requests in percent and `judgement` the newest comparison
+    (None: nothing was counted yet); else `share` is 100.
+    """
 
     id: int
     origin: str
@@ -24,6 +30,9 @@ class RolloutView(msgspec.Struct, frozen=True):
     reason: str
     started_s: float
     ended_s: float | None
+    share: int
+    judged: bool
+    judgement: Mapping[str, Any] | None
 
 
 class ReplicaView(msgspec.Struct, frozen=True):
@@ -41,9 +50,9 @@ class ReplicaView(msgspec.Struct, frozen=True):
 
 
 class DeploymentView(msgspec.Struct, frozen=True):
-    """One deployment. `state`: serving, progressing, degraded, crash-looping, failed or stopping.
+    """One deployment. `state`: serving, progressing, canary, degraded, crash-looping, failed or stopping.
 
-    `revision` and `image` are of what serves, or of what was tried last if nothing does.
+    `revision` and `image` are of what serves, or of what was tried last if nothing does; a canary's are in `rollout`.
     """
 
     name: str
@@ -73,14 +82,19 @@ class StatusView(msgspec.Struct, frozen=True):
 
 
 def deployment_view(
-    one: Deployment, records: Sequence[ReplicaRecord], seen: Sequence[SeenReplica], *, image: str
+    one: Deployment,
+    records: Sequence[ReplicaRecord],
+    seen: Sequence[SeenReplica],
+    *,
+    image: str,
+    judgement: Judgement | None = None,
 ) -> DeploymentView:
     """A deployment with its replicas; ended ones are shown only while something follows from them."""
     shown = [record for record in records if record.replica.state in _SHOWN or not record.settled]
     current = one.serving or one.wanted
     tried = f"r{one.rollout.target}" if one.rollout else ""
     ready = sum(each.takes_requests for each in seen)
-    state, reason = _state(one, seen, ready)
+    state, reason = _state(one, seen, ready, judgement)
     return DeploymentView(
         name=one.name,
         generation=one.generation,
@@ -90,12 +104,12 @@ def deployment_view(
         image=str(current.image) if current else image,
         ready=ready,
         wanted=one.replicas if one.wanted else 0,
-        rollout=_rollout_view(one),
+        rollout=_rollout_view(one, judgement),
         replicas=tuple(_replica_view(record) for record in shown),
     )
 
 
-def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int) -> tuple[str, str]:
+def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int, judgement: Judgement | None) -> tuple[str, str]:
     looping = next(
         (each for each in seen if not each.settled and _in_a_row(each) >= CRASH_LOOP and not each.takes_requests), None
     )
@@ -105,6 +119,10 @@ def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int) -> tuple[st
     if looping is not None:
         wait_s = back_off_s(_in_a_row(looping))
         return "crash-looping", f"{looping.reason or 'restarted'}; waits up to {wait_s:g} s between restarts"
+    canary = one.canary
+    if canary is not None and any(each.takes_requests and each.revision == canary.target for each in seen):
+        found = f"; {judgement.reason}" if judgement else ""
+        return "canary", f"r{canary.target} has {canary.share} % of the requests{found}"
     if one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING:
         return "progressing", ""
     reason = f"r{one.rollout.target} was given up: {one.rollout.reason}" if one.rollout and failed else ""
@@ -117,7 +135,7 @@ def _in_a_row(each: SeenReplica) -> int:
     return restarts_after(each) if each.state is ReplicaState.EXITED else each.restarts
 
 
-def _rollout_view(one: Deployment) -> RolloutView | None:
+def _rollout_view(one: Deployment, judgement: Judgement | None) -> RolloutView | None:
     rollout = one.rollout
     if rollout is None:
         return None
@@ -129,6 +147,9 @@ def _rollout_view(one: Deployment) -> RolloutView | None:
         reason=rollout.reason,
         started_s=rollout.started_s,
         ended_s=rollout.ended_s,
+        share=rollout.share,
+        judged=rollout.judged,
+        judgement=explain(judgement) if judgement and one.canary else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from corten.control.records import ALL
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.errors import (
@@ -45,6 +46,13 @@ class Back(msgspec.Struct, forbid_unknown_fields=True):
     generation: int | None = None
 
 
+class Promotion(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/deployments/NAME/promote. `share`: in percent, 100 ends the canary."""
+
+    share: int = ALL
+    generation: int | None = None
+
+
 class PortChange(msgspec.Struct, forbid_unknown_fields=True):
     """The body of PUT /v1/gateway."""
 
@@ -57,7 +65,7 @@ class Ending(msgspec.Struct, forbid_unknown_fields=True):
     replicas: str = "keep"
 
 
-Body = Change | Back | PortChange | Ending
+Body = Change | Back | Promotion | PortChange | Ending
 
 
 def read(body: bytes | bytearray, kind: type[Any]) -> Any:
@@ -71,6 +79,8 @@ def read(body: bytes | bytearray, kind: type[Any]) -> Any:
         check_settings(value.settings)
     if isinstance(value, PortChange) and not 1 <= value.port <= 65535:
         raise UsageError("control.bad_request", f"not a port: `{value.port}`", why="expected 1 to 65535")
+    if isinstance(value, Promotion) and not 1 <= value.share <= ALL:
+        raise UsageError("control.bad_request", f"not a share: `{value.share}`", why="expected 1 to 100 percent")
     if isinstance(value, Ending) and value.replicas not in ("keep", "stop"):
         raise UsageError("control.bad_request", f"not a way to end: `{value.replicas}`", why="expected keep or stop")
     return value
@@ -87,6 +97,9 @@ def check_settings(settings: Settings) -> None:
         raise _bad("drain_s", settings.drain_s, "seconds from 0 to a day")
     if not 1 <= settings.max_body_bytes <= 1 << 40:
         raise _bad("max_body_bytes", settings.max_body_bytes, "at least 1")
+    shares = settings.canary.steps
+    if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
+        raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")
     for name, value in settings.env.items():
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
             raise _bad("env", name, "names of letters, digits and `_`, values without NUL")

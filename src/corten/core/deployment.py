@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from corten.core.canary import Canary
 from corten.core.digest import Digest
 
 
@@ -14,6 +15,7 @@ class Settings:
     """How a revision's image is to be run. Times in seconds.
 
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
+    `canary` is how a revision gets its requests, once.
     """
 
     replicas: int = 1
@@ -24,6 +26,7 @@ class Settings:
     max_body_bytes: int = 16 << 20
     request_timeout_s: float = 60.0
     grpc: bool = False
+    canary: Canary = field(default_factory=Canary)
 
 
 @dataclass(frozen=True, slots=True)

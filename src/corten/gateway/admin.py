@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httptools
 import msgspec
 
 from corten.core.route import Endpoint
+from corten.core.traffic import Traffic
 from corten.errors import EngineError
 
 _ASK_S = 5.0
+_TRAFFIC_STATS = r"^cluster\..*/.*\.upstream_rq_(completed|[45]xx|time)$"
+_SAMPLE = re.compile(
+    r"envoy_cluster_upstream_rq_(?P<name>completed|xx|time_bucket)\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$"
+)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 _LARGEST_ANSWER_BYTES = 64 << 20
 
 
@@ -82,6 +90,31 @@ class _Answer:
         self.complete = True
 
 
+@dataclass(slots=True)
+class _Counted:
+    """The samples of one revision."""
+
+    answered: int = 0
+    by_class: dict[str, int] = field(default_factory=dict)
+    timed: int = 0
+    within: dict[float, int] = field(default_factory=dict)
+
+    def add(self, name: str, labels: dict[str, str], value: int) -> None:
+        match name:
+            case "completed":
+                self.answered = value
+            case "xx":
+                self.by_class[labels.get("envoy_response_code_class", "")] = value
+            case _ if labels.get("le", "+Inf") != "+Inf":
+                self.within[float(labels["le"]) / 1000] = value
+            case _:
+                self.timed = value
+
+    def traffic(self) -> Traffic:
+        within = tuple(sorted(self.within.items()))
+        return Traffic(self.answered, self.by_class.get("5", 0), self.by_class.get("4", 0), self.timed, within)
+
+
 class Admin:
     """A client of the admin page. Every question has its own connection and ends after 5 s."""
 
@@ -124,6 +157,11 @@ class Admin:
         pairs = (line.partition(": ") for line in text.splitlines())
         return {name.removesuffix(".version_text"): value.strip('"') for name, _, value in pairs}
 
+    async def traffic(self) -> dict[tuple[str, str], Traffic]:
+        """What was counted of each revision, by deployment and revision label. Timings come up to 5 s late."""
+        page = await self.ask(f"/stats/prometheus?usedonly&filter={quote(_TRAFFIC_STATS)}")
+        return decode_traffic(page.decode())
+
     async def gauge(self, name: str) -> int:
         """A gauge or counter by its exact name; 0 when there is none yet."""
         text = (await self.ask(f"/stats?filter=^{name}$")).decode()
@@ -149,6 +187,19 @@ class Admin:
 def decode_upstreams(page: bytes) -> list[Upstream]:
     """The endpoints in the JSON of `/clusters?format=json` (Envoy's admin.v3.Clusters)."""
     return [_upstream(cluster.name, host) for cluster in _decode_clusters(page) for host in cluster.host_statuses]
+
+
+def decode_traffic(page: str) -> dict[tuple[str, str], Traffic]:
+    """The counters of clusters `DEPLOYMENT/REVISION` in Prometheus' text format, as of `/stats/prometheus`."""
+    found: dict[tuple[str, str], _Counted] = {}
+    for line in page.splitlines():
+        if (match := _SAMPLE.match(line)) is None:
+            continue
+        labels = dict(_LABEL.findall(match["labels"]))
+        key = (labels.get("corten_deployment", ""), labels.get("corten_revision", ""))
+        if all(key):
+            found.setdefault(key, _Counted()).add(match["name"], labels, int(float(match["value"])))
+    return {key: counted.traffic() for key, counted in found.items()}
 
 
 def _decode_clusters(data: bytes) -> list[_Cluster]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from corten.core.route import RouteTable
+from corten.core.traffic import Traffic
 
 
 class Gateway(Protocol):
@@ -24,6 +26,10 @@ class Gateway(Protocol):
 
     async def in_flight(self, address: str) -> int:
         """Requests this upstream is answering now; 0 for an unknown one."""
+        ...
+
+    async def traffic(self) -> Mapping[tuple[str, str], Traffic]:
+        """What was counted of each revision, by deployment and revision label, since the gateway started."""
         ...
 
     async def stop(self) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from corten.core.home import Home
 from corten.core.route import Endpoint, RouteTable, grpc_address
+from corten.core.traffic import Traffic
 from corten.errors import CortenError, EngineError
 from corten.gateway import listener, ports, resources
 from corten.gateway.admin import Admin
@@ -121,6 +122,10 @@ class Envoy:
         found = await self._admin.upstreams()
         addresses = {address, grpc_address(address)}
         return sum(up.in_flight for up in found if up.endpoint.address in addresses)
+
+    async def traffic(self) -> Mapping[tuple[str, str], Traffic]:
+        """What was counted of each revision, by deployment and revision label, since this Envoy started."""
+        return await self._admin.traffic()
 
     async def stop(self) -> None:
         """Ask clients to leave, wait for what is in flight (at most STOP_S), end the process. Safe to repeat."""

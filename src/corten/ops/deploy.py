@@ -24,11 +24,16 @@ from corten.store.layout import Layout
 
 # What a rollout may take besides the time a replica may: unpacking an image, draining, a busy machine.
 _SLACK_S = 180.0
+# Whoever waits for a canary waits for its traffic.
+_LONGEST_CANARY_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A deployment that answers. `changed` is False when it was that way already; `revision` is a label (`r2`)."""
+    """A deployment that answers. `changed` is False when it was that way already; `revision` is a label (`r2`).
+
+    `share` is what the revision has of the requests in percent, below 100 while it is a canary.
+    """
 
     name: str
     revision: str
@@ -36,6 +41,7 @@ class Deployed:
     image: Digest
     seconds: float
     changed: bool = True
+    share: int = 100
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it stands in `--json` output."""
@@ -46,6 +52,7 @@ class Deployed:
             "image": str(self.image),
             "seconds": round(self.seconds, 3),
             "changed": self.changed,
+            "share": self.share,
         }
 
 
@@ -59,12 +66,15 @@ def deploy(
     engine: str = "",
     listen: Listener = nobody,
     timeout_s: float | None = None,
+    wait: bool = False,
 ) -> Deployed:
     """Deploy an image, given as a digest, `NAME@sha256:...`, the name it was built under or a digest's first digits.
 
-    Returns when the new revision has all requests. Raises NotFoundError for an unknown image, UnhealthyError
-    `deploy.unhealthy` when it did not get ready (the revision before serves on), CortenError `control.conflict` or
-    `control.superseded` when somebody else changes the same deployment, EngineError for what gateway or engine refuse.
+    Returns when the new revision has all requests, or its first share of them if `settings.canary` says so (with `wait`
+    when that has ended). Raises NotFoundError for an unknown image, UnhealthyError `deploy.unhealthy` when it did not
+    get ready, `deploy.rolled_back` when a canary did worse (the revision before serves on), CortenError
+    `control.conflict` or `control.superseded` when somebody else changes the same deployment, EngineError for what
+    gateway or engine refuse.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -86,14 +96,22 @@ def deploy(
                 raise
             # Whether it was written before the daemon died or not: wanting the same twice makes one revision.
             accepted = _put(connect(home), name, change)
-    return follow(home, client, accepted, listen=listen, timeout_s=timeout_s or patience_s(settings), began_s=began_s)
+    timeout_s = timeout_s or (_LONGEST_CANARY_S if wait and settings.canary.steps else patience_s(settings))
+    return follow(home, client, accepted, listen=listen, timeout_s=timeout_s, began_s=began_s, through_canary=wait)
 
 
 def follow(
-    home: Home, client: Client, accepted: Mapping[str, Any], *, listen: Listener, timeout_s: float, began_s: float
+    home: Home,
+    client: Client,
+    accepted: Mapping[str, Any],
+    *,
+    listen: Listener,
+    timeout_s: float,
+    began_s: float,
+    through_canary: bool = False,
 ) -> Deployed:
     """Wait until an accepted change is in force; `began_s` is `perf_counter` time."""
-    follower = Follower(client, lambda: connect(home), accepted, listen)
+    follower = Follower(client, lambda: connect(home), accepted, listen, through_canary)
     view = follower.until_done(time.monotonic() + timeout_s)
     around = follower.client.get("/v1/status")
     sandbox = around["isolation"].get("sandbox", "")
@@ -101,11 +119,12 @@ def follow(
         listen(Event("sandbox", Phase.WARNING, f"replicas run WITHOUT a sandbox: {sandbox}; see `corten doctor`"))
     return Deployed(
         name=follower.name,
-        revision=view["revision"],
+        revision=view["rollout"]["target"],
         url=url_of(around["port"], follower.name),
         image=Digest.parse(view["image"]),
         seconds=time.perf_counter() - began_s,
         changed=accepted["changed"],
+        share=view["rollout"]["share"],
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corten.core.canary import Canary
 from corten.core.deployment import Settings
 from corten.core.events import Listener, nobody
 from corten.core.home import Home
@@ -80,12 +81,14 @@ def up(
     ready_timeout_s: float | None = None,
     engine: str = "",
     now_s: float | None = None,
+    canary: Canary | None = None,
+    wait: bool = False,
     listen: Listener = nobody,
 ) -> Up:
     """Build an image as `corten.build` does, then deploy it as `corten.deploy` does; raises what they raise.
 
-    What is not given here is taken from the project's settings: `replicas`, `ready_timeout_s`; `env` is added to the
-    project's, `egress` is granted by either.
+    What is not given here is taken from the project's settings: `replicas`, `ready_timeout_s`, `canary`; `env` is added
+    to the project's, `egress` is granted by either. `wait` is for a canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -108,7 +111,9 @@ def up(
         listen=listen,
     )
     settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
-    deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen)
+    if canary is not None:
+        settings = replace(settings, canary=canary)
+    deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen, wait=wait)
     return Up(built, deployed, time.perf_counter() - began_s, curl_of(deployed.url, sample_body(built.spec)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from corten.core.route import Endpoint, RouteTable
+from corten.core.traffic import Traffic
 from corten.errors import EngineError
 
 
@@ -15,8 +16,8 @@ class Wire:
     """What outlives a gateway object: the "process". Give the same one to a second gateway to have it adopted.
 
     `table` is in force, `applied` all that ever were, in order. `unhealthy` upstreams are not routable. `busy` are
-    requests by upstream. `apply_s` is how long a table takes to be in force. `fail_next` is raised by the next `start`
-    or `apply`.
+    requests by upstream, `traffic` what was counted by deployment and revision. `apply_s` is how long a table takes to
+    be in force. `fail_next` is raised by the next `start` or `apply`.
     """
 
     running: bool = False
@@ -25,6 +26,7 @@ class Wire:
     applied: list[RouteTable] = field(default_factory=list)
     unhealthy: set[str] = field(default_factory=set)
     busy: dict[str, int] = field(default_factory=dict)
+    traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)
     apply_s: float = 0.0
     fail_next: EngineError | None = None
 
@@ -59,6 +61,10 @@ class MemoryGateway:
     async def in_flight(self, address: str) -> int:
         """What the test put into `busy`."""
         return self.wire.busy.get(address, 0)
+
+    async def traffic(self) -> Mapping[tuple[str, str], Traffic]:
+        """What the test put into `traffic`."""
+        return dict(self.wire.traffic)
 
     async def stop(self) -> None:
         """Ends the wire."""

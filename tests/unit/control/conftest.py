@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corten.control import database
-from corten.control.reconcile import Kill, Remove, Seen, StartReplica, Terminate, plan, surge_of
+from corten.control.reconcile import Kill, Remove, Seen, StartReplica, Terminate, canary_replicas, plan, surge_of
 from corten.control.record import record
 from corten.control.routes import route_table, steps
 from corten.control.state import State
@@ -73,6 +73,15 @@ class World:
         return self.state.deploy(
             self.name, image, Settings(replicas=replicas, **settings), generation=None, now_s=self.now_s
         ).revision
+
+    def serving_capacity(self) -> int:
+        """Replicas of the serving revision that get requests."""
+        serving = self.state.deployment(self.name).serving
+        return sum(
+            self.sent_requests(one.replica.id)
+            for one in self.state.replicas(self.name)
+            if serving is not None and one.replica.revision == serving.number
+        )
 
     def kill_one(self) -> None:
         alive = sorted(key for key, process in self.processes.items() if process.code is None)
@@ -273,7 +282,10 @@ class World:
         ]
         if deployment.rollout is not None and deployment.rollout.state is RolloutState.PROGRESSING:
             old = sum(one.replica.revision != deployment.wanted.number for one in live)
-            most = max(deployment.replicas, old) + surge_of(deployment.replicas)
+            beside = surge_of(deployment.replicas)
+            if deployment.canary is not None:
+                beside = max(beside, canary_replicas(deployment.canary.share, deployment.replicas))
+            most = max(deployment.replicas, old) + beside
             started = any(isinstance(action, StartReplica) for action in actions)
             assert not started or len(live) <= most, self.story()
 

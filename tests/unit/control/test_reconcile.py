@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from corten.control.reconcile import back_off_s, surge_of
+from corten.core.canary import Canary
 from corten.core.deployment import ReplicaState, RolloutState
 
 IN_THE_SANDBOX = settings(
@@ -175,6 +176,93 @@ def test_the_dead_only_replica_is_replaced_while_its_successor_still_loads(make_
     assert world.capacity() == 1, world.story()
 
 
+@pytest.mark.parametrize(("replicas", "share", "beside"), [(1, 5, 1), (4, 5, 1), (4, 25, 1), (4, 50, 2), (7, 50, 4)])
+def test_a_canary_runs_beside_all_of_the_serving_revision(make_world, make_behaviour, replicas, share, beside):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=replicas)
+    world.run(5)
+    number = world.deploy(make_behaviour(), replicas=replicas, canary=Canary((share,)))
+    world.run(60)
+    deployment = world.state.deployment("m")
+    assert deployment.canary is not None
+    assert deployment.serving.number == 1
+    assert world.serving_capacity() == replicas
+    assert world.capacity() == replicas + beside
+    world.state.promote("m", 100, generation=None, now_s=world.now_s)
+    world.run(60)
+    assert world.settled(), world.story()
+    assert world.state.deployment("m").serving.number == number
+
+
+def test_a_canary_has_the_share_it_was_given_however_many_replicas_it_has(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=3)
+    world.run(5)
+    world.deploy(make_behaviour(), replicas=3, canary=Canary((5, 50), judged=True))
+    world.run(20)
+    assert shares(world) == {"r1": 95, "r2": 5}
+    world.state.grow("m", "it did well", now_s=world.now_s, data={})
+    world.run(20)
+    assert shares(world) == {"r1": 50, "r2": 50}
+    world.state.grow("m", "it did well", now_s=world.now_s, data={})
+    world.run(20)
+    assert shares(world) == {"r2": 100}
+    assert world.settled()
+
+
+def test_a_canary_that_is_given_up_leaves_the_serving_revision_as_it_was(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=3)
+    world.run(5)
+    before = {one.replica.id for one in world.state.replicas()}
+    world.deploy(make_behaviour(), replicas=3, canary=Canary((5,), judged=True))
+    world.run(20)
+    world.state.fail_rollout("m", "8 of 9 requests failed", now_s=world.now_s)
+    world.run(40)
+    assert world.settled(), world.story()
+    ready = {one.replica.id for one in world.state.replicas() if one.replica.state is ReplicaState.READY}
+    assert ready == before
+    assert shares(world) == {"r1": 100}
+
+
+def test_a_canary_that_keeps_dying_is_given_up(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=2)
+    world.run(5)
+    world.deploy(make_behaviour(ready_after_s=0.2, dies_after_s=3.0), replicas=2, canary=Canary((10,)))
+    world.run(60)
+    assert rollout(world).state is RolloutState.FAILED
+    assert "keeps ending" in rollout(world).reason
+    assert world.settled(), world.story()
+
+
+def test_a_death_in_the_serving_revision_is_made_good_during_a_canary(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=2)
+    world.run(5)
+    world.deploy(make_behaviour(), replicas=2, canary=Canary((10,)))
+    world.run(20)
+    for one in world.state.replicas():
+        if one.replica.revision == 1:
+            world.processes[one.replica.id].code = 137
+    world.run(20)
+    assert world.serving_capacity() == 2
+    assert shares(world) == {"r1": 90, "r2": 10}
+
+
+def test_the_first_revision_needs_no_canary(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), canary=Canary((5,), judged=True))
+    world.run(5)
+    assert world.settled()
+
+
+def shares(world):
+    """The shares in force in percent, by revision."""
+    weights = {share.revision: share.weight for share in world.table.deployments[0].revisions if share.weight}
+    return {revision: 100 * weight / sum(weights.values()) for revision, weight in weights.items()}
+
+
 def live_through(world, make_behaviour, sizes, *, kinds, killed_share):
     """Deploy one revision after the other, whatever becomes of them; then a good one; then stop."""
     behaviours = {
@@ -186,8 +274,11 @@ def live_through(world, make_behaviour, sizes, *, kinds, killed_share):
     }
     crash_share = world.crash_daemon_share
     for size, kind in zip(sizes, kinds, strict=False):
-        world.deploy(behaviours[kind], replicas=size, ready_timeout_s=10.0, drain_s=4.0)
+        canary = world.chance.choice([Canary(), Canary((5, 50), judged=True), Canary((30,))])
+        world.deploy(behaviours[kind], replicas=size, ready_timeout_s=10.0, drain_s=4.0, canary=canary)
         for _ in range(world.chance.randrange(1, 60)):
+            if world.chance.random() < 0.05:  # the judge passes it
+                world.state.grow("m", "by fate", now_s=world.now_s, data={})
             world.step()
             world.pass_time(0.25)
             if world.chance.random() < killed_share:

@@ -8,9 +8,11 @@ import pytest
 
 from corten.control.database import MIGRATIONS, backup_of, open_database
 from corten.control.state import State
+from corten.core.canary import Canary
 from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.events import Event, Phase
+from corten.core.traffic import Traffic
 from corten.errors import CortenError, NotFoundError
 
 IMAGE, OTHER = Digest.of(b"one"), Digest.of(b"other")
@@ -289,6 +291,68 @@ def test_a_migration_killed_in_the_middle_leaves_the_version_before(tmp_path, mo
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     assert "extra" not in tables
     connection.close()
+
+
+def test_a_file_of_the_first_version_keeps_its_rollouts(tmp_path, monkeypatch):
+    path = tmp_path / "s.db"
+    monkeypatch.setattr("corten.control.database.MIGRATIONS", MIGRATIONS[:1])
+    connection = open_database(path)
+    connection.executescript(
+        "INSERT INTO deployments (name, generation, replicas, created_s) VALUES ('m', 1, 2, 0);"
+        "INSERT INTO rollouts (deployment, target, origin_replicas, state, started_s) VALUES ('m', 1, 2, 'done', 5);"
+    )
+    connection.close()
+    monkeypatch.undo()
+    state = State.open(path)
+    rollout = state.deployment("m").rollout
+    assert (rollout.target, rollout.share, rollout.steps, rollout.judged, rollout.counted) == (1, 100, (), False, None)
+    state.close()
+
+
+def test_a_canary_grows_by_its_steps_and_counts_anew_at_each(make_state):
+    state = make_state()
+    deploy(state)
+    state.finish_rollout("m", now_s=2.0)
+    deploy(state, OTHER, canary=Canary((5, 50), judged=True))
+    assert (state.deployment("m").rollout.share, state.deployment("m").rollout.steps) == (5, (50,))
+    counted = {1: Traffic(7, 1, 0, 6, ((0.1, 5),)), 2: Traffic()}
+    state.count_from("m", counted)
+    assert state.deployment("m").rollout.counted == counted
+    state.grow("m", "it did well", now_s=3.0, data={})
+    grown = state.deployment("m").rollout
+    assert (grown.share, grown.steps, grown.judged, grown.counted) == (50, (), True, None)
+    state.grow("m", "it did well", now_s=4.0, data={})
+    assert state.deployment("m").rollout.share == 100
+    assert state.deployment("m").canary is None
+    state.grow("m", "nothing to grow", now_s=5.0, data={})
+    assert state.deployment("m").rollout.share == 100
+
+
+def test_a_share_the_user_chose_is_judged_no_more(make_state):
+    state = make_state()
+    deploy(state)
+    state.finish_rollout("m", now_s=2.0)
+    deploy(state, OTHER, canary=Canary((5, 50), judged=True))
+    state.promote("m", 20, generation=None, now_s=3.0)
+    rollout = state.deployment("m").rollout
+    assert (rollout.share, rollout.steps, rollout.judged) == (20, (), False)
+
+
+def test_there_is_nothing_to_promote_without_a_canary(make_state):
+    state = make_state()
+    with pytest.raises(NotFoundError, match="no deployment"):
+        state.promote("m", 100, generation=None, now_s=1.0)
+    deploy(state)
+    with pytest.raises(NotFoundError) as caught:
+        state.promote("m", 100, generation=None, now_s=1.0)
+    assert caught.value.code == "control.no_canary"
+
+
+def test_how_a_revision_gets_its_requests_makes_no_revision(make_state):
+    state = make_state()
+    deploy(state)
+    state.finish_rollout("m", now_s=2.0)
+    assert not deploy(state, canary=Canary((5,))).changed
 
 
 def test_the_journal_is_read_from_where_one_left_off(make_state):

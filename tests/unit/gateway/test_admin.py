@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.core.route import Endpoint
-from corten.gateway.admin import Upstream, decode_upstreams
+from corten.core.traffic import Traffic
+from corten.gateway.admin import Upstream, decode_traffic, decode_upstreams
 from corten.gateway.process import Record, log_tail
 
 
@@ -78,3 +79,34 @@ def test_a_log_is_read_from_its_end_and_not_before_a_mark(tmp_path):
     assert log_tail(log) == "old\nnew \ufffd\n"
     assert log_tail(log, since_bytes=4) == "new \ufffd\n"
     assert log_tail(log, size_bytes=2) == "\ufffd\n"
+
+
+def sample(name, value, *, deployment="m", revision="r1", **labels):
+    told = {
+        "envoy_cluster_name": f"{deployment}/{revision}",
+        "corten_deployment": deployment,
+        "corten_revision": revision,
+    }
+    text = ",".join(f'{key}="{text}"' for key, text in {**labels, **told}.items())
+    return f"envoy_cluster_upstream_rq_{name}{{{text}}} {value}"
+
+
+def test_traffic_is_counted_by_deployment_and_revision():
+    page = [
+        "# TYPE envoy_cluster_upstream_rq_completed counter",
+        sample("completed", 9),
+        sample("xx", 3, envoy_response_code_class="4"),
+        sample("xx", 2, envoy_response_code_class="5"),
+        sample("time_bucket", 7, le="2.5"),
+        sample("time_bucket", 8, le="60000"),
+        sample("time_bucket", 9, le="+Inf"),
+        sample("time_sum", 11.5),
+        sample("completed", 1, revision="r2"),
+        'envoy_cluster_upstream_rq_completed{envoy_cluster_name="xds"} 7',
+        sample("completed", 5).replace("cluster_upstream", "cluster_external_upstream"),
+        "",
+    ]
+    assert decode_traffic("\n".join(page)) == {
+        ("m", "r1"): Traffic(9, failed=2, refused=3, timed=9, within=((0.0025, 7), (60.0, 8))),
+        ("m", "r2"): Traffic(1),
+    }

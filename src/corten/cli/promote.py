@@ -1,0 +1,53 @@
+"""Give the canary of a deployment a larger share of the requests, or all of them; no request fails.
+
+A share you choose stays until you choose another: only the shares of `--canary auto` are judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from corten.cli.output import Output
+
+if TYPE_CHECKING:
+    from corten.ops.deploy import Deployed
+
+EXAMPLES = """\
+  corten promote fraud
+  corten promote fraud --to 25
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
+    parser.add_argument("name", help="the deployment")
+    parser.add_argument("--to", type=_percent, default=100, metavar="PERCENT", help="its share (default: 100, all)")
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Promote, then print the URL."""
+    from corten.core.home import Home
+    from corten.ops.promote import promote
+
+    result = promote(options.name, options.to, home=Home.from_env(os.environ, uid=os.getuid()), listen=output.listen)
+    output.document(result.as_dict())
+    output.note(f"{result.name} {result.revision} has {result.share} % of the requests, {result.seconds:.1f} s")
+    output.result(result.url)
+    return 0
+
+
+def canary_note(result: Deployed, output: Output) -> None:
+    """Say that a revision has only a share of the requests, and what may follow."""
+    if result.share < 100:
+        name = result.name
+        output.note(f"{result.revision} has {result.share} % of the requests: see `corten status {name}`;")
+        output.note(f"`corten promote {name}` gives it all, `corten rollback {name}` none")
+
+
+def _percent(text: str) -> int:
+    number = text.removesuffix("%")
+    if not number.isdecimal() or not 1 <= int(number) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a share from 1 to 100 percent, got `{text}`")
+    return int(number)

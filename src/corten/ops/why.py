@@ -1,0 +1,71 @@
+"""What was decided about a deployment, and from what: its journal, newest last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from corten.control.client import connect_if_deployed
+from corten.core.home import Home
+from corten.core.name import parse_name
+from corten.ops.missing import no_deployment
+
+_PAGE = 500
+# The steps of the journal that are decisions; what a replica went through is told by `status` and `logs`.
+_DECISIONS = ("rollout", "canary", "scale", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One line of the journal: `at_s` in seconds since the epoch, `data` all it was made from."""
+
+    at_s: float
+    step: str
+    message: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The decisions about a deployment, oldest first, and of a canary under way the comparison as it stands now."""
+
+    name: str
+    decisions: tuple[Decision, ...]
+    judgement: Mapping[str, Any] | None = None
+    share: int = 100
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as it stands in `--json` output."""
+        return {
+            "name": self.name,
+            "share": self.share,
+            "judgement": self.judgement,
+            "decisions": [
+                {"at_s": one.at_s, "step": one.step, "message": one.message, "data": dict(one.data)}
+                for one in self.decisions
+            ],
+        }
+
+
+def why(name: str, *, most: int = 20, home: Home | None = None) -> Why:
+    """The newest decisions about a deployment. Raises NotFoundError `control.unknown_deployment`."""
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    client = connect_if_deployed(home)
+    if client is None:
+        raise no_deployment(name)
+    view = client.get(f"/v1/deployments/{parse_name(name)}")
+    found: list[Decision] = []
+    after = 0
+    while events := client.get(f"/v1/deployments/{name}/events", after=after)["events"]:
+        after = events[-1]["seq"]
+        found += [
+            Decision(each["at_s"], each["step"], each["message"], each["data"])
+            for each in events
+            if each["step"] in _DECISIONS
+        ]
+        if len(events) < _PAGE:
+            break
+    rollout = view["rollout"] or {}
+    return Why(name, tuple(found[-most:]), rollout.get("judgement"), rollout.get("share", 100))

@@ -1,0 +1,69 @@
+"""A new revision on a share of the requests: what becomes of it, and of the requests."""
+
+import pytest
+from stories import Load, ask, until
+
+pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+
+MODEL = """
+class Echo:
+    def predict(self, x: float) -> float:
+        return {answer}
+"""
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """Write the model anew: `echo("x * 2")`."""
+
+    def write(answer):
+        path = tmp_path / "echo.py"
+        path.write_text(MODEL.format(answer=answer))
+        return f"{path}:Echo"
+
+    return write
+
+
+def test_a_broken_canary_is_rolled_back_after_a_handful_of_requests(corten, port, echo):
+    url = corten.up(echo("x * 2"), "--name", "echo", "--port", port)["url"]
+    with Load(url, {"x": 1.0}, 25) as load:
+        done = corten.run("up", echo("x / 0"), "--name", "echo", "--canary", "auto", "--wait", code=6)
+    assert "r2 was rolled back; r1 serves as before" in done.err
+    assert 3 <= load.report["failed"] <= 10, load.report
+    assert corten.deployment("echo")["revision"] == "r1"
+    why = corten.run("why", "echo").out
+    assert "r2 given up" in why
+    assert "log-likelihood ratio" in why
+    assert ask(url, {"x": 2.0}) == (200, {"outputs": 4.0})
+
+
+def test_a_canary_that_does_well_gets_all_requests_and_none_fails(corten, port, echo):
+    url = corten.up(echo("x * 2"), "--name", "echo", "--port", port)["url"]
+    with Load(url, {"x": 1.0}, 25) as load:
+        done = corten.up(echo("x * 3"), "--name", "echo", "--canary", "30,60", "--wait")
+    assert (done["revision"], done["share"]) == ("r2", 100)
+    assert load.report["failed"] == 0, load.report
+    shares = [
+        one["data"]["share"] for one in corten.run("why", "echo", "--json").json["decisions"] if one["step"] == "canary"
+    ]
+    assert shares == [60, 100]
+    assert ask(url, {"x": 2.0}) == (200, {"outputs": 6.0})
+
+
+def test_a_canary_of_the_users_own_stays_until_the_user_says_otherwise(corten, port, echo):
+    url = corten.up(echo("x * 2"), "--name", "echo", "--port", port)["url"]
+    done = corten.up(echo("x * 3"), "--name", "echo", "--canary", "50%")
+    assert (done["revision"], done["share"]) == ("r2", 50)
+    answers = {ask(url, {"x": 1.0})[1]["outputs"] for _ in range(40)}
+    assert answers == {2.0, 3.0}
+    status = corten.run("status").out
+    assert "r2 has 50 % of the requests" in status
+    back = corten.run("rollback", "echo", "--json").json
+    assert back["revision"] == "r1"
+    until(lambda: {ask(url, {"x": 1.0})[1]["outputs"] for _ in range(20)} == {2.0}, "r1 has all requests")
+    corten.up(echo("x * 4"), "--name", "echo", "--canary", "10%")
+    promoted = corten.run("promote", "echo", "--json").json
+    assert (promoted["revision"], promoted["share"]) == ("r3", 100)
+    assert ask(url, {"x": 1.0}) == (200, {"outputs": 4.0})
+    done = corten.run("promote", "echo", code=3)
+    assert "control.no_canary" in done.err

@@ -1,0 +1,101 @@
+"""The test that decides about canaries: how soon it tells a bad one, and how seldom it wrongs a good one."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.control.judge import LEAST_REQUESTS, Verdict, explain, judge
+from corten.core.traffic import Traffic
+
+SHARE = 0.05
+RUNS = 150
+
+
+def life(bad, usual, seed, most=3000):
+    """Requests come by chance until there is a verdict; gives it and how many the canary had answered by then."""
+    chance = random.Random(seed)
+    stable, canary = [0, 0], [0, 0]
+    while canary[0] < most:
+        mine = chance.random() < SHARE
+        side, rate = (canary, bad) if mine else (stable, usual)
+        side[0] += 1
+        side[1] += chance.random() < rate
+        if mine and (verdict := judge(Traffic(*stable), Traffic(*canary)).verdict) is not Verdict.WAIT:
+            return verdict, canary[0]
+    return Verdict.WAIT, canary[0]
+
+
+def lives(bad, usual):
+    return [life(bad, usual, seed) for seed in range(RUNS)]
+
+
+@pytest.mark.parametrize(("bad", "within"), [(1.0, 10), (0.5, 25), (0.2, 50)])
+def test_a_bad_canary_is_rolled_back_within_few_requests(bad, within):
+    found = lives(bad, 0.001)
+    assert {verdict for verdict, _ in found} == {Verdict.ROLL_BACK}
+    assert max(requests for _, requests in found) <= within
+
+
+@pytest.mark.parametrize("usual", [0.0, 0.001, 0.01, 0.1])
+def test_a_canary_that_is_no_worse_is_hardly_ever_rolled_back(usual):
+    wronged = sum(verdict is Verdict.ROLL_BACK for verdict, _ in lives(usual, usual))
+    assert wronged <= 0.02 * RUNS
+
+
+def test_a_canary_that_fails_now_and_then_is_still_found():
+    found = lives(0.05, 0.001)
+    assert sum(verdict is Verdict.ROLL_BACK for verdict, _ in found) >= 0.95 * RUNS
+
+
+def test_without_requests_there_is_no_verdict():
+    assert judge(Traffic(1000), Traffic()).verdict is Verdict.WAIT
+    assert judge(Traffic(), Traffic()).reason == "no requests yet"
+
+
+def test_two_failures_may_be_chance_and_three_are_not():
+    assert judge(Traffic(1000), Traffic(2, failed=2)).verdict is Verdict.WAIT
+    assert judge(Traffic(1000), Traffic(3, failed=3)).verdict is Verdict.ROLL_BACK
+
+
+def test_a_canary_that_refuses_what_the_other_takes_is_rolled_back():
+    found = judge(Traffic(1000, refused=5), Traffic(10, refused=8))
+    assert found.verdict is Verdict.ROLL_BACK
+    assert "8 of 10 requests refused" in found.reason
+
+
+def timed(requests, slow):
+    return Traffic(
+        requests, timed=requests, within=((0.01, requests - slow), (0.025, requests - slow), (1.0, requests))
+    )
+
+
+def test_a_slow_canary_is_rolled_back_though_it_answers():
+    found = judge(timed(2000, 5), timed(40, 20))
+    assert found.verdict is Verdict.ROLL_BACK
+    assert "20 of 40 requests took more than 0.025 s" in found.reason
+
+
+def test_no_share_grows_before_timings_have_come():
+    healthy = Traffic(LEAST_REQUESTS * 3)
+    assert judge(Traffic(10_000), healthy).verdict is Verdict.WAIT
+    assert judge(timed(10_000, 10), timed(LEAST_REQUESTS * 3, 0)).verdict is Verdict.GROW
+
+
+counts = st.integers(0, 10_000)
+
+
+@given(stable=st.tuples(counts, counts, counts), canary=st.tuples(counts, counts, counts))
+def test_any_counts_have_a_verdict_with_its_figures(stable, canary):
+    found = judge(*(Traffic(sum(each), each[0], each[1]) for each in (stable, canary)))
+    told = explain(found)
+    assert told["verdict"] == found.verdict.value
+    assert all(0 < test["usual"] < 1 for test in told["tests"])
+
+
+@given(stable=counts, answered=st.integers(3, 500), failed=st.integers(0, 500))
+def test_one_more_failure_never_makes_it_better(stable, answered, failed):
+    failed = min(failed, answered - 1)
+    fewer, more = (judge(Traffic(stable), Traffic(answered, failed=each)) for each in (failed, failed + 1))
+    assert more.tests[0].ratio > fewer.tests[0].ratio
