@@ -6,7 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httptools
@@ -15,6 +15,9 @@ import msgspec
 from corten.core.route import Endpoint
 from corten.core.traffic import Traffic
 from corten.errors import EngineError
+from corten.gateway.resources import GRPC
+
+Key = TypeVar("Key", str, float)
 
 _ASK_S = 5.0
 _TRAFFIC_STATS = r"^cluster\..*/.*\.upstream_rq_(completed|[45]xx|time)$"
@@ -102,13 +105,17 @@ class _Counted:
     def add(self, name: str, labels: dict[str, str], value: int) -> None:
         match name:
             case "completed":
-                self.answered = value
+                self.answered += value
             case "xx":
-                self.by_class[labels.get("envoy_response_code_class", "")] = value
+                self._add(self.by_class, labels.get("envoy_response_code_class", ""), value)
             case _ if labels.get("le", "+Inf") != "+Inf":
-                self.within[float(labels["le"]) / 1000] = value
+                self._add(self.within, float(labels["le"]) / 1000, value)
             case _:
-                self.timed = value
+                self.timed += value
+
+    @staticmethod
+    def _add(counts: dict[Key, int], key: Key, value: int) -> None:
+        counts[key] = counts.get(key, 0) + value
 
     def traffic(self) -> Traffic:
         within = tuple(sorted(self.within.items()))
@@ -196,7 +203,8 @@ def decode_traffic(page: str) -> dict[tuple[str, str], Traffic]:
         if (match := _SAMPLE.match(line)) is None:
             continue
         labels = dict(_LABEL.findall(match["labels"]))
-        key = (labels.get("corten_deployment", ""), labels.get("corten_revision", ""))
+        # What came over gRPC has a cluster of its own, and is the same revision's.
+        key = (labels.get("corten_deployment", ""), labels.get("corten_revision", "").removesuffix(GRPC))
         if all(key):
             found.setdefault(key, _Counted()).add(match["name"], labels, int(float(match["value"])))
     return {key: counted.traffic() for key, counted in found.items()}

@@ -29,7 +29,7 @@ LISTENERS_REFRESH = "1s"
 
 
 _REPLICA_FIRST_S = 1.0
-_GRPC = "-grpc"  # at the end of a cluster's name
+GRPC = "-grpc"  # at the end of a cluster's name
 DEPLOYMENT_HEADER = "x-corten-deployment"
 # By full name, not `grpc: {}`: what else comes as application/grpc is not for these sockets.
 _GRPC_SERVICES = ("/inference.GRPCInferenceService/", "/grpc.health.v1.Health/")
@@ -37,7 +37,7 @@ _GRPC_SERVICES = ("/inference.GRPCInferenceService/", "/grpc.health.v1.Health/")
 
 def cluster_name(deployment: str, revision: str, *, grpc: bool = False) -> str:
     """The name of a revision's cluster, and of its endpoints; the one for gRPC is another, which speaks HTTP/2."""
-    return f"{deployment}/{revision}{_GRPC if grpc else ''}"
+    return f"{deployment}/{revision}{GRPC if grpc else ''}"
 
 
 def clusters(names: Iterable[str]) -> list[Resource]:
@@ -131,7 +131,7 @@ def _lb_endpoint(endpoint: Endpoint) -> Resource:
 
 def _cluster(name: str) -> Resource:
     deployment = name.partition("/")[0]
-    grpc = name.endswith(_GRPC)
+    grpc = name.endswith(GRPC)
     protocol = "http2_protocol_options" if grpc else "http_protocol_options"
     return {
         "@type": TYPES + "config.cluster.v3.Cluster",

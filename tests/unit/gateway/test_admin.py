@@ -102,11 +102,12 @@ def test_traffic_is_counted_by_deployment_and_revision():
         sample("time_bucket", 9, le="+Inf"),
         sample("time_sum", 11.5),
         sample("completed", 1, revision="r2"),
+        sample("completed", 3, revision="r2-grpc"),
         'envoy_cluster_upstream_rq_completed{envoy_cluster_name="xds"} 7',
         sample("completed", 5).replace("cluster_upstream", "cluster_external_upstream"),
         "",
     ]
     assert decode_traffic("\n".join(page)) == {
         ("m", "r1"): Traffic(9, failed=2, refused=3, timed=9, within=((0.0025, 7), (60.0, 8))),
-        ("m", "r2"): Traffic(1),
+        ("m", "r2"): Traffic(4),
     }
