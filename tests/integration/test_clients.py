@@ -121,6 +121,8 @@ message = service_pb2.ModelInferRequest(model_name="toy")
 message.inputs.add(name="x", datatype="FP32", shape=[1, 3]).contents.fp32_contents.extend([1, 2, 3])
 (raw,) = stub.ModelInfer(message, timeout=20).raw_output_contents
 assert np.frombuffer(raw, np.float32).tolist() == [2, 4, 6]
+answer, call = stub.ModelInfer.with_call(message, timeout=20, metadata=[("x-request-id", "r-1")])
+assert dict(call.trailing_metadata())["x-request-id"] == "r-1"
 try:
     message.inputs[0].shape[1] = 4
     stub.ModelInfer(message, timeout=20)

@@ -57,6 +57,18 @@ def test_a_request_that_does_not_fit_is_refused_at_once(server):
     assert (status, json.loads(body)["error"]["path"]) == (422, "secods")
 
 
+def test_a_full_queue_refuses_jobs_at_once_and_says_when_to_come_back():
+    with serving(limits={"queue": 1}) as server:
+        server.until()
+        begin(server, seconds=1.0)
+        time.sleep(0.1)
+        begin(server)
+        status, headers, body = server.ask("POST", "/predict", "{}", {**LATER, "X-Request-Id": "mine"})
+        assert (status, json.loads(body)["error"]["code"]) == (429, "serve.queue_full")
+        assert int(headers["retry-after"]) >= 1
+        assert headers["x-request-id"] == "mine"
+
+
 def test_who_waits_a_while_gets_the_answer_itself(server):
     status, _, body = server.ask("POST", "/predict", '{"text": "a"}', {"Prefer": "respond-async, wait=10"})
     assert (status, body) == (200, b'{"outputs":"a"}')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,21 @@ _SIMPLE: Mapping[str, Mapping[str, Any]] = {
     "list": {"type": "array"},
     "dict": {"type": "object"},
 }
+# By their last names: `Image.Image`, `np.ndarray`, `pd.DataFrame`.
+_FOREIGN: Mapping[str, Mapping[str, Any]] = {
+    "Image": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"},
+    "ndarray": {"type": "array"},
+    "NDArray": {"type": "array"},
+    "DataFrame": {"type": "array", "items": {"type": "object"}, "x-corten-table": True},
+}
+_BOUNDS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+}
+_WORDS = {"pattern": "pattern", "description": "description", "title": "title"}
 _SEQUENCES = frozenset({"list", "List", "Sequence", "Iterable", "Collection", "set", "frozenset"})
 _MAPPINGS = frozenset({"dict", "Dict", "Mapping", "MutableMapping"})
 _JOINED = frozenset({"ConcatenateIterator", "AsyncConcatenateIterator"})
@@ -267,6 +282,8 @@ class _Types:
                 return self.schema(self._aliases[name], depth + 1)
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
                 return _any_of(self.schema(left, depth + 1), self.schema(right, depth + 1))
+            case ast.Name() | ast.Attribute() if _last_name(node) in _FOREIGN:
+                return dict(_FOREIGN[_last_name(node)])
             case ast.Subscript(value=outer, slice=inner):
                 return self._generic(_last_name(outer), inner, depth + 1)
             case _:
@@ -285,11 +302,15 @@ class _Types:
         if outer == "Literal" and all(isinstance(argument, ast.Constant) for argument in arguments):
             return {"enum": [argument.value for argument in arguments if isinstance(argument, ast.Constant)]}
         if outer == "Annotated":
-            return self.schema(arguments[0], depth)
-        return {}
+            return _bounded(self.schema(arguments[0], depth), arguments[1:])
+        return dict(_FOREIGN[outer]) if outer in {"NDArray", "ndarray"} else {}
 
     def _object(self, node: ast.ClassDef, depth: int) -> dict[str, Any]:
         """A dataclass, TypedDict or Struct of the same file, by its annotated fields."""
+        if {_last_name(base) for base in node.bases} & {"Enum", "StrEnum", "IntEnum"}:
+            values = [item.value for item in node.body if isinstance(item, ast.Assign)]
+            known = [value.value for value in values if isinstance(value, ast.Constant)]
+            return {"title": node.name, "enum": known} if known and len(known) == len(values) else {}
         marks = {_last_name(mark.func if isinstance(mark, ast.Call) else mark) for mark in node.decorator_list}
         bases = {_last_name(base) for base in node.bases}
         if not (marks & {"dataclass", "dataclass_transform"} or bases & {"TypedDict", "Struct", "BaseModel"}):
@@ -308,6 +329,22 @@ class _Types:
         if isinstance(default, ast.Constant) and isinstance(default.value, (str, int, float, bool, type(None))):
             return {**schema, "default": default.value}
         return schema
+
+
+def _bounded(schema: dict[str, Any], metadata: Sequence[ast.expr]) -> dict[str, Any]:
+    """A schema with the constraints of `Meta(ge=1)`, `Field(ge=1)` and the like, as far as they are constants."""
+    found = dict(schema)
+    for call in metadata:
+        for word in call.keywords if isinstance(call, ast.Call) else ():
+            value = word.value.value if isinstance(word.value, ast.Constant) else None
+            if word.arg in _BOUNDS and type(value) in {int, float}:
+                found[_BOUNDS[word.arg]] = value
+            elif word.arg in _WORDS and isinstance(value, str):
+                found[_WORDS[word.arg]] = value
+            elif word.arg in {"min_length", "max_length"} and type(value) is int:
+                side = word.arg[:3]
+                found[f"{side}Items" if schema.get("type") == "array" else f"{side}Length"] = value
+    return found
 
 
 def _any_of(*schemas: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class _Context(Protocol):
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None: ...
 
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None: ...
+
     def time_remaining(self) -> float | None: ...
 
 
@@ -153,9 +155,10 @@ class GrpcServer:
                 done.set_exception(_RefusedError(status, code, f"{path}: {text}" if path else text, headers))
 
         inner = InnerRequest(f"/{SERVICE}/ModelInfer", message, _headers(context), answered)
+        call = ForeignCall(inner, loop.time(), refuse)
         try:
-            self._desk.ask(ForeignCall(inner, loop.time(), refuse), self._decode)
-            return await done
+            self._desk.ask(call, self._decode)
+            found = await done
         except asyncio.CancelledError:
             inner.leave()
             raise
@@ -164,6 +167,10 @@ class GrpcServer:
             await context.abort(
                 _CODES.get(error.status, grpc.StatusCode.INTERNAL), error.text, (*trailing, ("corten-code", error.code))
             )
+        else:
+            if call.request_id:
+                context.set_trailing_metadata((("x-request-id", call.request_id),))
+            return found
 
     def _decode(self, runner: Runner, request: Request) -> Inputs:
         asked = Asked(bytes(request.body))

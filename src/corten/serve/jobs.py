@@ -135,7 +135,8 @@ def accepted(  # noqa: PLR0917
             return
         record = found or running.record
         if record.status.is_over:
-            request.respond(record.code, desk.later.body(record), record.content_type or "application/json")
+            kind = record.content_type or "application/json"
+            request.respond(record.code, desk.later.body(record), kind, running.headers)
         else:
             request.respond_json(202, told(record, b"", whole=False), headers)
 

@@ -77,6 +77,7 @@ class Running:
     changed: Callable[[Running], None]
     waiters: list[Request] = field(default_factory=list)
     inner: InnerRequest | None = None
+    headers: HeaderPairs = ()  # of the answer
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     hook: Hook | None = None
     events: frozenset[str] = frozenset({"completed"})
@@ -275,6 +276,7 @@ class Later:
         if record.started_s is None and status < 400:
             record.started_s = record.created_s
         record.code, record.content_type = status, content_type
+        running.headers = headers
         if at_once and not running.detached:
             self._store.remove(record.id)
         else:

@@ -357,6 +357,40 @@ def test_a_class_that_only_chats_is_asked_by_the_arguments_of_its_chat(sources, 
     assert model.call([{"messages": [{"content": "hi"}], "seed": 3}]) == [["hi", "{'seed': 3}"]]
 
 
+KINDS = """
+from enum import Enum
+from typing import Annotated
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+from PIL import Image
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+class Model:
+    def predict(
+        self,
+        image: Image.Image,
+        size: Annotated[int, Meta(ge=1, le=9)],
+        names: Annotated[list[str], Meta(min_length=1)],
+        color: Color,
+        array: NDArray[np.float32],
+    ) -> np.ndarray: ...
+"""
+
+
+def test_richer_types_are_told_from_the_text_too(sources):
+    schema = inspect(sources({"model.py": KINDS})).schema
+    found = {one.name: one.json_schema for one in schema.parameters}
+    assert found["image"]["contentMediaType"] == "image/*"
+    assert found["size"] == {"type": "integer", "minimum": 1, "maximum": 9}
+    assert found["names"] == {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    assert found["color"] == {"title": "Color", "enum": ["red", "blue"]}
+    assert found["array"] == {"type": "array"}
+
+
 def test_a_generator_within_predict_is_no_generator(sources):
     body = "class A:\n def predict(self, x: int):\n  def inner(): yield x\n  return list(inner())"
     assert inspect(sources({"model.py": body})).entry == "model:A"
