@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corten.core.schema import Parameter, Schema, Tensor
+from corten.core.schema import Parameter, Schema, Stream, Tensor
 
 # Keys of a JSON Schema that describe and do not constrain (JSON Schema 2020-12 validation, section 9).
 _ANNOTATIONS = frozenset(("title", "description", "examples", "default", "deprecated"))
@@ -33,8 +33,17 @@ def schema_changes(before: Schema | None, after: Schema | None) -> tuple[SchemaC
         *_tensors("output", before.outputs, after.outputs),
         *_parameters(before.parameters, after.parameters),
         *_returns(before.returns, after.returns),
+        *_stream(before.stream, after.stream),
     ]
     return tuple(sorted(found, key=lambda change: not change.breaking))
+
+
+def _stream(before: Stream | None, after: Stream | None) -> Iterator[SchemaChange]:
+    if before is not after:
+        how = "piece by piece" if after else "whole"
+        yield SchemaChange(
+            f"answers come {how}" if not (before and after) else "pieces make another whole", breaking=True
+        )
 
 
 def _tensors(noun: str, before: Sequence[Tensor], after: Sequence[Tensor]) -> Iterator[SchemaChange]:

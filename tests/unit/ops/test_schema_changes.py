@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corten.core.schema import DType, Parameter, Schema, Style, Tensor
+from corten.core.schema import DType, Parameter, Schema, Stream, Style, Tensor
 from corten.ops.schema_changes import schema_changes
 
 X = Tensor("x", DType.FLOAT64, (None, 4), ("a", "b", "c", "d"))
@@ -49,6 +49,8 @@ BREAKING = [
     (CALL, replace(CALL, returns={"type": "string"})),
     # A field may be called as a keyword is.
     (CALL, replace(CALL, returns={"type": "object", "properties": {"title": {"type": "string"}}})),
+    (CALL, replace(CALL, stream=Stream.LIST)),
+    (replace(CALL, stream=Stream.LIST), replace(CALL, stream=Stream.TEXT)),
 ]
 HARMLESS = [
     (inputs(replace(X, shape=(8, 4))), ROWS),
