@@ -15,6 +15,7 @@ from corten.http import Stream
 
 # What a model may be ahead of its client. The transport holds up to 64 KiB beside it.
 _MOST_AHEAD_BYTES = 256 << 10
+_GATHER_S = 0.001
 # Proxies and browsers give up streams that are silent for long; models may think for long.
 _SILENCE_S = 10.0
 
@@ -96,7 +97,7 @@ class Sink:
         self._ahead_bytes += len(data)
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self._flush)
+            self._loop.call_soon_threadsafe(self._flush_soon)
 
     # On the server's loop
 
@@ -125,6 +126,16 @@ class Sink:
             self._closed = True
             self._changed.notify_all()
             self._wake()
+
+    def _flush_soon(self) -> None:
+        """Send what is waiting, but not again at once: pieces that come fast are gathered, or threads only hand over to
+        each other.
+        """
+        wait_s = self._sent_s + _GATHER_S - self._loop.time()
+        if self.began and wait_s > 0:
+            self._loop.call_later(wait_s, self._flush)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         if self._drain is not None:
