@@ -38,6 +38,7 @@ _MOST_BYTES = 256 << 20
 _KEEP_S = 3600.0
 _SWEEP_S = 10.0
 _LOOK_S = 0.2
+_DRAIN_POLL_S = 0.02
 _LONGEST_WAIT_S = 60.0
 _PASSED_ON = ("content-type", "accept", "content-encoding", "x-request-id", "traceparent", "x-request-timeout")
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
@@ -117,13 +118,14 @@ class LaterCall(ForeignCall):
 
 
 class Later:
-    """The jobs of one process. Raises UsageError-like RequestErrors where the folder cannot be written."""
+    """The jobs of one process, and what it knows of the others'. Raises OSError where no folder can be written."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._loop = asyncio.get_running_loop()
         self.running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()  # of webhooks
         self._made = ""
         self._store = LaterStore(self._folder(), most=_MOST, most_bytes=_MOST_BYTES, keep_s=_KEEP_S)
         self._looks = 0
@@ -142,28 +144,20 @@ class Later:
         events: frozenset[str] = frozenset({"completed"}),
         told: Document | None = None,
     ) -> Running:
-        """Begin a job; `ask` puts it to the model. Raises RequestError 409 when the id is being worked on elsewhere.
+        """Begin a job; `ask` puts it to the model. Raises RequestError: 409 for an id that is taken, 503 without room.
 
         What is refused at once has its waiters answered when this returns, and is no job.
         """
         record = Record(
             id_, digest_of(request), self._store.owner, self._desk.settings.replica or self._store.owner, time.time()
         )
-        if not self._store.create(record):
-            raise RequestError(409, "request.conflict", f"job `{id_}` is there already")
+        try:
+            if not self._store.create(record):
+                raise RequestError(409, "request.conflict", f"job `{id_}` is there already")
+        except OSError as error:
+            raise RequestError(503, "job.no_room", f"the job cannot be written down: {error.strerror}") from error
         running = Running(record, detached, self._changed, hook=hook, events=events, told=told or document)
-        headers = {
-            name: request.headers[name]
-            for name in (
-                "content-type",
-                "accept",
-                "content-encoding",
-                "x-request-id",
-                "traceparent",
-                "x-request-timeout",
-            )
-            if name in request.headers
-        }
+        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
 
         def answered(status: int, body: bytes, content_type: str, more: HeaderPairs) -> None:
             self._over(running, status, body, content_type, more)
@@ -214,15 +208,15 @@ class Later:
     async def drain(self, deadline_s: float) -> bool:
         """Wait for what runs detached, and for webhooks; whether all of it ended in time."""
         end_s = self._loop.time() + deadline_s
-        while self._loop.time() < end_s:
-            if not self.running and len(self._tasks) <= 1:  # the one that looks
-                return True
-            await asyncio.sleep(0.02)
-        return False
+        while self.running or self._calls:
+            if self._loop.time() >= end_s:
+                return False
+            await asyncio.sleep(_DRAIN_POLL_S)
+        return True
 
     def close(self) -> None:
         """Leave the folder to the others."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._calls):
             task.cancel()
         self._store.close()
         if self._made:
@@ -261,7 +255,7 @@ class Later:
         raise OSError("no folder can be written")
 
     def _changed(self, running: Running) -> None:
-        self._store.update(running.record)
+        self._write(running.record, None)
         if "start" in running.events:
             self._call(running, b"")
 
@@ -280,7 +274,7 @@ class Later:
         if at_once and not running.detached:
             self._store.remove(record.id)
         else:
-            self._store.update(record, body or None)
+            self._write(record, body or None)
         running.ended.set()
         meters = self._desk.meters
         meters.jobs_running.set(len(self.running))
@@ -291,9 +285,20 @@ class Later:
         if "completed" in running.events:
             self._call(running, body)
 
+    def _write(self, record: Record, body: bytes | None) -> None:
+        try:
+            self._store.update(record, body)
+        except OSError as error:
+            # Who waits is answered all the same; others will find the job lost, once this process ends.
+            _log.error("what became of a job cannot be written down", extra={"job": record.id, "reason": str(error)})
+
     def _call(self, running: Running, body: bytes) -> None:
-        if running.hook is not None:
-            self._own(self._deliver(running.hook, msgspec.json.encode(running.told(running.record, body, whole=True))))
+        if running.hook is None:
+            return
+        told = msgspec.json.encode(running.told(running.record, body, whole=True))
+        task = self._loop.create_task(self._deliver(running.hook, told))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     async def _deliver(self, hook: Hook, body: bytes) -> None:
         self._desk.meters.count_webhook("taken" if await deliver(hook, body) else "given up")
