@@ -78,9 +78,14 @@ import json, sys
 import grpc, numpy as np
 import tritonclient.grpc as triton
 
-address, name, scans = sys.argv[1], sys.argv[2], np.array(json.loads(sys.argv[3]), np.float32)
+gateway, name, scans, socket = sys.argv[1], sys.argv[2], np.array(json.loads(sys.argv[3]), np.float32), sys.argv[4]
+ways = (
+    (gateway, {"channel_args": [("grpc.default_authority", f"{name}.localhost")]}, None),
+    (gateway, {}, {"x-corten-deployment": name}),
+    (f"unix:{socket}", {}, None),  # the image itself
+)
 answers = []
-for options, headers in (({"channel_args": [("grpc.default_authority", f"{name}.localhost")]}, None), ({}, {"x-corten-deployment": name})):
+for address, options, headers in ways:
     client = triton.InferenceServerClient(address, **options)
     asked = {"headers": headers, "client_timeout": 20}
     assert client.is_server_ready(**asked) and client.is_model_ready(name, **asked)
@@ -89,9 +94,9 @@ for options, headers in (({"channel_args": [("grpc.default_authority", f"{name}.
     tensor.set_data_from_numpy(scans)
     found = client.infer(name, [tensor], **asked)
     answers.append({one.name: found.as_numpy(one.name).tolist() for one in found.get_response().outputs})
-assert answers[0] == answers[1]
+assert all(answer == answers[0] for answer in answers)
 try:
-    triton.InferenceServerClient(address).is_server_live(client_timeout=20)
+    triton.InferenceServerClient(gateway).is_server_live(client_timeout=20)
 except triton.InferenceServerException as error:
     lost = error.status()
 print(json.dumps({"answer": answers[0], "lost": lost}))
@@ -110,14 +115,15 @@ def test_nvidias_client_asks_over_grpc_through_the_gateway(corten, port, folder)
     (folder / "corten.toml").write_text('name = "digits"\nsource = "model.onnx"\ngrpc = true\n')
     url = corten.up(folder, "--port", port, "--replicas", "2")["url"]
     scans = (load_digits().data[-20:] / 16).tolist()
-    seen = run(GRPC, f"127.0.0.1:{port}", "digits", json.dumps(scans))
+    asked = (f"127.0.0.1:{port}", "digits", json.dumps(scans))
+    seen = run(GRPC, *asked, next((corten.home / "run").glob("digits*/g")))
     status, answer = ask(url, {"inputs": scans})
     assert status == 200
     assert seen["answer"]["label"] == answer["outputs"]["label"]
     assert seen["lost"] == "StatusCode.UNIMPLEMENTED"
     # A new revision, and back, without a call that fails.
     corten.up(folder, "--port", port, "--replicas", "1")
-    assert run(GRPC, f"127.0.0.1:{port}", "digits", json.dumps(scans))["answer"] == seen["answer"]
+    assert run(GRPC, *asked, next((corten.home / "run").glob("digits*/g")))["answer"] == seen["answer"]
 
 
 SLOW = """
