@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "torch": "corten.adapters.torch:Torch",
         "cog": "corten.adapters.cog:Cog",
         "litserve": "corten.adapters.litserve:LitServe",
+        "torchclass": "corten.adapters.torchclass:TorchClass",
         "pyclass": "corten.adapters.pyclass:PyClass",
     },
     "engines": {

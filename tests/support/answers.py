@@ -24,7 +24,9 @@ def main(adapter, folder, entry):
         import numpy as np
 
         given = {
-            tensor.name: np.array(asked["rows"][tensor.name], dtype=tensor.dtype.value)
+            tensor.name: np.array(
+                asked["rows"][tensor.name], "O" if tensor.dtype.value == "json" else tensor.dtype.value
+            )
             for tensor in model.schema.inputs
         }
         told["rows"] = {name: array.tolist() for name, array in model.run(given).items()}

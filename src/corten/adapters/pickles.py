@@ -15,6 +15,7 @@ import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from corten.adapters.pickle_bytes import BrokenPickleError, Budget, ModelBytes
 from corten.adapters.plainfile import BROKEN, compression_of, open_plain
@@ -38,6 +39,7 @@ _MAX_NESTED = 64  # pickles within a joblib pickle: object arrays in object arra
 _MAX_PLAIN_BYTES = 16 << 30  # what a compressed file may hold: deflate reaches 1,032 to 1
 _HIGHEST_PROTOCOL = 5
 _WRAPPER = "NumpyArrayWrapper"
+_ORDERED = Global("collections", "OrderedDict")
 _FIRST_LINE = (b"ccopy_reg\n", b"ccopyreg\n", b"csklearn", b"cnumpy", b"cjoblib", b"c__main__")
 
 
@@ -85,6 +87,22 @@ def read_pickle(path: Path, *, max_opcodes: int = MAX_OPCODES) -> Contents:
     )
 
 
+def read_inner_pickle(stream: BinaryIO, size_bytes: int, path: Path) -> Contents:
+    """Read a pickle that is a member of another file; what it keeps in other members (PyTorch's tensors) is Opaque.
+
+    Raises UsageError (`adapter.corrupt_model`) that names `path`.
+    """
+    source = ModelBytes(stream, size_bytes, seekable=False)
+    machine = _Machine(source, Budget(MAX_OPCODES), set(), is_inner=True)
+    try:
+        root = machine.run()
+    except BrokenPickleError as error:
+        raise _corrupt(path, f"byte {error.offset} of the pickle in it: {error.why}") from None
+    except BROKEN as error:
+        raise _corrupt(path, f"the pickle in it cannot be read: {error}") from error
+    return Contents(root, frozenset(machine.globals), f"pickle, protocol {machine.protocol}")
+
+
 def _corrupt(path: Path, why: str) -> UsageError:
     return UsageError(
         "adapter.corrupt_model",
@@ -98,8 +116,11 @@ def _corrupt(path: Path, why: str) -> UsageError:
 class _Machine:
     """Pickle's stack machine on stand-ins."""
 
-    def __init__(self, source: ModelBytes, budget: Budget, names: set[Global], depth: int = 0) -> None:
+    def __init__(
+        self, source: ModelBytes, budget: Budget, names: set[Global], depth: int = 0, *, is_inner: bool = False
+    ) -> None:
         self.source = source
+        self.is_inner = is_inner
         self.globals = names
         self.protocol = 0
         self._budget = budget
@@ -220,8 +241,8 @@ class _Machine:
     def build(self) -> None:
         state = self.pop()
         target = self.top()
-        if not isinstance(target, Made):
-            return
+        if not isinstance(target, Made) or (target.state is not None and target.cls == _ORDERED):
+            return  # what an OrderedDict holds is of interest, attributes set on it (torch's `_metadata`) are not
         target.state = state
         if target.cls is not None and target.cls.name == _WRAPPER and target.cls.root in ("joblib", "sklearn"):
             self._stack[-1] = self._read_array(target)
@@ -391,7 +412,16 @@ def _frozen(machine: _Machine) -> None:
 
 
 def _persistent(machine: _Machine) -> None:
+    if machine.is_inner:
+        machine.pop()
+        machine.push(Opaque(0))
+        return
     machine.source.fail("it refers to objects outside the file, as PyTorch's files do")
+
+
+def _persistent_line(machine: _Machine) -> None:
+    machine.push(machine.source.line().decode("utf-8", "replace"))
+    _persistent(machine)
 
 
 def _extension(machine: _Machine) -> None:
@@ -419,7 +449,7 @@ _TABLE: dict[bytes, Callable[[_Machine], None]] = {
     b"L": lambda m: m.push(m.text_number(_line_long, m.source.line())),
     b"M": lambda m: m.push(m.source.number(2)),
     b"N": lambda m: m.push(None),
-    b"P": _persistent,
+    b"P": _persistent_line,
     b"Q": _persistent,
     b"R": _reduce,
     b"S": _string_line,

@@ -1,6 +1,6 @@
-"""Classes written for other servers, told by what they inherit: Cog's `BasePredictor`, LitServe's `LitAPI`.
+"""Classes of known shapes, told by what they inherit: Cog's `BasePredictor`, LitServe's `LitAPI`, PyTorch's `Module`.
 
-Neither package is needed in the image: `cog_names` and `litserve_names` stand for them there.
+Neither server is needed in the image: `cog_names` and `litserve_names` stand for them there.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from corten.adapters.weights import visible
 from corten.core.schema import Parameter, Schema, Stream, Style
 from corten.errors import UsageError
 
-COG, LITSERVE = "cog", "litserve"
+COG, LITSERVE, MODULE = "cog", "litserve", "torch"
 _BASES = {
     "cog.BasePredictor": COG,
     "cog.predictor.BasePredictor": COG,
     "litserve.LitAPI": LITSERVE,
     "litserve.api.LitAPI": LITSERVE,
+    "torch.nn.Module": MODULE,
+    "torch.nn.modules.module.Module": MODULE,
 }
 _MAX_NAME = 200
 
@@ -36,7 +38,7 @@ def has_shape(source: Source, shape: str) -> bool:
 
 
 def shape_of(tree: ast.Module, name: str) -> str:
-    """`cog`, `litserve`, or nothing for a plain class; bases of the same file are followed."""
+    """`cog`, `litserve`, `torch`, or nothing for a plain class; bases of the same file are followed."""
     names = _imported(tree)
     nodes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     pending, seen = [name], set[str]()

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.distributions import installed
-from corten.adapters.threads import threads
-from corten.adapters.torch_file import OUTPUT, Exported, Form, form_of, read_exported
+from corten.adapters.torch_file import Exported, Form, form_of, read_exported
+from corten.adapters.torch_run import INPUT, FreeModel, free_schema, import_torch
+from corten.adapters.torch_state import StateFile, is_state, read_state
 from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
-from corten.core.schema import DType, Schema, Style, Tensor
+from corten.core.schema import Schema, Style
 from corten.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
-_INPUT = "inputs"
 _MAX_CODE_BYTES = 16 << 20
 
 
@@ -30,8 +29,8 @@ class Torch:
     name: ClassVar[str] = "torch"
 
     def detect(self, source: Source) -> bool:
-        """Whether it is one of PyTorch's zip files, by their members."""
-        return source.path.is_file() and form_of(source.path) is not None
+        """Whether it is one of PyTorch's zip files, by their members, or safetensors (which are refused with words)."""
+        return source.path.is_file() and (form_of(source.path) is not None or is_state(source.path))
 
     def inspect(self, source: Source) -> Inspection:
         """Version, inputs and outputs from the file alone. Raises UsageError for files without a program."""
@@ -49,14 +48,8 @@ class Torch:
             return self._inspection(source, program.version, _schema(program), _notes(program), ())
         if form is Form.SCRIPT:
             said = "TorchScript tells no shapes: rows are taken as they come, as float32; `torch.export` tells them"
-            return self._inspection(source, "", _free_schema(), ["TorchScript, run by torch.jit"], (said,))
-        raise UsageError(
-            "adapter.not_a_model",
-            f"`{path.name}` holds tensors or a pickled object, and no program",
-            where=str(path),
-            why="a state dict needs its class, and a pickled module the code it was made with",
-            hint="save a program by `torch.export.save`, or write a class that loads it: `corten up file.py:Class`",
-        )
+            return self._inspection(source, "", free_schema(), ["TorchScript, run by torch.jit"], (said,))
+        raise _without_program(read_state(path))
 
     def _inspection(
         self, source: Source, version: str, schema: Schema, notes: list[str], warnings: tuple[str, ...]
@@ -76,24 +69,39 @@ class Torch:
             warnings=(*warnings, *([] if version else [line])),
         )
 
-    def load(self, spec: ModelSpec, models: Path, app: Path) -> ExportedModel | ScriptModel:
+    def load(self, spec: ModelSpec, models: Path, app: Path) -> ExportedModel | FreeModel:
         """Load the program; raises what PyTorch raises."""
         del app
         path = models / spec.files[0]
-        return ExportedModel(path) if form_of(path) is Form.EXPORTED else ScriptModel(path)
+        if form_of(path) is Form.EXPORTED:
+            return ExportedModel(path)
+        torch = import_torch()
+        program = torch.jit.load(path, map_location="cpu").eval()
+        return FreeModel(program, {INPUT: torch.int64 if _looks_up(path) else torch.float32})
+
+
+def _without_program(state: StateFile) -> UsageError:
+    path = state.path
+    kind = "a safetensors file" if state.is_safetensors else "a state dict"
+    names = ", ".join(state.names[:3]) + (" ..." if len(state.names) > 3 else "")
+    if state.is_safetensors and (path.parent / "config.json").is_file():
+        hint = f"give the Hugging Face folder it is in: `corten up {path.parent}`"
+    else:
+        hint = (
+            f'give its class with it: `corten up net.py:Net --file {path.name}` (`files = ["{path.name}"]` in '
+            "corten.toml); or save a program: `torch.export.save(torch.export.export(module, (rows,)), PATH)`"
+        )
+    return UsageError(
+        "adapter.not_a_model",
+        f"`{path.name}` is {kind}: weights and no program",
+        where=str(path),
+        why=f"{len(state.names)} tensors ({names}), and nothing that says what is done with them",
+        hint=hint,
+    )
 
 
 def _schema(program: Exported) -> Schema:
     return Schema(Style.ROWS, inputs=program.inputs, outputs=program.outputs)
-
-
-def _free_schema() -> Schema:
-    """Rows of any shape; what TorchScript itself says of its tensors."""
-    return Schema(
-        Style.ROWS,
-        inputs=(Tensor(_INPUT, DType.JSON, (None,)),),
-        outputs=(Tensor(OUTPUT, DType.JSON, (None,)),),
-    )
 
 
 def _notes(program: Exported) -> list[str]:
@@ -105,18 +113,11 @@ def _notes(program: Exported) -> list[str]:
     return notes
 
 
-def _import_torch() -> Any:
-    import torch
-
-    torch.set_num_threads(threads(os.environ))
-    return torch
-
-
 class ExportedModel:
     """An exported program."""
 
     def __init__(self, path: Path) -> None:
-        self._torch = _import_torch()
+        self._torch = import_torch()
         program = read_exported(path)
         self.schema = _schema(program)
         self._most_rows = program.most_rows
@@ -141,33 +142,9 @@ class ExportedModel:
                 answers = self._torch.utils._pytree.tree_leaves(self._module(*tensors))  # noqa: SLF001  # its public form is private
         except AssertionError as error:
             # What an exported program says of shapes it was not exported for: "Guard failed: x.size()[0] <= 64".
-            raise InputError(str(error), path=_INPUT) from error
+            raise InputError(str(error), path=INPUT) from error
         names = [tensor.name for tensor in self.schema.outputs]
         return {name: answer.numpy() for name, answer in zip(names, answers, strict=True)}
-
-
-class ScriptModel:
-    """A TorchScript program of one tensor."""
-
-    def __init__(self, path: Path) -> None:
-        self._torch = _import_torch()
-        self.schema = _free_schema()
-        self._module = self._torch.jit.load(path, map_location="cpu").eval()
-        self._dtype = self._torch.int64 if _looks_up(path) else self._torch.float32
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """One call of the program with all rows."""
-        try:
-            rows = self._torch.tensor(inputs[_INPUT].tolist(), dtype=self._dtype)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"the rows make no array of numbers: {error}", path=_INPUT) from error
-        with self._torch.inference_mode():
-            answer = self._module(rows)
-        if isinstance(answer, (list, tuple)):
-            return {f"output_{index}": item.numpy() for index, item in enumerate(answer)}
-        if isinstance(answer, dict):
-            return {str(name): item.numpy() for name, item in answer.items()}
-        return {OUTPUT: answer.numpy()}
 
 
 def _looks_up(path: Path) -> bool:

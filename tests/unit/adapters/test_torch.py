@@ -1,6 +1,9 @@
 """The PyTorch adapter reads its zip files by itself; tests/e2e/test_frameworks.py runs programs."""
 
+import collections
+import io
 import json
+import pickle
 import zipfile
 
 import pytest
@@ -9,6 +12,7 @@ from corten.adapters import torch
 from corten.adapters.base import Source
 from corten.adapters.torch import Torch
 from corten.adapters.torch_file import read_exported
+from corten.adapters.torch_state import read_state
 from corten.core.schema import DType, Tensor
 from corten.errors import UsageError
 
@@ -120,13 +124,69 @@ def test_torchscript_is_served_with_a_warning_about_its_shapes(write):
     assert "does not tell its version" in found.warnings[1]
 
 
-def test_tensors_without_a_program_are_refused_with_the_way_out(write):
-    source = write({"data.pkl": "", "version": "3\n", "data/0": "...."})
+class Storage:
+    """What a tensor's numbers are in: a member of its own in the file, a persistent id in the pickle."""
+
+
+class StatePickler(pickle.Pickler):
+    def persistent_id(self, thing):
+        return ("storage", "FloatStorage", "0", "cpu", 4) if isinstance(thing, Storage) else None
+
+
+def _rebuild_tensor_v2(storage):
+    raise AssertionError("nothing is unpickled")
+
+
+class Weights:
+    def __reduce__(self):
+        return _rebuild_tensor_v2, (Storage(),)
+
+
+def saved(thing):
+    stream = io.BytesIO()
+    StatePickler(stream, 2).dump(thing)
+    return {"data.pkl": stream.getvalue(), "version": "3\n", "data/0": bytes(16)}
+
+
+def state(*names):
+    made = collections.OrderedDict((name, Weights()) for name in names)
+    made._metadata = {"": {"version": 1}}  # as PyTorch sets it
+    return made
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [state("a.weight", "a.bias"), {"epoch": 3, "model_state_dict": state("module.a.weight", "module.a.bias")}],
+)
+def test_a_state_dict_is_told_by_its_names_and_nothing_is_unpickled(thing, write):
+    assert read_state(write(saved(thing)).path).names == ("a.weight", "a.bias")
+
+
+def test_tensors_without_a_program_are_refused_with_both_ways_out(write):
+    source = write(saved(state("a.weight")))
     assert Torch().detect(source)
     with pytest.raises(UsageError) as refused:
         Torch().inspect(source)
     assert refused.value.code == "adapter.not_a_model"
-    assert "file.py:Class" in refused.value.hint
+    assert "1 tensors (a.weight)" in refused.value.why
+    assert "net.py:Net" in refused.value.hint
+    assert "torch.export.save" in refused.value.hint
+
+
+def test_safetensors_in_a_hugging_face_folder_lead_to_the_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(UsageError) as refused:
+        Torch().inspect(Source(tmp_path / "model.safetensors"))
+    assert f"corten up {tmp_path}" in refused.value.hint
+
+
+@pytest.mark.parametrize("thing", [Weights, {"labels": ["a"]}, ["a"], {}])
+def test_another_object_than_a_state_dict_is_refused(thing, write):
+    with pytest.raises(UsageError) as refused:
+        read_state(write(saved(thing)).path)
+    assert refused.value.code == "adapter.not_a_model"
+    assert "state_dict()" in refused.value.hint
 
 
 @pytest.mark.parametrize(
