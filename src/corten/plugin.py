@@ -19,6 +19,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "lightgbm": "corten.adapters.lightgbm:Lightgbm",
         "sklearn": "corten.adapters.sklearn:Sklearn",
         "onnx": "corten.adapters.onnx:Onnx",
+        "keras": "corten.adapters.keras:Keras",
         "torch": "corten.adapters.torch:Torch",
         "cog": "corten.adapters.cog:Cog",
         "litserve": "corten.adapters.litserve:LitServe",
