@@ -67,14 +67,14 @@ class Corten:
 
 
 class Load:
-    """100 requests/s (open loop) from a process of its own, while something else happens."""
+    """Requests at a steady rate (open loop) from a process of its own, while something else happens."""
 
-    def __init__(self, url, body, seconds):
+    def __init__(self, url, body, seconds, *, rate_per_s=RATE_PER_S):
         port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "corten.testing.load", "--port", port, "--path", f"/{path}predict",
-                "--body", json.dumps(body), "--rate", str(RATE_PER_S), "--seconds", str(seconds),
+                "--body", json.dumps(body), "--rate", str(rate_per_s), "--seconds", str(seconds),
             ],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

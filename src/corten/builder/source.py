@@ -18,6 +18,7 @@ from corten.core.image import Compression
 from corten.core.model import Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference
+from corten.core.scale import parse_replicas
 from corten.errors import CortenError, NotFoundError, UsageError
 
 PROJECT_FILE = "corten.toml"
@@ -68,7 +69,8 @@ class Table:
     method: str = ""
     files: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
-    replicas: int = _SETTINGS.replicas
+    replicas: int | str = _SETTINGS.replicas
+    concurrency: int = _SETTINGS.concurrency
     env: dict[str, str] = field(default_factory=dict)
     egress: bool = _SETTINGS.egress
     ready_timeout_s: float = _SETTINGS.ready_timeout_s
@@ -88,9 +90,12 @@ class Table:
     max_cold_start_s: float = 0.0
 
     def settings(self) -> Settings:
-        """How the image is to be run."""
+        """How the image is to be run. Raises UsageError `scale.malformed`, `canary.malformed`."""
+        least, most = parse_replicas(str(self.replicas))
         return Settings(
-            replicas=self.replicas,
+            replicas=least,
+            most_replicas=most,
+            concurrency=self.concurrency,
             env=self.env,
             egress=self.egress,
             ready_timeout_s=self.ready_timeout_s,
@@ -236,10 +241,16 @@ def _convert(document: Any, path: Path, called: str) -> Table:
             )
     try:
         table = msgspec.convert(document, Table)
+        table.settings()
     except msgspec.ValidationError as error:
         raise UsageError("source.bad_config", f"a wrong value in {called}", where=str(path), why=str(error)) from error
+    except UsageError as error:
+        why = f"{error.what}: {error.why}"
+        raise UsageError(
+            "source.bad_config", f"a wrong value in {called}", where=str(path), why=why, hint=error.hint
+        ) from error
     for key in (
-        "replicas",
+        "concurrency",
         "ready_timeout_s",
         "drain_s",
         "max_body_bytes",

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("image", help="NAME, NAME@sha256:... or a digest (its first digits do)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the image's)")
-    parser.add_argument("--replicas", type=words.count, default=1, metavar="N", help="how many replicas (default: 1)")
+    words.add_replicas(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
     parser.add_argument(
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
@@ -35,11 +35,14 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from corten.core.home import Home
     from corten.ops.deploy import deploy
 
+    least, most = options.replicas or (1, 1)
     result = deploy(
         options.image,
         name=options.name,
         settings=Settings(
-            replicas=options.replicas,
+            replicas=least,
+            most_replicas=most,
+            concurrency=options.concurrency or Settings().concurrency,
             env=dict(options.env),
             egress=options.egress,
             canary=options.canary or Canary(),

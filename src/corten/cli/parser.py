@@ -80,6 +80,38 @@ def count(text: str) -> int:
     return int(text)
 
 
+def replicas(text: str) -> tuple[int, int]:
+    """Read a number of replicas, or a range of them."""
+    from corten.core.scale import parse_replicas
+
+    return parse_replicas(text)
+
+
+def add_replicas(parser: argparse.ArgumentParser) -> None:
+    """How many replicas: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--replicas",
+        type=replicas,
+        default=None,
+        metavar="N|N..M",
+        help="how many replicas, or between how many the requests decide, as 1..4 (default: 1)",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=concurrency,
+        default=None,
+        metavar="N",
+        help="with a range: requests a replica should have in flight at most (default: 8)",
+    )
+
+
+def concurrency(text: str) -> int:
+    """Read a number of requests in flight, 1 to 4096."""
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 4096, got `{text}`")
+    return int(text)
+
+
 def canary(text: str) -> Canary:
     """Read how a new revision gets its requests."""
     from corten.core.canary import parse_canary

@@ -24,9 +24,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     words.add_source(parser)
-    parser.add_argument(
-        "--replicas", type=words.count, default=None, metavar="N", help="how many replicas (default: 1)"
-    )
+    words.add_replicas(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
     parser.add_argument(
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
@@ -58,6 +56,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         frozen=options.frozen,
         offline=options.offline,
         replicas=options.replicas,
+        concurrency=options.concurrency,
         port=options.port,
         env=dict(options.env),
         egress=options.egress,

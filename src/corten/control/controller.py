@@ -27,6 +27,7 @@ from corten.control.record import record
 from corten.control.records import Deployment, ReplicaRecord
 from corten.control.router import Router
 from corten.control.routes import route_table
+from corten.control.scaler import Scaler
 from corten.control.state import State
 from corten.control.tasks import Tasks
 from corten.core.deployment import ReplicaState, Revision
@@ -75,6 +76,7 @@ class Controller:
     ask: Callable[..., Awaitable[Answer]] = ask
     trouble: str = ""
     canaries: Canaries = field(init=False)
+    scaler: Scaler = field(init=False)
     _notes: dict[str, Notes] = field(default_factory=dict)
     _observed: dict[str, Observed] = field(default_factory=dict)
     _just_started: dict[str, Observed] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
+        self.scaler = Scaler(self.state, self.router, self.clock, self._changed)
 
     def _changed(self) -> None:
         self.wake.set()

@@ -89,6 +89,12 @@ MIGRATIONS: Sequence[str] = (
     ALTER TABLE rollouts ADD COLUMN judged INTEGER NOT NULL DEFAULT 0 CHECK (judged IN (0, 1));
     ALTER TABLE rollouts ADD COLUMN counted TEXT NOT NULL DEFAULT '';
     """,
+    # Between how many replicas the requests decide (0: `replicas` says), and how many requests each may have in flight.
+    """
+    ALTER TABLE deployments ADD COLUMN least INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE deployments ADD COLUMN most INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE deployments ADD COLUMN concurrency INTEGER NOT NULL DEFAULT 8;
+    """,
 )
 
 

@@ -36,12 +36,22 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """From `least` to `most` replicas, `concurrency` requests in flight in each at most."""
+
+    least: int
+    most: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """What the user named and wants.
 
     `wanted` is the revision all replicas should become (None: none at all), `serving` the last one whose rollout was
     done, to which a failed rollout falls back. `generation` counts the accepted changes: a change made in the
-    knowledge of an older one is refused. `rollout` is the newest, ended or not.
+    knowledge of an older one is refused. `rollout` is the newest, ended or not. With a `scale` the number of replicas
+    follows the requests.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Deployment:
     serving: Revision | None
     rollout: Rollout | None
     deleting: bool = False
+    scale: Scale | None = None
 
     @property
     def canary(self) -> Rollout | None:

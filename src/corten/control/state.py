@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from corten.control import database
-from corten.control.records import ALL, Accepted, Deployment, JournalEntry, ReplicaRecord, Rollout
+from corten.control.records import ALL, Accepted, Deployment, JournalEntry, ReplicaRecord, Rollout, Scale
 from corten.core.canary import Canary
 from corten.core.deployment import Replica, ReplicaState, Revision, RolloutState, Settings
 from corten.core.digest import Digest
@@ -24,6 +24,7 @@ from corten.errors import CortenError, NotFoundError
 
 # How many journal lines are kept: some months of deploys, a few megabytes.
 _JOURNAL_LINES = 20_000
+_NOT_THE_REVISIONS = ("replicas", "most_replicas", "concurrency", "canary")
 
 
 class State:
@@ -72,6 +73,7 @@ class State:
             serving=self._revision_or_none(name, row["serving"]),
             rollout=_rollout(newest) if newest else None,
             deleting=bool(row["deleting"]),
+            scale=Scale(row["least"], row["most"], row["concurrency"]) if row["most"] > row["least"] else None,
         )
 
     def revision(self, name: str, number: int) -> Revision:
@@ -102,21 +104,41 @@ class State:
             known = self._compare(name, generation)
             after = self._last_seq()
             same = known is not None and self._same(known, image, settings)
+            replicas = _replicas_for(settings, known)
             if known is not None and known.wanted is not None and same:
-                changed = known.replicas != settings.replicas
+                changed = known.replicas != replicas or known.scale != _scale_of(settings)
                 if changed:
-                    self._run("UPDATE deployments SET replicas = ? WHERE name = ?", settings.replicas, name)
-                    self._say(name, "scale", f"{known.replicas} to {settings.replicas} replicas", now_s)
+                    self._set_scale(name, settings, replicas)
+                    self._say(name, "scale", f"{known.replicas} to {_told(replicas, settings)} replicas", now_s)
                 now_at = self._raise_generation(name) if changed else known.generation
                 rollout = known.rollout.id if known.rollout else None
                 return Accepted(name, known.wanted.number, now_at, changed, rollout, after)
             if known is None:
                 self._run(
                     "INSERT INTO deployments (name, generation, replicas, created_s) VALUES (?, 0, ?, ?)",
-                    *(name, settings.replicas, now_s),
+                    *(name, replicas, now_s),
                 )
             number = self._add_revision(name, image, settings, now_s)
-            return self._roll_to(name, number, settings.replicas, known, settings.canary, after=after, now_s=now_s)
+            accepted = self._roll_to(name, number, replicas, known, settings.canary, after=after, now_s=now_s)
+            self._set_scale(name, settings, replicas)
+            return accepted
+
+    def scale(self, name: str, replicas: int, reason: str, *, now_s: float, data: Mapping[str, Any]) -> None:
+        """The requests take so many replicas now. No change of the user's: the generation stays."""
+        with self._transaction():
+            known = self.find(name)
+            if known is None or known.scale is None or known.deleting or known.replicas == replicas:
+                return
+            self._run("UPDATE deployments SET replicas = ? WHERE name = ?", replicas, name)
+            message = f"{known.replicas} to {replicas} replicas: {reason}"
+            self._say(name, "scale", message, now_s, phase=Phase.DONE, data={"was": known.replicas, **data})
+
+    def _set_scale(self, name: str, settings: Settings, replicas: int) -> None:
+        scale = _scale_of(settings) or Scale(0, 0, settings.concurrency)
+        self._run(
+            "UPDATE deployments SET replicas = ?, least = ?, most = ?, concurrency = ? WHERE name = ?",
+            *(replicas, scale.least, scale.most, scale.concurrency, name),
+        )
 
     def promote(self, name: str, share: int, *, generation: int | None, now_s: float) -> Accepted:
         """Give the revision that is a canary this share of the requests, in percent (100: all, and the other ends).
@@ -513,8 +535,27 @@ class State:
 
 
 def _shape(settings: Settings) -> dict[str, Any]:
-    """All that makes a revision; the number of replicas is the deployment's, the canary the rollout's."""
-    return {key: value for key, value in msgspec.to_builtins(settings).items() if key not in ("replicas", "canary")}
+    """All that makes a revision; how many replicas is the deployment's, the canary the rollout's."""
+    return {key: value for key, value in msgspec.to_builtins(settings).items() if key not in _NOT_THE_REVISIONS}
+
+
+def _scale_of(settings: Settings) -> Scale | None:
+    if settings.most_replicas <= settings.replicas:
+        return None
+    return Scale(settings.replicas, settings.most_replicas, settings.concurrency)
+
+
+def _replicas_for(settings: Settings, known: Deployment | None) -> int:
+    """How many to begin with: where the requests decide, what they had decided, within the new bounds."""
+    scale = _scale_of(settings)
+    if scale is None or known is None or known.deleting:
+        return settings.replicas
+    return min(max(known.replicas, scale.least), scale.most)
+
+
+def _told(replicas: int, settings: Settings) -> str:
+    scale = _scale_of(settings)
+    return f"{replicas} (of {scale.least}..{scale.most})" if scale else str(replicas)
 
 
 def _rollout(row: sqlite3.Row) -> Rollout:

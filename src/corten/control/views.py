@@ -52,6 +52,7 @@ class ReplicaView(msgspec.Struct, frozen=True):
 class DeploymentView(msgspec.Struct, frozen=True):
     """One deployment. `state`: serving, progressing, canary, degraded, crash-looping, failed or stopping.
 
+    `scale` says between how many replicas the requests decide (`1..4`; empty: a fixed number).
     `revision` and `image` are of what serves, or of what was tried last if nothing does; a canary's are in `rollout`.
     """
 
@@ -64,6 +65,7 @@ class DeploymentView(msgspec.Struct, frozen=True):
     ready: int
     wanted: int
     rollout: RolloutView | None
+    scale: str = ""
     replicas: tuple[ReplicaView, ...] = ()
 
 
@@ -105,6 +107,7 @@ def deployment_view(
         ready=ready,
         wanted=one.replicas if one.wanted else 0,
         rollout=_rollout_view(one, judgement),
+        scale=f"{one.scale.least}..{one.scale.most}" if one.scale else "",
         replicas=tuple(_replica_view(record) for record in shown),
     )
 

@@ -11,6 +11,7 @@ import msgspec
 from corten.control.records import ALL
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
+from corten.core.scale import MOST_REPLICAS
 from corten.errors import (
     CortenError,
     EngineError,
@@ -21,7 +22,7 @@ from corten.errors import (
     UsageError,
 )
 
-MOST_REPLICAS = 64
+MOST_CONCURRENCY = 4096
 _MOST_ENV_BYTES = 64 << 10
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FAMILIES: dict[int, type[CortenError]] = {
@@ -90,6 +91,10 @@ def check_settings(settings: Settings) -> None:
     """Raise UsageError `control.bad_settings` for settings nothing can run under."""
     if not 1 <= settings.replicas <= MOST_REPLICAS:
         raise _bad("replicas", settings.replicas, f"1 to {MOST_REPLICAS}")
+    if settings.most_replicas and not settings.replicas <= settings.most_replicas <= MOST_REPLICAS:
+        raise _bad("most_replicas", settings.most_replicas, f"{settings.replicas} to {MOST_REPLICAS}")
+    if not 1 <= settings.concurrency <= MOST_CONCURRENCY:
+        raise _bad("concurrency", settings.concurrency, f"1 to {MOST_CONCURRENCY}")
     for name in ("ready_timeout_s", "request_timeout_s"):
         if not 0 < getattr(settings, name) <= 86_400:
             raise _bad(name, getattr(settings, name), "seconds above 0, at most a day")

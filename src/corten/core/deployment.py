@@ -14,11 +14,16 @@ from corten.core.digest import Digest
 class Settings:
     """How a revision's image is to be run. Times in seconds.
 
+    `replicas` are always there; with `most_replicas` above that, as many as the requests take up to it, `concurrency`
+    in flight in each at most.
+
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
     `canary` is how a revision gets its requests, once.
     """
 
     replicas: int = 1
+    most_replicas: int = 0
+    concurrency: int = 8
     env: Mapping[str, str] = field(default_factory=dict)
     egress: bool = False
     ready_timeout_s: float = 120.0

@@ -10,7 +10,8 @@ class Traffic:
     """Requests a revision answered, since its gateway started or between two looks.
 
     `failed`: 5xx, time-outs and broken connections among them. `refused`: 4xx. Of those that were `timed`, `within`
-    says for each bound in seconds, rising, how many took no longer (cumulative, as Prometheus counts).
+    says for each bound in seconds, rising, how many took no longer (cumulative, as Prometheus counts), and `busy_s` is
+    the sum of their times. `in_flight` is of now.
     """
 
     answered: int = 0
@@ -18,6 +19,8 @@ class Traffic:
     refused: int = 0
     timed: int = 0
     within: tuple[tuple[float, int], ...] = ()
+    busy_s: float = 0.0
+    in_flight: int = 0
 
     def since(self, earlier: Traffic) -> Traffic:
         """What came after an earlier look; all of it when the gateway has begun to count anew since."""
@@ -30,6 +33,8 @@ class Traffic:
             self.refused - earlier.refused,
             self.timed - earlier.timed,
             tuple((bound_s, count - before.get(bound_s, 0)) for bound_s, count in self.within),
+            self.busy_s - earlier.busy_s,
+            self.in_flight,
         )
 
     def slower_than(self, bound_s: float) -> int:

@@ -20,9 +20,10 @@ from corten.gateway.resources import GRPC
 Key = TypeVar("Key", str, float)
 
 _ASK_S = 5.0
-_TRAFFIC_STATS = r"^cluster\..*/.*\.upstream_rq_(completed|[45]xx|time)$"
+_TRAFFIC_STATS = r"^cluster\..*/.*\.upstream_rq_(completed|active|[45]xx|time)$"
 _SAMPLE = re.compile(
-    r"envoy_cluster_upstream_rq_(?P<name>completed|xx|time_bucket)\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$"
+    r"envoy_cluster_upstream_rq_(?P<name>completed|active|xx|time_bucket|time_sum)"
+    r"\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$"
 )
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _LARGEST_ANSWER_BYTES = 64 << 20
@@ -101,17 +102,24 @@ class _Counted:
     by_class: dict[str, int] = field(default_factory=dict)
     timed: int = 0
     within: dict[float, int] = field(default_factory=dict)
+    busy_s: float = 0.0
+    in_flight: int = 0
 
-    def add(self, name: str, labels: dict[str, str], value: int) -> None:
+    def add(self, name: str, labels: dict[str, str], value: float) -> None:
+        count = int(value)
         match name:
             case "completed":
-                self.answered += value
+                self.answered += count
+            case "active":
+                self.in_flight += count
+            case "time_sum":
+                self.busy_s += value / 1000
             case "xx":
-                self._add(self.by_class, labels.get("envoy_response_code_class", ""), value)
+                self._add(self.by_class, labels.get("envoy_response_code_class", ""), count)
             case _ if labels.get("le", "+Inf") != "+Inf":
-                self._add(self.within, float(labels["le"]) / 1000, value)
+                self._add(self.within, float(labels["le"]) / 1000, count)
             case _:
-                self.timed += value
+                self.timed += count
 
     @staticmethod
     def _add(counts: dict[Key, int], key: Key, value: int) -> None:
@@ -119,7 +127,8 @@ class _Counted:
 
     def traffic(self) -> Traffic:
         within = tuple(sorted(self.within.items()))
-        return Traffic(self.answered, self.by_class.get("5", 0), self.by_class.get("4", 0), self.timed, within)
+        failed, refused = self.by_class.get("5", 0), self.by_class.get("4", 0)
+        return Traffic(self.answered, failed, refused, self.timed, within, self.busy_s, self.in_flight)
 
 
 class Admin:
@@ -206,7 +215,7 @@ def decode_traffic(page: str) -> dict[tuple[str, str], Traffic]:
         # What came over gRPC has a cluster of its own, and is the same revision's.
         key = (labels.get("corten_deployment", ""), labels.get("corten_revision", "").removesuffix(GRPC))
         if all(key):
-            found.setdefault(key, _Counted()).add(match["name"], labels, int(float(match["value"])))
+            found.setdefault(key, _Counted()).add(match["name"], labels, float(match["value"]))
     return {key: counted.traffic() for key, counted in found.items()}
 
 

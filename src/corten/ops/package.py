@@ -70,7 +70,7 @@ class Packaged:
         """Run it behind the gateway, as `corten.deploy` does; raises what that raises."""
         from corten.ops.deploy import deploy
 
-        settings = replace(self.built.project.settings, replicas=replicas)
+        settings = replace(self.built.project.settings, replicas=replicas, most_replicas=replicas)
         return deploy(self.digest, self.name, settings, home=self.home, port=port, listen=listen)
 
     def __repr__(self) -> str:

@@ -74,7 +74,8 @@ def up(
     locked: bool = False,
     frozen: bool = False,
     offline: bool = False,
-    replicas: int | None = None,
+    replicas: int | tuple[int, int] | None = None,
+    concurrency: int | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
     egress: bool = False,
@@ -87,7 +88,8 @@ def up(
 ) -> Up:
     """Build an image as `corten.build` does, then deploy it as `corten.deploy` does; raises what they raise.
 
-    What is not given here is taken from the project's settings: `replicas`, `ready_timeout_s`, `canary`; `env` is added
+    `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
+    settings: `replicas`, `concurrency`, `ready_timeout_s`, `canary`; `env` is added
     to the project's, `egress` is granted by either. `wait` is for a canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
@@ -113,16 +115,25 @@ def up(
     settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
     if canary is not None:
         settings = replace(settings, canary=canary)
+    if concurrency is not None:
+        settings = replace(settings, concurrency=concurrency)
     deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen, wait=wait)
     return Up(built, deployed, time.perf_counter() - began_s, curl_of(deployed.url, sample_body(built.spec)))
 
 
 def _settings(
-    given: Settings, replicas: int | None, env: Mapping[str, str], *, egress: bool, ready_timeout_s: float | None
+    given: Settings,
+    replicas: int | tuple[int, int] | None,
+    env: Mapping[str, str],
+    *,
+    egress: bool,
+    ready_timeout_s: float | None,
 ) -> Settings:
+    if replicas is not None:
+        least, most = replicas if isinstance(replicas, tuple) else (replicas, replicas)
+        given = replace(given, replicas=least, most_replicas=most)
     return replace(
         given,
-        replicas=given.replicas if replicas is None else replicas,
         env={**given.env, **env},
         egress=given.egress or egress,
         ready_timeout_s=given.ready_timeout_s if ready_timeout_s is None else ready_timeout_s,

@@ -112,6 +112,9 @@ def test_an_unknown_key_is_told_with_the_nearest_one(folder) -> None:
     [
         "replicas = 'two'",
         "replicas = -1",
+        "replicas = '4..1'",
+        "canary = 'all'",
+        "concurrency = -1",
         "requirements = 'numpy'",
         "env = 3",
         "drain_s = -0.5",

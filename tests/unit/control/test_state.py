@@ -348,6 +348,51 @@ def test_there_is_nothing_to_promote_without_a_canary(make_state):
     assert caught.value.code == "control.no_canary"
 
 
+def test_where_the_requests_decide_a_deploy_keeps_what_they_had_decided(make_state):
+    state = make_state()
+    serving(state, IMAGE, replicas=1, most_replicas=4)
+    state.scale("m", 3, "12 requests at a time", now_s=5.0, data={"load": 12})
+    before = state.deployment("m")
+    assert (before.replicas, before.scale.least, before.scale.most) == (3, 1, 4)
+    again = deploy(state, replicas=1, most_replicas=4)
+    assert not again.changed
+    assert state.deployment("m").replicas == 3
+    deploy(state, OTHER, replicas=1, most_replicas=2)
+    assert state.deployment("m").replicas == 2
+    state.fail_rollout("m", "broken", now_s=6.0)
+    assert state.deployment("m").replicas == 3
+
+
+def test_other_bounds_make_no_revision(make_state):
+    state = make_state()
+    serving(state, IMAGE, replicas=1, most_replicas=4)
+    wider = deploy(state, replicas=2, most_replicas=8, concurrency=3)
+    assert (wider.changed, wider.revision) == (True, 1)
+    found = state.deployment("m")
+    assert (found.replicas, found.scale.least, found.scale.most, found.scale.concurrency) == (2, 2, 8, 3)
+    fixed = deploy(state, replicas=3)
+    assert fixed.changed
+    assert state.deployment("m").scale is None
+
+
+def test_a_decision_of_the_scaler_is_told_with_its_figures_and_is_no_change_of_the_users(make_state):
+    state = make_state()
+    serving(state, IMAGE, replicas=1, most_replicas=4)
+    generation = state.deployment("m").generation
+    state.scale("m", 2, "5 requests at a time", now_s=5.0, data={"load": 5.0})
+    assert state.deployment("m").generation == generation
+    line = state.events("m")[-1]
+    assert (line.step, line.data) == ("scale", {"was": 1, "load": 5.0})
+    assert "5 requests at a time" in line.message
+
+
+def test_a_fixed_number_is_not_scaled(make_state):
+    state = make_state()
+    serving(state, IMAGE, replicas=2)
+    state.scale("m", 4, "many requests", now_s=5.0, data={})
+    assert state.deployment("m").replicas == 2
+
+
 def test_how_a_revision_gets_its_requests_makes_no_revision(make_state):
     state = make_state()
     deploy(state)

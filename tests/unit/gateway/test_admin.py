@@ -101,6 +101,7 @@ def test_traffic_is_counted_by_deployment_and_revision():
         sample("time_bucket", 8, le="60000"),
         sample("time_bucket", 9, le="+Inf"),
         sample("time_sum", 11.5),
+        sample("active", 3),
         sample("completed", 1, revision="r2"),
         sample("completed", 3, revision="r2-grpc"),
         'envoy_cluster_upstream_rq_completed{envoy_cluster_name="xds"} 7',
@@ -108,6 +109,8 @@ def test_traffic_is_counted_by_deployment_and_revision():
         "",
     ]
     assert decode_traffic("\n".join(page)) == {
-        ("m", "r1"): Traffic(9, failed=2, refused=3, timed=9, within=((0.0025, 7), (60.0, 8))),
+        ("m", "r1"): Traffic(
+            9, failed=2, refused=3, timed=9, within=((0.0025, 7), (60.0, 8)), busy_s=0.0115, in_flight=3
+        ),
         ("m", "r2"): Traffic(4),
     }
