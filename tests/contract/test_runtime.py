@@ -512,6 +512,15 @@ def test_6_2_a_model_of_calls_stays_in_its_thread():
         assert {server.predict({})[1]["outputs"] for _ in range(50)} == {"corten-model"}
 
 
+def test_6_3_several_processes_answer_as_one():
+    with Served({"entry": "identity", "workers": 2}, env={"CORTEN_THREADS": "1"}) as server:
+        server.until()
+        assert len({server.predict({})[1]["outputs"][0] for _ in range(8)}) == 2
+        assert server.logged("ready")[0]["shared"]
+        server.signal()
+        assert server.end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_7_1_it_finishes_what_it_has_and_ends_with_0(number):
     with Served({"entry": "sleepy"}) as server:

@@ -3,41 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import http.client
 import json
-import threading
 import time
 
 import pytest
-from served import Served
-
-
-class Client(threading.Thread):
-    """Asks over one connection until told to close, or until `stop`; remembers what went wrong."""
-
-    def __init__(self, server, body, check):
-        super().__init__(daemon=True)
-        self.server, self.body, self.check = server, body, check
-        self.answered = 0
-        self.told_to_close = False
-        self.failure = None
-        self.stop = threading.Event()
-
-    def run(self):
-        connection = self.server.connect()
-        try:
-            while not self.told_to_close and not self.stop.is_set():
-                connection.request("POST", "/predict", self.body)
-                answer = connection.getresponse()
-                body = answer.read()
-                assert answer.status == 200, body
-                assert self.check(json.loads(body))
-                self.answered += 1
-                self.told_to_close = answer.getheader("Connection") == "close"
-        except (OSError, http.client.HTTPException, AssertionError) as error:
-            self.failure = error
-        finally:
-            connection.close()
+from served import Client, Served
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def touchy(x=None, text=""):
     return x
 
 
+def identity(seconds=0.0):
+    import random
+    time.sleep(seconds)
+    return [os.getpid(), random.random()]
+
+
 def where():
     import threading
     return threading.current_thread().name
@@ -99,6 +106,16 @@ class Toy:
             return Calls(sleepy, "seconds", "text")
         if what == "touchy":
             return Calls(touchy, "x", "text")
+        if what == "threads":  # as an OpenMP pool has them
+            import threading
+            threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()
+            return Calls(identity, "seconds")
+        if what == "identity":
+            return Calls(identity, "seconds")
+        if what == "large":
+            import numpy as np
+            held = np.ones(int(argument) << 17)
+            return Rows(lambda x: x * held[: x.shape[1]].astype("float32"))
         if what == "where":
             return Calls(where)
         if what == "print":
@@ -224,6 +241,34 @@ class Served:
             if len(lines) >= count or time.monotonic() > end_s:
                 return lines
             time.sleep(0.01)
+
+
+class Client(threading.Thread):
+    """Asks over one connection until told to close, or until `stop`; remembers what went wrong."""
+
+    def __init__(self, server, body, check):
+        super().__init__(daemon=True)
+        self.server, self.body, self.check = server, body, check
+        self.answered = 0
+        self.told_to_close = False
+        self.failure = None
+        self.stop = threading.Event()
+
+    def run(self):
+        connection = self.server.connect()
+        try:
+            while not self.told_to_close and not self.stop.is_set():
+                connection.request("POST", "/predict", self.body)
+                answer = connection.getresponse()
+                body = answer.read()
+                assert answer.status == 200, body
+                assert self.check(json.loads(body))
+                self.answered += 1
+                self.told_to_close = answer.getheader("Connection") == "close"
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            self.failure = error
+        finally:
+            connection.close()
 
 
 def _free_port():

@@ -150,6 +150,7 @@ def spec_of(project: Project, inspection: Inspection, example: Example | None) -
         limits=project.limits,
         grpc=project.grpc,
         webhook_hosts=project.webhook_hosts,
+        workers=project.workers,
     )
 
 

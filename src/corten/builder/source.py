@@ -15,7 +15,7 @@ from corten.builder.lock import LOCK_FILE
 from corten.core.canary import parse_canary
 from corten.core.deployment import Settings
 from corten.core.image import Compression
-from corten.core.model import Batching, Limits
+from corten.core.model import MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference
 from corten.core.scale import parse_replicas
@@ -36,6 +36,7 @@ class Project:
     packages: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     batching: Batching = field(default_factory=Batching)
+    workers: int = 1  # 0: as many as there are processors
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
     grpc: bool = False
@@ -80,6 +81,7 @@ class Table:
     canary: str = "off"
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
+    workers: int | Literal["auto"] = 1
     stream_timeout_s: float = _LIMITS.stream_timeout_s
     job_timeout_s: float = _LIMITS.job_timeout_s
     grpc: bool = False
@@ -152,6 +154,7 @@ def read_project(
         packages=table.packages,
         labels=table.labels,
         batching=Batching(table.batch_rows),
+        workers=0 if table.workers == "auto" else table.workers,
         limits=table.limits(),
         grpc=table.grpc,
         webhook_hosts=table.webhook_hosts,
@@ -265,6 +268,13 @@ def _convert(document: Any, path: Path, called: str) -> Table:
             raise UsageError(
                 "source.bad_config", f"`{key}` in {called} is negative", where=str(path), why=str(getattr(table, key))
             )
+    if table.workers != "auto" and not 1 <= table.workers <= MOST_WORKERS:
+        raise UsageError(
+            "source.bad_config",
+            f"`workers` in {called} is {table.workers}",
+            where=str(path),
+            why=f"expected 1 to {MOST_WORKERS}, or auto",
+        )
     return table
 
 

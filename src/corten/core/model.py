@@ -8,6 +8,7 @@ from typing import Any
 from corten.core.schema import Schema
 
 SPEC_FILE = "corten.json"
+MOST_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class ModelSpec:
     `files` are names below the model folder, the main file first. `entry` is `module:Class` for the `pyclass` adapter.
     `method` is the estimator's method to call (`predict`, `predict_proba` ...). With `grpc` it is asked over gRPC too.
     `webhook_hosts` may be told of jobs wherever they are; other hosts only over https and on the public internet.
+    `workers` processes answer for it, as many as there are processors if 0.
     """
 
     name: str
@@ -65,4 +67,5 @@ class ModelSpec:
     limits: Limits = field(default_factory=Limits)
     grpc: bool = False
     webhook_hosts: tuple[str, ...] = ()
+    workers: int = 1
     format: int = 1

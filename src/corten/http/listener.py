@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,46 +18,94 @@ _CONNECT_TEST_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """An open listener; `inode` tells whether the path is still its own."""
+class Bound:
+    """Sockets that listen; `inode` tells whether a unix socket's path is still its own."""
 
     address: Address
-    server: asyncio.Server
+    sockets: Sequence[socket.socket]
     inode: int = 0
 
     def close(self) -> None:
-        """Stop accepting and remove the socket's path, unless someone else has taken it."""
-        self.server.close()
+        """Close them and remove the socket's path, unless someone else has taken it."""
+        for sock in self.sockets:
+            sock.close()
+        self.remove_path()
+
+    def remove_path(self) -> None:
+        """Remove the socket's path, unless someone else has taken it."""
         if isinstance(self.address, UnixAddress):
             with contextlib.suppress(FileNotFoundError):
                 if self.address.path.lstat().st_ino == self.inode:
                     self.address.path.unlink()
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Sockets that are accepted from."""
+
+    bound: Bound
+    servers: Sequence[asyncio.Server]
+
+    def close(self) -> None:
+        """Stop accepting and remove the socket's path, unless someone else has taken it."""
+        for server in self.servers:
+            server.close()
+        self.bound.remove_path()
+
+
 async def open_listener(
     address: Address, protocol: Callable[[], asyncio.Protocol], *, mode: int, backlog: int
 ) -> Listener:
     """Bind and start accepting; raises UsageError when the address cannot be had."""
+    bound = await bind(address, mode=mode, backlog=backlog)
+    loop = asyncio.get_running_loop()
+    create = loop.create_unix_server if isinstance(address, UnixAddress) else loop.create_server
+    try:
+        return Listener(bound, [await create(protocol, sock=sock, backlog=backlog) for sock in bound.sockets])
+    except OSError as error:
+        bound.close()
+        raise _cannot_listen(address, error) from error
+
+
+async def bind(address: Address, *, mode: int, backlog: int) -> Bound:
+    """Listen, and leave accepting to others; raises UsageError when the address cannot be had."""
     try:
         if isinstance(address, UnixAddress):
-            return await _open_unix(address, protocol, mode=mode, backlog=backlog)
-        return await _open_tcp(address, protocol, backlog=backlog)
+            return _bind_unix(address, mode=mode, backlog=backlog)
+        return await _bind_tcp(address, backlog=backlog)
     except OSError as error:
-        raise UsageError(
-            "http.cannot_listen", f"cannot listen on `{address}`", why=error.strerror or str(error)
-        ) from error
+        raise _cannot_listen(address, error) from error
 
 
-async def _open_tcp(address: TcpAddress, protocol: Callable[[], asyncio.Protocol], *, backlog: int) -> Listener:
+def _cannot_listen(address: Address, error: OSError) -> UsageError:
+    return UsageError("http.cannot_listen", f"cannot listen on `{address}`", why=error.strerror or str(error))
+
+
+async def _bind_tcp(address: TcpAddress, *, backlog: int) -> Bound:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, address.host, address.port, backlog=backlog, reuse_address=True)
-    port = server.sockets[0].getsockname()[1]
-    return Listener(TcpAddress(address.host, port), server)
+    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, kind, protocol, _, place in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # The port the kernel chose for the first is everybody's.
+            sock.bind((place[0], port, *place[2:]))
+            port = sock.getsockname()[1]
+            sock.listen(backlog)
+            sock.setblocking(False)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return Bound(TcpAddress(address.host, port), sockets)
 
 
-async def _open_unix(
-    address: UnixAddress, protocol: Callable[[], asyncio.Protocol], *, mode: int, backlog: int
-) -> Listener:
+def _bind_unix(address: UnixAddress, *, mode: int, backlog: int) -> Bound:
     _refuse_if_taken(address.path)
     # Short: the name beside must fit sun_path too.
     beside = address.path.with_name(f".{os.getpid() % 100000}")
@@ -70,12 +118,11 @@ async def _open_unix(
         sock.setblocking(False)
         inode = beside.lstat().st_ino
         beside.replace(address.path)
-        server = await asyncio.get_running_loop().create_unix_server(protocol, sock=sock, backlog=backlog)
     except BaseException:
         sock.close()
         beside.unlink(missing_ok=True)
         raise
-    return Listener(address, server, inode)
+    return Bound(address, [sock], inode)
 
 
 def _refuse_if_taken(path: Path) -> None:

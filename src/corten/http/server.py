@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 
@@ -65,7 +66,14 @@ class Server:
         """
         listener = await open_listener(address, lambda: Connection(self), mode=mode, backlog=backlog)
         self._listeners.append(listener)
-        return listener.address
+        return listener.bound.address
+
+    async def adopt(self, connected: socket.socket) -> None:
+        """Serve a connection that somebody else accepted. Nothing happens when it is gone already."""
+        try:
+            await self._loop.connect_accepted_socket(lambda: Connection(self), connected)
+        except OSError:
+            connected.close()
 
     async def drain(self, deadline_s: float, *, linger_s: float = 0.5) -> bool:
         """Finish: answers carry `Connection: close` from now on. True when nothing was left after `deadline_s`.

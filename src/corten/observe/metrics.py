@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Generic, Protocol, TypeVar
+
+import msgspec
 
 from corten.errors import UsageError
 
@@ -20,6 +23,10 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _VALUE_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+
+
+# A family's series by label values: what each knows.
+Numbers = dict[tuple[str, ...], list[float]]
 
 
 class CounterValue:
@@ -34,9 +41,9 @@ class CounterValue:
         """Add."""
         self.value += amount
 
-    def samples(self, name: str, labels: str) -> Iterator[str]:
-        """Its lines."""
-        yield f"{name}{_braced(labels)} {_number(self.value)}\n"
+    def numbers(self) -> list[float]:
+        """See Series."""
+        return [self.value]
 
 
 class GaugeValue:
@@ -52,9 +59,9 @@ class GaugeValue:
         """Set."""
         self.value = value
 
-    def samples(self, name: str, labels: str) -> Iterator[str]:
-        """Its lines."""
-        yield f"{name}{_braced(labels)} {_number(self.read() if self.read else self.value)}\n"
+    def numbers(self) -> list[float]:
+        """See Series."""
+        return [self.read() if self.read else self.value]
 
 
 class HistogramValue:
@@ -77,36 +84,60 @@ class HistogramValue:
         """How many observations there were."""
         return sum(self.counts)
 
-    def samples(self, name: str, labels: str) -> Iterator[str]:
-        """Its lines; buckets are cumulative."""
-        total = 0
-        for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):
-            total += count
-            with_bound = f'{labels},le="{_number(bound)}"' if labels else f'le="{_number(bound)}"'
-            yield f"{name}_bucket{{{with_bound}}} {total}\n"
-        yield f"{name}_sum{_braced(labels)} {_number(self.sum)}\n"
-        yield f"{name}_count{_braced(labels)} {total}\n"
+    def numbers(self) -> list[float]:
+        """See Series: the counts of the buckets, each its own, and the sum."""
+        return [*self.counts, self.sum]
 
 
 class Series(Protocol):
     """What a family holds for each combination of label values."""
 
-    def samples(self, name: str, labels: str) -> Iterator[str]:
-        """Its lines; `labels` is `a="b",c="d"` or empty."""
+    def numbers(self) -> list[float]:
+        """All it knows, in an order that is the same for all of its family."""
         ...
 
 
 Value = TypeVar("Value", bound=Series)
 
 
+class Across(Enum):
+    """What one number is of several processes' numbers."""
+
+    SUM = "sum"
+    LEAST = "least"
+    MOST = "most"
+
+    def of(self, one: float, other: float) -> float:
+        """Two of them together."""
+        match self:
+            case Across.SUM:
+                return one + other
+            case Across.LEAST:
+                return min(one, other)
+            case Across.MOST:
+                return max(one, other)
+
+
 class Family(Generic[Value]):
     """A metric and its series, one for each combination of label values."""
 
-    def __init__(self, kind: str, name: str, text: str, label_names: Sequence[str], make: Callable[[], Value]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        text: str,
+        label_names: Sequence[str],
+        make: Callable[[], Value],
+        *,
+        bounds: Sequence[float] = (),
+        across: Across = Across.SUM,
+    ) -> None:
         self.kind = kind
         self.name = name
         self.text = text
         self.label_names = tuple(label_names)
+        self.across = across
+        self._bounds = bounds
         self._make = make
         self._series: dict[tuple[str, ...], Value] = {}
 
@@ -119,14 +150,42 @@ class Family(Generic[Value]):
             series = self._series[values] = self._make()
         return series
 
-    def lines(self) -> Iterator[str]:
-        """The metric as exposed."""
+    def numbers(self) -> Numbers:
+        """What its series know."""
+        return {values: series.numbers() for values, series in self._series.items()}
+
+    def lines(self, others: Iterable[Numbers] = ()) -> Iterator[str]:
+        """The metric as exposed, together with what other processes know of it."""
         yield f"# HELP {self.name} {self.text.translate(_HELP_ESCAPES)}\n"
         yield f"# TYPE {self.name} {self.kind}\n"
-        for values, series in self._series.items():
+        for values, numbers in joined([self.numbers(), *others], self.across).items():
             pairs = zip(self.label_names, values, strict=True)
             labels = ",".join(f'{name}="{value.translate(_VALUE_ESCAPES)}"' for name, value in pairs)
-            yield from series.samples(self.name, labels)
+            if self.kind == "histogram":
+                yield from self._histogram(labels, numbers)
+            else:
+                yield f"{self.name}{_braced(labels)} {_number(numbers[0])}\n"
+
+    def _histogram(self, labels: str, numbers: Sequence[float]) -> Iterator[str]:
+        """Its lines; buckets are cumulative."""
+        total = 0.0
+        *counts, summed = numbers
+        for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
+            total += count
+            with_bound = f'{labels},le="{_number(bound)}"' if labels else f'le="{_number(bound)}"'
+            yield f"{self.name}_bucket{{{with_bound}}} {_number(total)}\n"
+        yield f"{self.name}_sum{_braced(labels)} {_number(summed)}\n"
+        yield f"{self.name}_count{_braced(labels)} {_number(total)}\n"
+
+
+def joined(parts: Iterable[Numbers], across: Across) -> Numbers:
+    """The series of several processes as one's."""
+    whole: Numbers = {}
+    for part in parts:
+        for values, numbers in part.items():
+            known = whole.get(values)
+            whole[values] = numbers if known is None else list(map(across.of, known, numbers))
+    return whole
 
 
 AnyFamily = Family[CounterValue] | Family[GaugeValue] | Family[HistogramValue]
@@ -148,9 +207,11 @@ class Registry:
             raise UsageError("metrics.name", f"a counter's name must end in `_total`: `{name}`")
         return self._add(Family("counter", name, text, labels, CounterValue))
 
-    def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Family[GaugeValue]:
-        """A gauge."""
-        return self._add(Family("gauge", name, text, labels, GaugeValue))
+    def gauge(
+        self, name: str, text: str, labels: Sequence[str] = (), *, across: Across = Across.SUM
+    ) -> Family[GaugeValue]:
+        """A gauge; `across` says what it is of several processes."""
+        return self._add(Family("gauge", name, text, labels, GaugeValue, across=across))
 
     def histogram(
         self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()
@@ -158,17 +219,34 @@ class Registry:
         """A histogram with these upper bounds, ascending; +Inf is added."""
         if list(bounds) != sorted(set(bounds)) or "le" in labels:
             raise UsageError("metrics.name", f"the bounds of `{name}` must ascend, and `le` is its own label")
-        return self._add(Family("histogram", name, text, labels, lambda: HistogramValue(bounds)))
+        return self._add(Family("histogram", name, text, labels, lambda: HistogramValue(bounds), bounds=bounds))
 
     def collect(self, collector: Callable[[], Iterable[str]]) -> None:
         """Ask this for lines at each scrape, after the metrics of the registry."""
         self._collectors.append(collector)
 
-    def render(self) -> bytes:
-        """Everything, as a scrape's answer."""
-        lines = [line for family in self._families.values() for line in family.lines()]
+    def render(self, others: Iterable[bytes] = ()) -> bytes:
+        """Everything, as a scrape's answer, together with the dumps of other processes."""
+        dumps = [_read_dump(other) for other in others]
+        lines = [
+            line
+            for family in self._families.values()
+            for line in family.lines(dump[family.name] for dump in dumps if family.name in dump)
+        ]
         lines += [line for collector in self._collectors for line in collector()]
         return "".join(lines).encode()
+
+    def dump(self) -> bytes:
+        """All that was counted, for another process."""
+        return _write_dump({name: family.numbers() for name, family in self._families.items()})
+
+    def fold(self, dumps: Iterable[bytes]) -> bytes:
+        """What of several dumps outlasts their processes, as one: what only grows."""
+        read = [_read_dump(dump) for dump in dumps]
+        lasting = [family for family in self._families.values() if family.kind != "gauge"]
+        return _write_dump(
+            {family.name: joined([dump.get(family.name, {}) for dump in read], family.across) for family in lasting}
+        )
 
     def _add(self, family: _F) -> _F:
         taken = family.name in self._families
@@ -180,6 +258,18 @@ class Registry:
 
 
 _F = TypeVar("_F", bound=AnyFamily)
+
+
+def _write_dump(families: Mapping[str, Numbers]) -> bytes:
+    return _encode({name: list(series.items()) for name, series in families.items()})
+
+
+def _read_dump(data: bytes) -> Mapping[str, Numbers]:
+    return {name: dict(series) for name, series in _decoder.decode(data).items()} if data else {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(dict[str, list[tuple[tuple[str, ...], list[float]]]])
 
 
 def _braced(labels: str) -> str:

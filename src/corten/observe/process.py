@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,36 +16,67 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class ProcessStats:
-    """Collector for a Registry; `started_s` is the process' start in unix time."""
+    """Collector for a Registry; `started_s` is the process' start in unix time.
+
+    `others` are the pids of processes that are counted with this one. Pages they share are counted once.
+    """
 
     started_s: float
-    proc: Path = Path("/proc/self")
+    proc: Path = Path("/proc")
+    others: Callable[[], Iterable[int]] = tuple
 
     def __call__(self) -> Iterator[str]:
         """The lines of one scrape. What cannot be read is left out."""
-        cpu_s = time.process_time()
+        others = [self.proc / str(pid) for pid in self.others() if pid != os.getpid()]
+        cpu_s = time.process_time() + sum(map(_cpu_s, others))
         yield from _metric("process_cpu_seconds_total", "counter", "CPU time, user and system.", cpu_s)
         start_text = "Start of the process, unix time."
         yield from _metric("process_start_time_seconds", "gauge", start_text, self.started_s)
-        yield from self._memory()
-        yield from self._files()
+        folders = [self.proc / "self", *others]
+        yield from _memory(folders)
+        yield from _files(folders)
 
-    def _memory(self) -> Iterator[str]:
+
+def _cpu_s(folder: Path) -> float:
+    try:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    except (OSError, ValueError, IndexError):
+        return 0.0  # it has ended
+
+
+def _memory(folders: Sequence[Path]) -> Iterator[str]:
+    resident_bytes = total_bytes = 0
+    for folder in folders:
         try:
-            total_pages, resident_pages = (self.proc / "statm").read_text().split()[:2]
+            total_pages, resident_pages = (folder / "statm").read_text().split()[:2]
         except (OSError, ValueError):
-            return
-        resident_bytes, total_bytes = int(resident_pages) * _PAGE_BYTES, int(total_pages) * _PAGE_BYTES
+            continue
+        total_bytes += int(total_pages) * _PAGE_BYTES
+        own_bytes = int(resident_pages) * _PAGE_BYTES
+        resident_bytes += own_bytes if len(folders) == 1 else _share_bytes(folder) or own_bytes
+    if total_bytes:
         yield from _metric("process_resident_memory_bytes", "gauge", "Memory held in RAM.", resident_bytes)
         yield from _metric("process_virtual_memory_bytes", "gauge", "Address space.", total_bytes)
 
-    def _files(self) -> Iterator[str]:
+
+def _share_bytes(folder: Path) -> int:
+    """Its own pages and its share of those it shares (PSS); 0 where the kernel does not say."""
+    try:
+        lines = (folder / "smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    except (OSError, ValueError, StopIteration):
+        return 0
+
+
+def _files(folders: Sequence[Path]) -> Iterator[str]:
+    count = 0
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(folder / "fd"))  # noqa: PTH208
+    if count:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        try:
-            count = len(os.listdir(self.proc / "fd")) - 1  # less the one that lists  # noqa: PTH208
-        except OSError:
-            return
-        yield from _metric("process_open_fds", "gauge", "Open file descriptors.", count)
+        yield from _metric("process_open_fds", "gauge", "Open file descriptors.", count - 1)  # less the one that lists
         yield from _metric("process_max_fds", "gauge", "Most file descriptors allowed.", limit)
 
 

@@ -10,7 +10,8 @@ import sys
 _here = os.getcwd()  # noqa: PTH109 - pathlib would be imported before the path is right
 sys.path[:] = [entry for entry in sys.path if entry not in {"", _here}]
 
-from corten.serve.app import leave, main  # noqa: E402
+from corten.serve.app import main  # noqa: E402
+from corten.serve.process import leave  # noqa: E402
 
 if __name__ == "__main__":
     leave(main(os.environ))

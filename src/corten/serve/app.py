@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from corten.adapters.threads import limit_threads
 from corten.core.model import ModelSpec
 from corten.errors import CortenError, UsageError
-from corten.http import Limits, Server, UnixAddress, run
+from corten.http import Server, UnixAddress, run
 from corten.observe import logs
 from corten.serve.loading import Loaded, load, read_spec
 from corten.serve.meters import Meters
+from corten.serve.process import EXPIRE_EVERY_S, SWITCH_S, Exit, leave, log_failure, server_of, settle
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.state import State
@@ -29,28 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_EXPIRE_EVERY_S = 0.1
 _THREAD_END_S = 0.2
 _CUT_S = 0.1  # to write down what became of jobs
-# How long one thread may keep the others waiting: the interpreter's 5 ms would be the loop's latency beside a model
-# written in Python.
-_SWITCH_S = 0.001
-# A large request is millions of lists, and with the interpreter's 700 the collector looks through all of them again and
-# again: 4.3 s for 16 MiB of rows, against 2.
-_GC_THRESHOLD = (20_000, 20, 20)
-# Behind a unix socket is a gateway that pools connections; it must be the one to close them, or requests would meet
-# connections that are just being closed. Envoy does so after an hour.
-_POOL_IDLE_S = 2 * 3600.0
-
-
-class Exit(IntEnum):
-    """What the process says when it ends (docs/runtime-contract.md, clause 8)."""
-
-    DONE = 0  # drained
-    MODEL_FAILED = 1  # it did not load, or does not answer as recorded
-    WRONG_CONFIG = 2  # environment, corten.json or address
-    CUT_SHORT = 3  # requests were still unanswered at the end of CORTEN_DRAIN_S
-    SECOND_SIGNAL = 128 + signal.SIGTERM
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -63,7 +43,19 @@ def main(env: Mapping[str, str]) -> int:
     except CortenError as error:
         _log.critical(error.what, extra=error.as_dict())
         return Exit.WRONG_CONFIG
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
+    limit_threads(os.environ, settings.workers_of(spec))
+    if settings.seat is not None:
+        from corten.serve.member import Member  # one of several processes
+
+        return Member(settings, spec, settings.seat).run()
+    if settings.workers_of(spec) > 1:
+        from corten.serve.master import Master
+
+        async def together() -> int:
+            return await Master(settings, spec).run()
+
+        return run(together())
     code = run(_App(settings, spec).run())
     if settings.trace and isinstance(settings.listen, UnixAddress):
         write_loaded(settings.listen.path.with_name(settings.trace))
@@ -84,7 +76,7 @@ class _App:
             loop.add_signal_handler(number, self._signalled, number)
         meters = Meters()
         site = Site(self._spec, self._settings, meters)
-        server = self._server(site)
+        server = server_of(site, self._settings, self._spec)
         meters.in_flight.read = lambda: server.in_flight
         try:
             # Anyone who can reach the folder may connect: the gateway runs as another user than the replica.
@@ -102,7 +94,8 @@ class _App:
                 _log.critical(error.what, extra=error.as_dict())
                 await server.close()
                 return Exit.WRONG_CONFIG
-        worker = Worker()
+        worker = Worker(loop)
+        worker.start()
         expiry = asyncio.create_task(self._expire(site))
         try:
             return await self._serve(site, server, worker, grpc)
@@ -116,7 +109,7 @@ class _App:
     async def _serve(self, site: Site, server: Server, worker: Worker, grpc: GrpcServer | None) -> Exit:
         loaded = await self._load(worker)
         if isinstance(loaded, BaseException):
-            _log_failure(loaded)
+            log_failure(loaded)
             return Exit.MODEL_FAILED
         if loaded is not None:
             self._ready(site, loaded, worker)
@@ -138,13 +131,6 @@ class _App:
         _log.info("stopped")
         return Exit.DONE
 
-    def _server(self, site: Site) -> Server:
-        pooled = isinstance(self._settings.listen, UnixAddress)
-        limits = Limits(body_bytes=self._spec.limits.max_body_bytes, idle_s=_POOL_IDLE_S if pooled else Limits().idle_s)
-        revision = self._settings.revision
-        headers = [("X-Corten-Revision", revision)] if revision else []
-        return Server(site.handle, limits, headers=headers, on_refused=site.refused)
-
     async def _load(self, worker: Worker) -> Loaded | BaseException | None:
         """The model, what it raised, or None when told to stop meanwhile."""
         settings, spec = self._settings, self._spec
@@ -164,10 +150,7 @@ class _App:
         return done.result() if done.done() else None
 
     def _ready(self, site: Site, loaded: Loaded, worker: Worker) -> None:
-        # What is there now stays: without it in their way, the collector's rounds cost next to nothing.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLD)
+        settle()
         site.install(loaded, worker)
         site.state = State.READY
         _log.info("ready", extra={"model": self._spec.name, "load_s": round(loaded.load_s, 3)})
@@ -175,14 +158,13 @@ class _App:
     def _signalled(self, number: signal.Signals) -> None:
         if self._stop.is_set():
             _log.warning("told to stop again: leaving at once")
-            _flush()
-            os._exit(Exit.SECOND_SIGNAL)
+            leave(Exit.SECOND_SIGNAL)
         _log.info("told to stop", extra={"signal": number.name})
         self._stop.set()
 
     async def _expire(self, site: Site) -> None:
         while True:
-            await asyncio.sleep(_EXPIRE_EVERY_S)
+            await asyncio.sleep(EXPIRE_EVERY_S)
             site.expire()
 
 
@@ -200,22 +182,3 @@ async def _grpc(site: Site) -> GrpcServer:
     server = GrpcServer(site)
     await server.start(site.settings.grpc_address)
     return server
-
-
-def _log_failure(error: BaseException) -> None:
-    extra = error.as_dict() if isinstance(error, CortenError) else {}
-    _log.critical("the model could not be loaded", exc_info=error, extra=extra)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue
-
-
-def leave(code: int) -> None:
-    """End the process without waiting for threads or for what models do at exit."""
-    _flush()
-    os._exit(code)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from corten.observe.metrics import CounterValue, GaugeValue, HistogramValue, Registry
+from corten.observe.metrics import Across, CounterValue, GaugeValue, HistogramValue, Registry
 from corten.observe.process import ProcessStats, process_start_s
+from corten.serve.board import Board
 
 # From a cheap model's 50 us to the longest anyone waits; about two buckets a doubling in between would cost more
 # than they tell.
@@ -15,8 +16,10 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 class Meters:
     """All metrics of one server, ready to be counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board | None = None, slot: int = 0) -> None:
         registry = self.registry = Registry()
+        self._board = board
+        self._slot = slot
         self._by_status: dict[int, CounterValue] = {}
         self._requests = registry.counter(
             "corten_requests_total",
@@ -49,10 +52,19 @@ class Meters:
         self._webhooks = registry.counter("corten_webhooks_total", "Calls of webhooks, by outcome.", ["outcome"])
         self.in_flight: GaugeValue = registry.gauge("corten_in_flight", "Requests without an answer.").labels()
         self.load_seconds: GaugeValue = registry.gauge(
-            "corten_model_load_seconds", "Time the model took to load."
+            "corten_model_load_seconds", "Time the model took to load.", across=Across.MOST
         ).labels()
-        self.ready: GaugeValue = registry.gauge("corten_ready", "1 when /readyz says yes.").labels()
-        registry.collect(ProcessStats(process_start_s()))
+        self.ready: GaugeValue = registry.gauge(
+            "corten_ready", "1 when /readyz says yes.", across=Across.LEAST
+        ).labels()
+        registry.collect(ProcessStats(process_start_s(), others=board.pids if board is not None else tuple))
+
+    def render(self) -> bytes:
+        """The replica's metrics: of this process, and of all that share its board."""
+        if self._board is None:
+            return self.registry.render()
+        others = [slot for slot in range(self._board.workers + 1) if slot != self._slot]
+        return self.registry.render(self._board.published(slot) for slot in others)
 
     def answered(self, seconds: float) -> None:
         """Count a prediction that succeeded: what `count` and `seconds.observe` do, in one step."""

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from corten.adapters.threads import processors
+from corten.core.model import MOST_WORKERS, ModelSpec
 from corten.core.route import GRPC_PORT, grpc_address
 from corten.errors import UsageError
 from corten.http import Address, TcpAddress, UnixAddress, parse_address
+from corten.serve.seat import Seat
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -34,6 +37,8 @@ class Settings:
     grpc_listen: Address | None = None  # None: where `grpc_address` says
     jobs_dir: Path | None = None  # None: a folder of the process's own
     webhook_hosts: tuple[str, ...] = ()
+    workers: int | None = None  # processes; 0: as many as there are processors; None: as the model's spec says
+    seat: Seat | None = None  # of a process that is one of several
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -57,7 +62,16 @@ class Settings:
             jobs_dir=Path(given) if (given := env.get("CORTEN_JOBS_DIR")) else None,
             webhook_hosts=tuple(host for host in env.get("CORTEN_WEBHOOK_HOSTS", "").replace(",", " ").split()),
             grpc_listen=parse_address(given) if (given := env.get("CORTEN_GRPC_LISTEN")) else None,
+            workers=_workers(env),
+            seat=Seat.parse(env["CORTEN_SEAT"]) if env.get("CORTEN_SEAT") else None,
         )
+
+    def workers_of(self, spec: ModelSpec) -> int:
+        """How many processes are to answer for this model."""
+        if spec.grpc:
+            return 1  # gRPC's own server takes its connections itself
+        given = spec.workers if self.workers is None else self.workers
+        return given or max(1, min(int(processors()), MOST_WORKERS))
 
     @property
     def grpc_address(self) -> Address:
@@ -86,6 +100,17 @@ def _number(env: Mapping[str, str], name: str, default: float, *, most: float) -
     if not 0.0 <= number <= most:
         raise _wrong(name, text, f"expected a number from 0 to {most:g}")
     return number
+
+
+def _workers(env: Mapping[str, str]) -> int | None:
+    text = env.get("CORTEN_WORKERS")
+    if not text:
+        return None
+    if text == "auto":
+        return 0
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_WORKERS:
+        raise _wrong("CORTEN_WORKERS", text, f"expected a number from 1 to {MOST_WORKERS}, or auto")
+    return int(text)
 
 
 def _file_name(env: Mapping[str, str], name: str) -> str:

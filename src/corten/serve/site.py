@@ -347,12 +347,17 @@ class Site:
 
     # Everything else
 
-    def _livez(self, request: Request) -> None:
+    def stuck_s(self) -> float:
+        """How long a call of the model has not returned, if that is longer than any should take; else 0."""
         limit_s, now_s = self._spec.limits.predict_timeout_s, self._loop.time()
         running_s = self._batcher.running_s(now_s) if self._batcher else 0.0
         # A job may take longer than that, and says so by its deadline.
-        if self._batcher and running_s > _STUCK_TIMES * limit_s and now_s > self._batcher.latest_s() + limit_s:
-            request.fail(503, "serve.stuck", f"a call of the model has not returned for {running_s:.0f} s")
+        late = self._batcher is not None and now_s > self._batcher.latest_s() + limit_s
+        return running_s if late and running_s > _STUCK_TIMES * limit_s else 0.0
+
+    def _livez(self, request: Request) -> None:
+        if stuck_s := self.stuck_s():
+            request.fail(503, "serve.stuck", f"a call of the model has not returned for {stuck_s:.0f} s")
         else:
             request.respond(200, b'{"status":"live"}')
 
@@ -368,7 +373,7 @@ class Site:
 
     def _metrics(self, request: Request) -> None:
         self._meters.ready.set(float(self.state is State.READY))
-        request.respond(200, self._meters.registry.render(), CONTENT_TYPE)
+        request.respond(200, self._meters.render(), CONTENT_TYPE)
 
     def _describe(self, request: Request) -> None:
         if self._openapi:

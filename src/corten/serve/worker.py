@@ -17,14 +17,21 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Runs tasks one after the other; their results come back on the loop's thread."""
+    """Runs tasks one after the other, in a thread of its own or in the one that calls `run`.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    Their results come back on the thread of `loop`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self.interrupt: Callable[[], object] = lambda: None  # ends a task that would run for ever
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
         # A daemon: a model that never returns must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="corten-model", daemon=True)
+        self._thread = threading.Thread(target=self.run, name="corten-model", daemon=True)
         self._thread.start()
 
     def submit(self, task: Callable[[], Result], done: Callable[[Result], None]) -> None:
@@ -35,10 +42,13 @@ class Worker:
         """End after the task in hand; False when that takes longer than `timeout_s`."""
         self._tasks.put(None)
         self.interrupt()
+        if self._thread is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Run tasks until told to stop."""
         while (item := self._tasks.get()) is not None:
             task, done = item
             try:

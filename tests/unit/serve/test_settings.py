@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from corten.core.model import ModelSpec
 from corten.core.schema import DType, Style
 from corten.errors import UsageError
 from corten.http import TcpAddress, UnixAddress
@@ -33,6 +34,9 @@ def test_the_platforms_port_is_obeyed_and_an_address_wins_over_it():
         {"CORTEN_DRAIN_S": "nan"},
         {"CORTEN_ACCESS_LOG": "2"},
         {"CORTEN_LOG_LEVEL": "loud"},
+        {"CORTEN_WORKERS": "0"},
+        {"CORTEN_WORKERS": "65"},
+        {"CORTEN_WORKERS": "two"},
     ],
     ids=str,
 )
@@ -70,3 +74,20 @@ def test_a_spec_that_cannot_be_used_is_told(tmp_path, text, code):
         read_spec(tmp_path)
     assert caught.value.code == code
     assert str(tmp_path) in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("env", "spec", "expected"),
+    [
+        ({}, {}, 1),
+        ({}, {"workers": 3}, 3),
+        ({"CORTEN_WORKERS": "2"}, {"workers": 3}, 2),
+        ({"CORTEN_WORKERS": "auto"}, {}, 4),
+        ({}, {"workers": 0}, 4),
+        ({"CORTEN_WORKERS": "2"}, {"grpc": True}, 1),
+    ],
+    ids=["one", "as-built", "as-told", "auto", "auto-as-built", "grpc"],
+)
+def test_how_many_processes_answer(monkeypatch, env, spec, expected):
+    monkeypatch.setattr("corten.serve.settings.processors", lambda: 4.5)
+    assert Settings.from_env(env).workers_of(ModelSpec("m", "onnx", **spec)) == expected

@@ -1,0 +1,330 @@
+"""Several processes that answer as one replica: this one listens, hands connections out, and looks after the others.
+
+It never loads the model. Another process does, and workers are forked from it, so that all share its memory; a model
+that does not survive a fork (see `sharing`) is loaded by each worker. A connection goes to the worker that has the
+fewest: with a listening socket of their own, those who wake first take all there are, and kept-alive connections stay
+where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from corten.core.model import ModelSpec
+from corten.errors import CortenError
+from corten.http.listener import Bound, bind
+from corten.serve.board import ENDED, Board
+from corten.serve.handing import Line, Word
+from corten.serve.meters import Meters
+from corten.serve.process import Exit, leave, server_of
+from corten.serve.restarts import Restarts
+from corten.serve.seat import Seat
+from corten.serve.settings import Settings
+from corten.serve.site import Site
+from corten.serve.state import State
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 1024
+_AT_ONCE = 64  # connections accepted in one turn of the loop
+_LINGER_S = 0.5  # in which connections are still taken when told to stop
+_LOOK_EVERY_S = 0.5
+_POLL_S = 0.02
+_END_S = 1.0  # between the end of a line and that of its process
+_GRACE_S = 2.0  # for processes to end by themselves beyond the drain time
+_STUCK_TIMES = 3.0  # of the predict timeout without a beat: the worker's loop hangs
+_LEAST_STUCK_S = 10.0
+
+
+class _Role(Enum):
+    """What a process is to the master."""
+
+    LOADER = "loader"  # loads the model
+    TEMPLATE = "template"  # has loaded it, and is forked from
+    WORKER = "worker"  # forked, or a loader that cannot be
+    READY = "ready"  # a worker that takes connections
+
+
+@dataclass(slots=True)
+class _Process:
+    """One of them; `own` is None for one that was forked from the template."""
+
+    slot: int
+    line: Line
+    role: _Role
+    started_s: float
+    own: subprocess.Popen[bytes] | None = None
+    handed: int = 0
+
+
+class Master:
+    """The first process of a replica of several. Make it inside a running loop."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._slots = range(1, settings.workers_of(spec) + 1)
+        self._board = Board.new(len(self._slots))
+        self._processes: list[_Process] = []
+        self._restarts = {slot: Restarts() for slot in (ENDED, *self._slots)}  # ENDED's are the template's
+        self._alone = False  # each worker loads the model itself
+        self._complete = False  # all workers were ready once
+        self._stop = asyncio.Event()
+        self._result = Exit.DONE
+        self._board.take(ENDED, os.getpid())
+        self._meters = Meters(self._board, ENDED)
+        # Answers while there is no worker: alive, loading.
+        self._site = Site(spec, settings, self._meters)
+        self._lobby = server_of(self._site, settings, spec)
+        self._adopting: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> Exit:
+        """Serve until told to stop; gives the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            bound = await bind(self._settings.listen, mode=0o666, backlog=_BACKLOG)
+        except CortenError as error:
+            _log.critical(error.what, extra=error.as_dict())
+            await self._lobby.close()
+            return Exit.WRONG_CONFIG
+        for sock in bound.sockets:
+            loop.add_reader(sock.fileno(), self._accept, sock)
+        about = {"address": str(bound.address), "pid": os.getpid(), "workers": len(self._slots)}
+        _log.info("listening", extra=about)
+        self._start(1)
+        looking = asyncio.create_task(self._look())
+        try:
+            await self._stop.wait()
+            if self._result is Exit.DONE:
+                await self._drain(bound)
+        finally:
+            looking.cancel()
+            self._close(bound)
+            await self._lobby.close()
+            await self._end_all()
+        if self._result is Exit.DONE:
+            _log.info("stopped")
+        return self._result
+
+    # Connections
+
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connected = sock.accept()[0]
+            except (BlockingIOError, ConnectionError):
+                return
+            except OSError as error:  # no descriptor left, say
+                _log.warning("cannot accept a connection", extra={"reason": str(error)})
+                return
+            self._hand_out(connected)
+
+    def _hand_out(self, connected: socket.socket) -> None:
+        ready = self._of(_Role.READY) if self._complete else []
+        for worker in sorted(ready, key=lambda one: self._board.load(one.slot, one.handed)):
+            if worker.line.say(Word.CONNECTION, descriptor=connected.fileno()):
+                worker.handed += 1
+                connected.close()
+                return
+        connected.setblocking(False)
+        task = asyncio.create_task(self._lobby.adopt(connected))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    # Processes
+
+    def _of(self, *roles: _Role) -> list[_Process]:
+        return [one for one in self._processes if one.role in roles]
+
+    def _start(self, slot: int) -> None:
+        """Start a process that loads the model."""
+        line, theirs = Line.pair()
+        seat = Seat(theirs.fileno(), self._board.descriptor, slot, len(self._slots), self._alone, os.getpid())
+        own = subprocess.Popen(
+            [sys.executable, "-m", "corten.serve"],
+            env={**os.environ, "CORTEN_SEAT": seat.text},
+            pass_fds=(theirs.fileno(), self._board.descriptor),
+        )
+        theirs.close()
+        self._add(_Process(slot, line, _Role.LOADER, time.monotonic(), own))
+
+    def _fork(self, slot: int) -> None:
+        """Make the worker that is missing; where there is no template, the next one will make it."""
+        if any(worker.slot == slot for worker in self._of(_Role.WORKER, _Role.READY)):
+            return
+        for template in self._of(_Role.TEMPLATE):
+            line, theirs = Line.pair()
+            if template.line.say(Word.FORK, str(slot), theirs.fileno()):
+                self._add(_Process(slot, line, _Role.WORKER, time.monotonic()))
+            theirs.close()
+
+    def _add(self, process: _Process) -> None:
+        self._processes.append(process)
+        asyncio.get_running_loop().add_reader(process.line.fileno(), self._hear, process)
+
+    def _hear(self, process: _Process) -> None:
+        try:
+            heard = process.line.hear()
+        except BlockingIOError:
+            return
+        if heard is None:
+            self._lost(process)
+            return
+        word, text, _ = heard
+        match word:
+            case Word.LOADED:
+                process.role = _Role.TEMPLATE
+                for slot in self._slots:
+                    self._fork(slot)
+            case Word.ALONE:
+                process.role = _Role.WORKER
+                if not self._alone:
+                    self._alone = True
+                    _log.info("each worker loads the model itself", extra={"reason": text})
+                    for slot in self._slots[1:]:
+                        self._start(slot)
+            case Word.READY:
+                process.role = _Role.READY
+                self._one_more(process)
+            case Word.CUT_SHORT:
+                self._result = Exit.CUT_SHORT
+            case _:
+                _log.error("a worker said what the master does not understand", extra={"word": word.value})
+
+    def _one_more(self, process: _Process) -> None:
+        """A worker is ready: with all of them, the replica is."""
+        if self._complete:
+            process.line.say(Word.ALL_READY)
+        elif len(self._of(_Role.READY)) == len(self._slots):
+            self._complete = True
+            for worker in self._of(_Role.READY):
+                worker.line.say(Word.ALL_READY)
+            _log.info("ready", extra={"model": self._spec.name, "workers": len(self._slots), "shared": not self._alone})
+            # Who came while it was loading is to come again, to a worker.
+            self._lobby.draining = True
+
+    def _lost(self, process: _Process) -> None:
+        """A line ended, so its process has, or is about to."""
+        asyncio.get_running_loop().remove_reader(process.line.fileno())
+        process.line.close()
+        self._processes.remove(process)
+        code = _ended(process.own) if process.own else None
+        if self._stop.is_set():
+            return
+        if process.role in {_Role.WORKER, _Role.READY}:
+            lasting = self._meters.registry.fold(map(self._board.published, (ENDED, process.slot)))
+            self._board.publish(process.slot, b"")
+            self._board.publish(ENDED, lasting)
+        if not self._complete:
+            # What fails at the start fails again: the platform is to know.
+            _log.critical("a worker ended before all were ready", extra={"exit_code": code})
+            self._give_up(Exit.MODEL_FAILED)
+            return
+        slot = ENDED if process.role is _Role.TEMPLATE else process.slot
+        delay_s = self._restarts[slot].delay_s(time.monotonic() - process.started_s)
+        _log.error("a process ended", extra={"role": process.role.value, "worker": slot, "again_in_s": delay_s})
+        asyncio.get_running_loop().call_later(delay_s, self._again, process)
+
+    def _again(self, ended: _Process) -> None:
+        if self._stop.is_set():
+            return
+        forked = ended.own is None
+        if forked:
+            self._fork(ended.slot)
+        else:
+            self._start(ended.slot)
+
+    async def _look(self) -> None:
+        """End workers whose loop hangs: they cannot even say that they are stuck."""
+        stuck_s = max(_LEAST_STUCK_S, _STUCK_TIMES * self._spec.limits.predict_timeout_s)
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for worker in self._of(_Role.READY):
+                silent_s = (time.monotonic_ns() - self._board.beat_ns(worker.slot)) / 1e9
+                if self._board.beat_ns(worker.slot) and silent_s > stuck_s:
+                    _log.critical("a worker hangs", extra={"worker": worker.slot, "silent_s": round(silent_s, 1)})
+                    self._kill(worker)
+
+    # The end
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            _log.warning("told to stop again: leaving at once")
+            leave(Exit.SECOND_SIGNAL)
+        _log.info("told to stop", extra={"signal": number.name})
+        self._stop.set()
+
+    def _give_up(self, code: Exit) -> None:
+        self._result = code
+        self._stop.set()
+
+    async def _drain(self, bound: Bound) -> None:
+        """Connections are still handed out for a moment, with `Connection: close` in their answers, then no more."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + self._settings.drain_s + _GRACE_S
+        _log.info("draining", extra={"workers": len(self._of(_Role.READY))})
+        self._site.state = State.DRAINING
+        self._lobby.draining = True
+        workers = self._of(_Role.READY, _Role.WORKER)
+        for worker in workers:
+            worker.line.say(Word.DRAIN)
+        linger_end_s = loop.time() + min(_LINGER_S, self._settings.drain_s)
+        await _until(lambda: not self._connected(workers), linger_end_s)
+        self._close(bound)
+        for worker in workers:
+            worker.line.say(Word.FINISH)
+        await _until(lambda: not any(worker in self._processes for worker in workers), end_s)
+        if any(worker in self._processes for worker in workers):
+            _log.error("workers did not end in time")
+            self._result = Exit.CUT_SHORT
+
+    def _connected(self, workers: list[_Process]) -> bool:
+        return self._lobby.connections > 0 or any(self._board.load(one.slot, one.handed) for one in workers)
+
+    def _close(self, bound: Bound) -> None:
+        for sock in bound.sockets:
+            if sock.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(sock.fileno())
+        bound.close()
+
+    def _kill(self, process: _Process) -> None:
+        if process.own is not None:
+            process.own.kill()
+        elif pid := self._board.pid(process.slot):
+            os.kill(pid, signal.SIGKILL)
+
+    async def _end_all(self) -> None:
+        """Whoever is still there: the template ends with its line, its forks with it."""
+        for process in [*self._processes]:
+            asyncio.get_running_loop().remove_reader(process.line.fileno())
+            process.line.close()
+            if process.own is not None:
+                process.own.kill()
+                process.own.wait()
+
+
+async def _until(true: Callable[[], bool], end_s: float) -> None:
+    """Wait for something the memory of others says, so nobody tells when it does."""
+    loop = asyncio.get_running_loop()
+    while not true() and loop.time() < end_s:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_S)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process that has closed its line, so it is ending; if not, it is made to."""
+    try:
+        return process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -1,0 +1,73 @@
+"""What every process of a server does alike, alone or as one of several."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from enum import IntEnum
+
+from corten.core.model import ModelSpec
+from corten.errors import CortenError
+from corten.http import Limits, Server, UnixAddress
+from corten.serve.settings import Settings
+from corten.serve.site import Site
+
+_log = logging.getLogger(__name__)
+
+EXPIRE_EVERY_S = 0.1
+# How long one thread may keep the others waiting: the interpreter's 5 ms would be the loop's latency beside a model
+# written in Python.
+SWITCH_S = 0.001
+# A large request is millions of lists, and with the interpreter's 700 the collector looks through all of them again and
+# again: 4.3 s for 16 MiB of rows, against 2.
+_GC_THRESHOLD = (20_000, 20, 20)
+# Behind a unix socket is a gateway that pools connections; it must be the one to close them, or requests would meet
+# connections that are just being closed. Envoy does so after an hour.
+_POOL_IDLE_S = 2 * 3600.0
+
+
+class Exit(IntEnum):
+    """What the process says when it ends (docs/runtime-contract.md, clause 8)."""
+
+    DONE = 0  # drained
+    MODEL_FAILED = 1  # it did not load, or does not answer as recorded
+    WRONG_CONFIG = 2  # environment, corten.json or address
+    CUT_SHORT = 3  # requests were still unanswered at the end of CORTEN_DRAIN_S
+    SECOND_SIGNAL = 128 + signal.SIGTERM
+
+
+def server_of(site: Site, settings: Settings, spec: ModelSpec) -> Server:
+    """The HTTP server a site is answered by."""
+    pooled = isinstance(settings.listen, UnixAddress)
+    limits = Limits(body_bytes=spec.limits.max_body_bytes, idle_s=_POOL_IDLE_S if pooled else Limits().idle_s)
+    headers = [("X-Corten-Revision", settings.revision)] if settings.revision else []
+    return Server(site.handle, limits, headers=headers, on_refused=site.refused)
+
+
+def settle() -> None:
+    """What is there now stays: without it in their way, the collector's rounds cost next to nothing.
+
+    Nor do they touch what is frozen, so that processes forked later go on sharing it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLD)
+
+
+def log_failure(error: BaseException) -> None:
+    """Say why there is no model."""
+    extra = error.as_dict() if isinstance(error, CortenError) else {}
+    _log.critical("the model could not be loaded", exc_info=error, extra=extra)
+
+
+def leave(code: int) -> None:
+    """End the process without waiting for threads or for what models do at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(code)
