@@ -26,13 +26,18 @@ class Board:
     def __init__(self, descriptor: int, workers: int) -> None:
         self.descriptor = descriptor
         self.workers = workers
-        self._memory = mmap.mmap(descriptor, (workers + 1) * _SLOT_BYTES)
+        self._memory = mmap.mmap(descriptor, (workers + 2) * _SLOT_BYTES)
+
+    @property
+    def drift(self) -> int:
+        """The slot for what one of the workers tells of features."""
+        return self.workers + 1
 
     @classmethod
     def new(cls, workers: int) -> Self:
         """An empty one; its descriptor can be given to other processes."""
         descriptor = os.memfd_create("corten-board")
-        os.ftruncate(descriptor, (workers + 1) * _SLOT_BYTES)
+        os.ftruncate(descriptor, (workers + 2) * _SLOT_BYTES)
         return cls(descriptor, workers)
 
     def take(self, slot: int, pid: int) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from corten.adapters.base import CallModel, InputError
 from corten.core.schema import Schema
 from corten.serve.decoding import decode
-from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, Result, Streamed, invalid
+from corten.serve.job import Inputs, ModelOutputError, Observer, Outcome, Reply, Result, Streamed, invalid
 from corten.serve.sink import Sink
 from corten.serve.values import to_json
 
@@ -23,6 +23,7 @@ from corten.serve.values import to_json
 class CallsRunner:
     """A CallModel as a Runner. Types are the model's to check: it raises `InputError`."""
 
+    observer: Observer | None = None
     # User code may block, and may hold what belongs to one thread (a SQLite connection, a CUDA stream).
     pinned = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +55,10 @@ class Outcome:
     model_s: float
 
 
+# Is shown the inputs, the outputs and the number of rows of a call of a model of rows, where the model runs.
+Observer = Callable[[Mapping[str, Any], Mapping[str, Any], int], None]
+
+
 class Runner(Protocol):
     """A loaded model seen from its server: text in, text out. The same for both styles."""
 
@@ -62,6 +66,7 @@ class Runner(Protocol):
     joinable: bool  # whether several requests may go into one call
     abilities: Collection[str]  # what it can do beside predicting: `embed`, `chat`, `complete`
     pinned: bool  # whether the model must always be called in the thread that loaded it
+    observer: Observer | None  # never asked for by models of calls
     loop: asyncio.AbstractEventLoop | None  # of a model with `async` methods: it is asked by `answer`, not by `run`
 
     def decode(self, body: bytes | bytearray) -> Inputs:

@@ -25,7 +25,7 @@ from corten.observe import logs
 from corten.serve.board import Board
 from corten.serve.handing import Line, Word
 from corten.serve.loading import Loaded, load
-from corten.serve.meters import Meters
+from corten.serve.meters import WATCHING, Meters
 from corten.serve.process import EXPIRE_EVERY_S, Exit, leave, log_failure, server_of, settle
 from corten.serve.seat import Seat
 from corten.serve.settings import Settings
@@ -178,7 +178,9 @@ class _Work:
         self._board.count(
             self._slot, connections=server.connections, received=self._received, beat_ns=time.monotonic_ns()
         )
-        self._board.publish(self._slot, meters.registry.dump())
+        self._board.publish(self._slot, meters.dump())
+        if self._slot == WATCHING:
+            self._board.publish(self._board.drift, meters.drift_report())
 
 
 def die_with(parent: int) -> None:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from corten.core.schema import Schema
 from corten.observe.metrics import Across, CounterValue, GaugeValue, HistogramValue, Registry
 from corten.observe.process import ProcessStats, process_start_s
 from corten.serve.board import Board
+from corten.serve.job import Observer
+
+if TYPE_CHECKING:
+    from corten.serve.drift import Drift, DriftMeters
+
+WATCHING = 1  # of several workers, the one that looks at features: its connections are a fair sample
 
 # From a cheap model's 50 us to the longest anyone waits; about two buckets a doubling in between would cost more
 # than they tell.
@@ -18,6 +29,8 @@ class Meters:
 
     def __init__(self, board: Board | None = None, slot: int = 0) -> None:
         registry = self.registry = Registry()
+        self._drift: Drift | None = None
+        self._drift_gauges: DriftMeters | None = None
         self._board = board
         self._slot = slot
         self._by_status: dict[int, CounterValue] = {}
@@ -59,8 +72,34 @@ class Meters:
         ).labels()
         registry.collect(ProcessStats(process_start_s(), others=board.pids if board is not None else tuple))
 
+    def watch(self, schema: Schema) -> Observer | None:
+        """Tell the distributions of a model's features too; gives who is to be shown its calls, None if others look."""
+        from corten.serve.drift import Drift, DriftMeters  # imports numpy
+
+        self._drift_gauges = DriftMeters(self.registry)
+        if self._board is not None and self._slot != WATCHING:
+            return None
+        self._drift = Drift({tensor.name: tensor.columns for tensor in schema.inputs})
+        return self._drift.look
+
+    def drift_report(self) -> bytes:
+        """What is known of the features, as JSON; empty where nobody looks."""
+        if self._drift is not None:
+            return msgspec.json.encode(self._drift.report())
+        return self._board.published(self._board.drift) if self._board is not None else b""
+
+    def dump(self) -> bytes:
+        """All that this process has counted, for the others."""
+        self._update()
+        return self.registry.dump()
+
+    def _update(self) -> None:
+        if self._drift is not None and self._drift_gauges is not None:
+            self._drift_gauges.update(self._drift.report())
+
     def render(self) -> bytes:
         """The replica's metrics: of this process, and of all that share its board."""
+        self._update()
         if self._board is None:
             return self.registry.render()
         others = [slot for slot in range(self._board.workers + 1) if slot != self._slot]

@@ -17,7 +17,7 @@ import numpy as np
 from corten.adapters.base import RowsModel
 from corten.core.schema import Schema, Tensor
 from corten.serve.decoding import decode
-from corten.serve.job import Inputs, ModelOutputError, Outcome, Reply, RequestError, Result, invalid
+from corten.serve.job import Inputs, ModelOutputError, Observer, Outcome, Reply, RequestError, Result, invalid
 from corten.serve.pieces import LARGE_BYTES, PieceReader
 from corten.serve.tensors import FLOATS, blank_array, json_type, packed, to_array
 from corten.serve.values import to_json
@@ -42,6 +42,7 @@ class RowsRunner:
     loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self, model: RowsModel) -> None:
+        self.observer: Observer | None = None
         self.schema: Schema = model.schema
         self._model = model
         self._tensors = model.schema.inputs
@@ -191,6 +192,8 @@ class RowsRunner:
             arrays[name] = array
         if not arrays:
             raise ModelOutputError("the model gave no outputs")
+        if self.observer is not None:
+            self.observer(values, arrays, rows)
         return arrays
 
     def _misses_values(self, arrays: Mapping[str, np.ndarray]) -> bool:

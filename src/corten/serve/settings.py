@@ -33,6 +33,7 @@ class Settings:
     drain_s: float = 30.0
     access_log: float = 0.0
     log_level: str = "info"
+    drift: bool = True  # watch the distributions of features
     trace: str = ""
     grpc_listen: Address | None = None  # None: where `grpc_address` says
     jobs_dir: Path | None = None  # None: a folder of the process's own
@@ -58,6 +59,7 @@ class Settings:
             drain_s=_number(env, "CORTEN_DRAIN_S", 30.0, most=86_400.0),
             access_log=_number(env, "CORTEN_ACCESS_LOG", 0.0, most=1.0),
             log_level=level,
+            drift=bool(_number(env, "CORTEN_DRIFT", 1.0, most=1.0)),
             trace=_file_name(env, "CORTEN_TRACE_IMPORTS"),
             jobs_dir=Path(given) if (given := env.get("CORTEN_JOBS_DIR")) else None,
             webhook_hosts=tuple(host for host in env.get("CORTEN_WEBHOOK_HOSTS", "").replace(",", " ").split()),

@@ -14,6 +14,7 @@ import msgspec
 from corten import __version__
 from corten.adapters.base import InputError
 from corten.core.model import ModelSpec
+from corten.core.schema import Style
 from corten.http import Request
 from corten.http.request import JSON
 from corten.observe.access import AccessLog
@@ -66,6 +67,7 @@ class Site:
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
             "/metrics": {"GET": self._metrics},
+            "/drift": {"GET": self._drift},
             "/openapi.json": {"GET": self._describe},
             "/": {"GET": self._info},
         }
@@ -144,6 +146,8 @@ class Site:
         )
         self._openapi = msgspec.json.encode(described)
         self._meters.load_seconds.set(model.load_s)
+        if self._settings.drift and runner.schema.style is Style.ROWS:
+            runner.observer = self._meters.watch(runner.schema)
         self._meters.queue.read = lambda: self._batcher.waiting if self._batcher else 0
 
     def handle(self, request: Request) -> None:
@@ -374,6 +378,12 @@ class Site:
     def _metrics(self, request: Request) -> None:
         self._meters.ready.set(float(self.state is State.READY))
         request.respond(200, self._meters.render(), CONTENT_TYPE)
+
+    def _drift(self, request: Request) -> None:
+        if report := self._meters.drift_report():
+            request.respond(200, report)
+        else:
+            request.fail(404, "serve.not_watched", "distributions are watched of models of rows, once they have loaded")
 
     def _describe(self, request: Request) -> None:
         if self._openapi:
