@@ -677,6 +677,11 @@ def test_metrics_are_exposed_and_documented():
         server.predict({"x": "raise"})
         server.ask("POST", "/predict", b"{")
         text = server.ask("GET", "/metrics")[2].decode()
+    with Served({"entry": "double"}) as server:  # a model of rows tells of its features, too
+        server.until()
+        server.predict({"inputs": [[1, 2, 3]]})
+        text += server.ask("GET", "/metrics")[2].decode()
+        assert json.loads(server.ask("GET", "/drift")[2])["output"]["y[2]"]["mean"] == 6
     for code in (200, 400, 500):
         assert f'corten_requests_total{{code="{code}"}} 1\n' in text
     names = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))

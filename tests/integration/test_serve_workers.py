@@ -105,6 +105,21 @@ def test_the_replica_counts_as_one():
         assert metric(server, "process_resident_memory_bytes") > 1 << 20
 
 
+def test_each_worker_tells_the_distributions_that_one_of_them_watches():
+    with Served({"entry": "double"}, env=TWO) as server:
+        server.until()
+        for _ in range(20):
+            assert server.predict({"inputs": [[1, 2, 3]]})[0] == 200
+            time.sleep(0.01)
+
+        def watched():
+            status, _, body = server.ask("GET", "/drift")
+            return status == 200 and json.loads(body)["rows"] >= 2
+
+        assert until(lambda: all(watched() for _ in range(4)))
+        assert until(lambda: metric(server, 'corten_feature_mean{side="output",feature="y[2]"}') == 6)
+
+
 def test_a_killed_worker_is_replaced_while_the_other_answers():
     with Served({"entry": "identity"}, env=TWO) as server:
         server.until()

@@ -28,8 +28,9 @@ class Footprint:
     @classmethod
     def take(cls) -> Self:
         """Of this process, now."""
-        descriptors = frozenset(int(name) for name in os.listdir(_SELF / "fd"))  # noqa: PTH208
-        return cls(len(os.listdir(_SELF / "task")), descriptors)  # noqa: PTH208
+        listed = [int(name) for name in os.listdir(_SELF / "fd")]  # noqa: PTH208
+        # Without the one the list was read with: its number is the next one's.
+        return cls(len(os.listdir(_SELF / "task")), frozenset(filter(_is_open, listed)))  # noqa: PTH208
 
     def obstacle(self, before: Footprint) -> str:
         """Why a process with this footprint must not be forked; empty when it may be."""
@@ -41,13 +42,18 @@ class Footprint:
         return ""
 
 
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def _kind(descriptor: int) -> str:
     """What a descriptor is, empty for a file that is only read."""
-    try:
-        mode = os.fstat(descriptor).st_mode
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    except OSError:
-        return ""  # the one the list itself was read with
+    mode = os.fstat(descriptor).st_mode
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     if stat.S_ISSOCK(mode):
         return "a connection"
     if stat.S_ISREG(mode) or stat.S_ISCHR(mode) or stat.S_ISDIR(mode):
