@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import socket
 import time
 
@@ -142,3 +144,59 @@ def test_sixteen_megabytes_of_numbers_take_a_small_multiple_of_their_size(row):
         assert len(answer) >= len(body)
         # The body, its array (one number in two bytes becomes eight) and the answer; lists of it all took 550.
         assert large.peak_mb() - before_mb < 180
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A server for whose sake others are hostile; it and they may have some thousand connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    with Served({"entry": "double"}) as server:
+        yield server.until()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def waits_s(server, times):
+    """How long good requests take; all of them must be answered."""
+    waited_s = []
+    for _ in range(times):
+        asked_s = time.monotonic()
+        assert server.predict({"inputs": [[1, 2, 3]]}) == (200, {"outputs": [[2, 4, 6]]})
+        waited_s.append(time.monotonic() - asked_s)
+    return sorted(waited_s)
+
+
+def test_a_thousand_slow_connections_keep_nobody_waiting(small):
+    alone_s, before_mb = waits_s(small, 40), small.peak_mb()
+    beginnings = [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n[1,"]
+    with contextlib.ExitStack() as stack:
+        for i in range(1000):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", small.port), timeout=10))
+            slow.sendall(beginnings[i % len(beginnings)])
+        among_s = waits_s(small, 40)
+    assert among_s[20] < 3 * alone_s[20] + 0.02
+    assert small.peak_mb() - before_mb < 60
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
+def test_bodies_of_two_hundred_megabytes_are_refused_in_little_memory(small, chunked):
+    before_mb = small.peak_mb()
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 209715200"
+    piece = b"%x\r\n%b\r\n" % (1 << 20, b"1" * (1 << 20)) if chunked else b"1" * (1 << 20)
+    answers = []
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", small.port), timeout=20)) for _ in range(4)
+        ]
+        for client in clients:
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                for client in clients:
+                    client.sendall(piece)
+        assert waits_s(small, 10)[5] < 1
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                answers.append(client.recv(100))
+    assert all(answer.startswith(b"HTTP/1.1 413 ") for answer in answers if answer)
+    assert small.peak_mb() - before_mb < 4 * 16 * 2 + 20, "four bodies to the limit, growing"

@@ -25,7 +25,7 @@ def test_stopping_under_load_fails_no_request(unix, entry, body, outputs):
         clients = [Client(server, body, lambda answer: answer == {"outputs": outputs}) for _ in range(32)]
         for client in clients:
             client.start()
-        time.sleep(0.5)
+        time.sleep(1.0)
         server.signal()
         for client in clients:
             client.join(10)
@@ -106,3 +106,37 @@ def test_large_bodies_and_answers_go_through_whole():
         status, answer = server.until().predict({"inputs": rows}, timeout_s=30)
         assert status == 200
         assert answer["outputs"] == rows
+
+
+def test_others_are_answered_while_a_large_body_is_read_and_written():
+    row = b"[1,1]"
+    body = b'{"inputs":[' + b",".join([row] * ((16 << 20) // (len(row) + 1) - 10)) + b"]}"
+    with Served({"entry": "any:float64"}) as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        server.until()
+        start_s = time.monotonic()
+        large = pool.submit(server.ask, "POST", "/predict", body, timeout_s=60)
+        waited_s = []
+        while not large.done():
+            asked_s = time.monotonic()
+            assert server.ask("GET", "/livez")[0] == 200
+            waited_s.append(time.monotonic() - asked_s)
+        assert large.result()[0] == 200
+        took_s = time.monotonic() - start_s
+        assert max(waited_s) < 0.5 * took_s, "the loop is not held up"
+        assert sorted(waited_s)[len(waited_s) // 2] < 0.1
+
+
+def test_without_uvloop_it_serves_on_pythons_own_loop(tmp_path):
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not here')\n")
+    with Served({"entry": "double"}, modules=tmp_path) as server:
+        server.until()
+        assert server.predict({"inputs": [[1, 2, 3]]}) == (200, {"outputs": [[2, 4, 6]]})
+        clients = [Client(server, b'{"inputs":[[1,2,3]]}', lambda answer: "outputs" in answer) for _ in range(8)]
+        for client in clients:
+            client.start()
+        time.sleep(0.3)
+        server.signal()
+        for client in clients:
+            client.join(10)
+        assert [client.failure for client in clients if client.failure] == []
+        assert server.end() == 0

@@ -126,9 +126,9 @@ class Toy:
 
 
 class Served:
-    """A server process. `spec` are keys of `corten.json`; `folder` is removed at the end."""
+    """A server process. `spec` are keys of `corten.json`; `folder` is removed at the end; `modules` come before all others."""
 
-    def __init__(self, spec, *, env=None, unix=False, files=None, argv=()):
+    def __init__(self, spec, *, env=None, unix=False, files=None, argv=(), modules=None):
         self._folder = tempfile.TemporaryDirectory(prefix="served-")
         root = Path(self._folder.name)
         root.chmod(0o755)
@@ -151,7 +151,7 @@ class Served:
         listen = f"unix:{self.socket}" if unix else f"127.0.0.1:{self.port}"
         self.env = {
             **{key: text for key, text in os.environ.items() if not key.startswith("CORTEN_")},
-            "PYTHONPATH": f"{root / 'plugins'}:{Path(__file__).parents[2] / 'src'}",
+            "PYTHONPATH": f"{modules or root}:{root / 'plugins'}:{Path(__file__).parents[2] / 'src'}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
             "CORTEN_LISTEN": listen,

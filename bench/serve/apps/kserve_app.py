@@ -16,7 +16,9 @@ class Bench(kserve.Model):
         if not isinstance(payload, InferRequest):
             return {"predictions": np.asarray(self.run(payload["instances"])).tolist()}
         rows = payload.inputs[0].as_numpy()
-        outputs = self.run([text.decode() for text in rows.ravel()] if model.KIND == "embed" else rows)
+        if model.KIND == "embed":  # bytes, or text from JSON
+            rows = [text.decode() if isinstance(text, bytes) else str(text) for text in rows.ravel()]
+        outputs = self.run(rows)
         named = InferOutput("predictions", list(outputs.shape), "INT64" if outputs.dtype == np.int64 else "FP32")
         named.set_data_from_numpy(outputs, binary_data=model.KIND == "tensors")
         return InferResponse(payload.id or "0", "m", [named])

@@ -38,11 +38,17 @@ class QueueFullError(Exception):
 
 
 class Job:
-    """A request on its way through the model; `context` is whatever the caller needs to answer it."""
+    """A request on its way through the model; `context` is whatever the caller needs to answer it.
 
-    __slots__ = ("answered", "context", "deadline_s", "inputs", "size_bytes")
+    A `large` one takes long whatever the model, if only to be written down: it is kept off the loop's thread.
+    """
 
-    def __init__(self, inputs: Inputs, context: Any, deadline_s: float, size_bytes: int) -> None:
+    __slots__ = ("answered", "context", "deadline_s", "inputs", "large", "size_bytes")
+
+    def __init__(
+        self, inputs: Inputs, context: Any, deadline_s: float, size_bytes: int, *, large: bool = False
+    ) -> None:
+        self.large = large
         self.inputs = inputs
         self.context = context
         self.deadline_s = deadline_s
@@ -85,6 +91,7 @@ class Batcher:
         self._call_s = call_s  # running mean of a call, first as measured while warming up; None: not known yet
         self._jobs_a_call = 1.0
         self._recent_s: deque[float] = deque(maxlen=_CALLS_TO_TRUST)
+        self._large = 0  # of the jobs in the queue and in the model; those that expired are not taken off
         self._slow_in_a_row = 0
         self._slow_together_s = 0.0
         self.inline = not runner.pinned and call_s is not None and call_s < _FAST_S
@@ -109,6 +116,7 @@ class Batcher:
             raise QueueFullError(self._retry_after_s())
         self._queue.append(job)
         self._queued_bytes += job.size_bytes
+        self._large += job.large
         if not self._scheduled and not self._running:
             self._scheduled = True
             # Not now: what else arrived in this turn of the loop is to go along.
@@ -141,20 +149,23 @@ class Batcher:
         if not jobs:
             return
         batch = [job.inputs for job in jobs]
-        if self.inline:
+        large = self._large > 0 and any(job.large for job in jobs)
+        if self.inline and not large:
             self._finish(jobs, self._runner.run(batch))
         else:
             self._running = jobs
             self._running_since_s = self._loop.time()
-            self._worker.submit(lambda: self._runner.run(batch), lambda outcome: self._back(jobs, outcome))
+            self._worker.submit(lambda: self._runner.run(batch), lambda outcome: self._back(jobs, outcome, large))
 
-    def _back(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+    def _back(self, jobs: Sequence[Job], outcome: Outcome, large: bool) -> None:  # noqa: FBT001
         self._running = ()
         self._running_since_s = None
-        self._finish(jobs, outcome)
+        self._large -= sum(job.large for job in jobs)
+        self._finish(jobs, outcome, usual=not large)
 
-    def _finish(self, jobs: Sequence[Job], outcome: Outcome) -> None:
-        self._learn(len(jobs), outcome.model_s)
+    def _finish(self, jobs: Sequence[Job], outcome: Outcome, *, usual: bool = True) -> None:
+        if usual:
+            self._learn(len(jobs), outcome.model_s)
         self._hooks.called(sum(job.inputs.rows for job in jobs), outcome.model_s)
         for job, result in zip(jobs, outcome.results, strict=True):
             if not job.answered:

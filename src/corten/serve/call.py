@@ -46,6 +46,16 @@ class Call:
         return False
 
     @property
+    def is_text(self) -> bool:
+        """Whether its body is text (JSON, CSV), which takes long to read; arrays are taken as they are."""
+        headers = self.request.headers
+        # The Open Inference Protocol's binary tensors follow some JSON.
+        if "inference-header-content-length" in headers:
+            return False
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        return kind == "text/csv" or is_json(kind.encode("latin-1"))
+
+    @property
     def wanted(self) -> bool:
         """Whether someone still waits for the answer."""
         return not self.request.gone and not self.request.leaving

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from corten.serve.sink import Sink
 
 
+LARGE_BYTES = 256 << 10  # of a body of text: what takes milliseconds to read is read beside the loop
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A finished answer in another form than `/predict`'s JSON."""

@@ -17,7 +17,6 @@ import numpy as np
 from corten.core.schema import DType, Tensor
 from corten.serve.job import RequestError
 
-LARGE_BYTES = 256 << 10
 _PIECE_BYTES = 64 << 10
 _LONGEST_END = 64
 _Convert = Callable[[list[Any]], Mapping[str, np.ndarray]]

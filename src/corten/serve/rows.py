@@ -17,8 +17,18 @@ import numpy as np
 from corten.adapters.base import RowsModel
 from corten.core.schema import Schema, Tensor
 from corten.serve.decoding import decode
-from corten.serve.job import Inputs, ModelOutputError, Observer, Outcome, Reply, RequestError, Result, invalid
-from corten.serve.pieces import LARGE_BYTES, PieceReader
+from corten.serve.job import (
+    LARGE_BYTES,
+    Inputs,
+    ModelOutputError,
+    Observer,
+    Outcome,
+    Reply,
+    RequestError,
+    Result,
+    invalid,
+)
+from corten.serve.pieces import PieceReader
 from corten.serve.tensors import FLOATS, blank_array, json_type, packed, to_array
 from corten.serve.values import to_json
 

@@ -23,7 +23,7 @@ from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
 from corten.serve.call import Call
 from corten.serve.crowd import Crowd
 from corten.serve.dialect import DIALECTS, Dialect
-from corten.serve.job import Inputs, Reply, RequestError, Result, Runner, Streamed
+from corten.serve.job import LARGE_BYTES, Inputs, Reply, RequestError, Result, Runner, Streamed
 from corten.serve.loading import Loaded
 from corten.serve.meters import Meters
 from corten.serve.openapi import openapi
@@ -59,6 +59,9 @@ class Site:
         self._access = AccessLog(settings.access_log)
         self._model: Loaded | None = None
         self._batcher: Batcher | Crowd | None = None
+        self._reader: Worker | None = None  # decodes large bodies
+        self._unread_bytes = 0
+        self._queue_bytes = max(_LEAST_QUEUE_BYTES, 4 * spec.limits.max_body_bytes)
         self._streams = False
         self._later: Later | None = None
         self._openapi = b""
@@ -126,7 +129,7 @@ class Site:
         bounds = Bounds(
             max_rows=batching.max_rows,
             queue=limits.queue,
-            queue_bytes=max(_LEAST_QUEUE_BYTES, 4 * limits.max_body_bytes),
+            queue_bytes=self._queue_bytes,
         )
         hooks = Hooks(self._answer, self._called, self._wanted)
         runner = model.runner
@@ -237,17 +240,54 @@ class Site:
         if math.isnan(call.timeout_s):
             self._fail(call, 400, "request.bad_timeout", "X-Request-Timeout must be seconds above 0, as in 2.5")
             return
+        if len(call.request.body) >= LARGE_BYTES and call.is_text:
+            self._ask_later(call, decode, self._model.runner)
+            return
         try:
-            inputs = decode(self._model.runner, call.request)
-            limits = self._spec.limits
-            most_s = limits.job_timeout_s if call.patient else limits.predict_timeout_s
-            deadline_s = call.started_s + min(most_s, call.timeout_s)
-            job = Job(inputs, call, deadline_s, len(call.request.body))
-            if inputs.sink is not None or self._model.runner.loop is not None:
-                self._follow(job)
-            self._batcher.submit(job)
+            self._put(call, decode(self._model.runner, call.request))
         except RequestError as error:
             self._fail(call, error.status, error.code, error.message, path=error.path)
+
+    def _ask_later(self, call: Call, decode: Callable[[Runner, Request], Inputs], runner: Runner) -> None:
+        """The same for a large body, which takes long to read: the loop goes on with others meanwhile."""
+        size_bytes = len(call.request.body)
+        if self._unread_bytes and self._unread_bytes + size_bytes > self._queue_bytes:
+            self._fail(call, 429, "serve.queue_full", "large bodies are waiting to be read", retry_after_s=1)
+            return
+        if self._reader is None:
+            self._reader = Worker(self._loop, name="corten-reader")
+            self._reader.start()
+        self._unread_bytes += size_bytes
+
+        def attempt() -> Inputs | Exception:
+            try:
+                return decode(runner, call.request)
+            except Exception as error:
+                return error
+
+        def done(result: Inputs | Exception) -> None:
+            self._unread_bytes -= size_bytes
+            match result:
+                case Inputs():
+                    self._put(call, result, large=True)
+                case RequestError():
+                    self._fail(call, result.status, result.code, result.message, path=result.path)
+                case _:
+                    self._model_failed(call, result)
+
+        self._reader.submit(attempt, done)
+
+    def _put(self, call: Call, inputs: Inputs, *, large: bool = False) -> None:
+        """Queue a request that was read."""
+        assert self._batcher is not None  # noqa: S101 - who decodes has a model
+        limits = self._spec.limits
+        most_s = limits.job_timeout_s if call.patient else limits.predict_timeout_s
+        deadline_s = call.started_s + min(most_s, call.timeout_s)
+        job = Job(inputs, call, deadline_s, len(call.request.body), large=large)
+        try:
+            if inputs.sink is not None or (self._model and self._model.runner.loop is not None):
+                self._follow(job)
+            self._batcher.submit(job)
         except QueueFullError as error:
             message = f"{self._batcher.waiting} requests are waiting already"
             self._fail(call, 429, "serve.queue_full", message, retry_after_s=error.retry_after_s)

@@ -22,8 +22,9 @@ class Worker:
     Their results come back on the thread of `loop`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, name: str = "corten-model") -> None:
         self._loop = loop
+        self._name = name
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self.interrupt: Callable[[], object] = lambda: None  # ends a task that would run for ever
         self._thread: threading.Thread | None = None
@@ -31,7 +32,7 @@ class Worker:
     def start(self) -> None:
         """Begin, in a thread of its own."""
         # A daemon: a model that never returns must not keep the process from ending.
-        self._thread = threading.Thread(target=self.run, name="corten-model", daemon=True)
+        self._thread = threading.Thread(target=self.run, name=self._name, daemon=True)
         self._thread.start()
 
     def submit(self, task: Callable[[], Result], done: Callable[[Result], None]) -> None:
