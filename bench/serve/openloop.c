@@ -88,9 +88,9 @@ static int whole(Connection *connection) {
         char kept = *end;
         *end = 0;
         connection->status = atoi(connection->answer + 9);
-        char *length = strcasestr(connection->answer, "content-length:");
+        char *length = strcasestr(connection->answer, "\r\ncontent-length:");
         size_t head = (size_t)(end - connection->answer) + 4;
-        if (length) connection->expected = head + strtoul(length + 15, NULL, 10);
+        if (length) connection->expected = head + strtoul(length + 17, NULL, 10);
         else connection->expected = strcasestr(connection->answer, "chunked") ? SIZE_MAX : head;
         *end = kept;
     }

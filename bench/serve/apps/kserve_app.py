@@ -20,8 +20,9 @@ class Bench(kserve.Model):
             rows = [text.decode() if isinstance(text, bytes) else str(text) for text in rows.ravel()]
         outputs = self.run(rows)
         named = InferOutput("predictions", list(outputs.shape), "INT64" if outputs.dtype == np.int64 else "FP32")
-        named.set_data_from_numpy(outputs, binary_data=model.KIND == "tensors")
-        return InferResponse(payload.id or "0", "m", [named])
+        binary = model.KIND == "tensors"
+        named.set_data_from_numpy(outputs, binary_data=binary)
+        return InferResponse(payload.id or "0", "m", [named], use_binary_outputs=binary)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ _Route = Callable[[Request], None]
 _LONGEST_MESSAGE = 1000
 # A call that takes this many times the predict timeout is not coming back, and the one thread waits for it.
 _STUCK_TIMES = 2.0
-_LEAST_QUEUE_BYTES = 64 << 20
+_LEAST_QUEUE_BYTES = 128 << 20
 
 
 class Site:
@@ -61,7 +61,7 @@ class Site:
         self._batcher: Batcher | Crowd | None = None
         self._reader: Worker | None = None  # decodes large bodies
         self._unread_bytes = 0
-        self._queue_bytes = max(_LEAST_QUEUE_BYTES, 4 * spec.limits.max_body_bytes)
+        self._queue_bytes = max(_LEAST_QUEUE_BYTES, 8 * spec.limits.max_body_bytes)
         self._streams = False
         self._later: Later | None = None
         self._openapi = b""
