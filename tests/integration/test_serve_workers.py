@@ -120,6 +120,19 @@ def test_each_worker_tells_the_distributions_that_one_of_them_watches():
         assert until(lambda: metric(server, 'corten_feature_mean{side="output",feature="y[2]"}') == 6)
 
 
+def test_any_worker_tells_what_became_of_a_job():
+    with Served({"entry": "identity"}, env=TWO) as server:
+        server.until()
+        status, _, body = server.ask("POST", "/predict", b"{}", {"Prefer": "respond-async"})
+        assert status == 202
+        place = f"/jobs/{json.loads(body)['id']}"
+
+        def told():
+            return json.loads(server.ask("GET", place)[2])["status"]
+
+        assert until(lambda: [told() for _ in range(4)] == ["succeeded"] * 4)
+
+
 def test_a_killed_worker_is_replaced_while_the_other_answers():
     with Served({"entry": "identity"}, env=TWO) as server:
         server.until()
@@ -213,8 +226,8 @@ def test_a_model_that_does_not_load_ends_the_replica():
 
 
 def test_it_is_alive_and_not_ready_while_it_loads():
-    with Served({"entry": "load-slowly:1.5"}, env=TWO) as server:
-        server.until("/livez", timeout_s=1.5)
+    with Served({"entry": "load-slowly:4"}, env=TWO) as server:
+        server.until("/livez", timeout_s=4)
         assert server.ask("GET", "/readyz")[0] == 503
         server.until()
 

@@ -17,7 +17,7 @@ from corten.http import Server, UnixAddress, run
 from corten.observe import logs
 from corten.serve.loading import Loaded, load, read_spec
 from corten.serve.meters import Meters
-from corten.serve.process import EXPIRE_EVERY_S, SWITCH_S, Exit, leave, log_failure, server_of, settle
+from corten.serve.process import EXPIRE_EVERY_S, JOBS_CUT_S, SWITCH_S, Exit, leave, log_failure, server_of, settle
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.state import State
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _THREAD_END_S = 0.2
-_CUT_S = 0.1  # to write down what became of jobs
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -119,7 +118,7 @@ class _App:
         other = asyncio.create_task(grpc.drain(self._settings.drain_s)) if grpc is not None else None
         drained = all(
             await asyncio.gather(
-                server.drain(self._settings.drain_s), site.drain_jobs(max(self._settings.drain_s - _CUT_S, 0.0))
+                server.drain(self._settings.drain_s), site.drain_jobs(max(self._settings.drain_s - JOBS_CUT_S, 0.0))
             )
         )
         if other is not None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,6 +87,8 @@ class Master:
         # Answers while there is no worker: alive, loading.
         self._site = Site(spec, settings, self._meters)
         self._lobby = server_of(self._site, settings, spec)
+        # Whoever is asked must find what became of a job, whoever took it.
+        self._jobs = {"CORTEN_JOBS_DIR": folder} if settings.jobs_dir is None and (folder := _own_folder()) else {}
         self._adopting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
@@ -113,6 +117,8 @@ class Master:
             self._close(bound)
             await self._lobby.close()
             await self._end_all()
+            for folder in self._jobs.values():
+                shutil.rmtree(folder, ignore_errors=True)
         if self._result is Exit.DONE:
             _log.info("stopped")
         return self._result
@@ -153,7 +159,7 @@ class Master:
         seat = Seat(theirs.fileno(), self._board.descriptor, slot, len(self._slots), self._alone, os.getpid())
         own = subprocess.Popen(
             [sys.executable, "-m", "corten.serve"],
-            env={**os.environ, "CORTEN_SEAT": seat.text},
+            env={**os.environ, **self._jobs, "CORTEN_SEAT": seat.text},
             pass_fds=(theirs.fileno(), self._board.descriptor),
         )
         theirs.close()
@@ -312,6 +318,14 @@ class Master:
             if process.own is not None:
                 process.own.kill()
                 process.own.wait()
+
+
+def _own_folder() -> str:
+    """A new folder; empty where nothing can be written, so that jobs can be kept nowhere."""
+    try:
+        return tempfile.mkdtemp(prefix="corten-jobs-")
+    except OSError:
+        return ""
 
 
 async def _until(true: Callable[[], bool], end_s: float) -> None:

@@ -26,7 +26,7 @@ from corten.serve.board import Board
 from corten.serve.handing import Line, Word
 from corten.serve.loading import Loaded, load
 from corten.serve.meters import WATCHING, Meters
-from corten.serve.process import EXPIRE_EVERY_S, Exit, leave, log_failure, server_of, settle
+from corten.serve.process import EXPIRE_EVERY_S, JOBS_CUT_S, Exit, leave, log_failure, server_of, settle
 from corten.serve.seat import Seat
 from corten.serve.settings import Settings
 from corten.serve.sharing import Footprint
@@ -130,13 +130,15 @@ class _Work:
         ticking = asyncio.create_task(self._tick(site, server, meters))
         self._line.say(Word.READY)
         await self._finish.wait()
-        drained = await server.drain(self._settings.drain_s, linger_s=0.0)
+        jobs_s = max(self._settings.drain_s - JOBS_CUT_S, 0.0)
+        drained = all(await asyncio.gather(server.drain(self._settings.drain_s, linger_s=0.0), site.drain_jobs(jobs_s)))
         ticking.cancel()
         self._publish(server, meters)
         if not drained:
             _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
             site.give_up()
             self._line.say(Word.CUT_SHORT)
+        site.close()
         await server.close()
         return Exit.DONE if drained else Exit.CUT_SHORT
 

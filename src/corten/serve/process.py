@@ -18,6 +18,7 @@ from corten.serve.site import Site
 _log = logging.getLogger(__name__)
 
 EXPIRE_EVERY_S = 0.1
+JOBS_CUT_S = 0.1  # to write down what became of jobs
 # How long one thread may keep the others waiting: the interpreter's 5 ms would be the loop's latency beside a model
 # written in Python.
 SWITCH_S = 0.001

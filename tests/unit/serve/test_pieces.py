@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.serve import pieces, rows
-from corten.serve.job import RequestError
+from corten.serve.job import LARGE_BYTES, RequestError
 from corten.serve.rows import RowsRunner
 
 
@@ -91,7 +91,7 @@ def test_a_large_body_is_read_in_pieces_in_each_form_it_is_usual_in(model):
     many = [samples[model]] * 60_000
     for text in (json.dumps({"inputs": many}), json.dumps({"inputs": many}, separators=(",", ":"))):
         body = text.encode()
-        assert len(body) > pieces.LARGE_BYTES
+        assert len(body) > LARGE_BYTES
         found = runner._pieces.read(body)
         assert found is not None
         assert same(found, whole(runner, body))
