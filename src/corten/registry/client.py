@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlencode, urljoin
 
@@ -105,18 +105,19 @@ class Repository:
         by_api = self._referrers_by_api(subject)
         return tuple(unique(self._listed(subject) if by_api is None else by_api))
 
-    def list_referrer(self, subject: Digest, referrer: Descriptor) -> None:
+    def list_referrers(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
         """Add to the tag that lists referrers: read, change, write, and look again whether somebody undid it.
 
         For registries without the API. Raises RemoteError `registry.busy` when others keep undoing it.
         """
         for _ in range(_REFERRERS_ATTEMPTS):
             before = self._listed(subject)
-            if any(entry.digest == referrer.digest for entry in before):
+            known = {entry.digest for entry in before}
+            if not (new := [one for one in referrers if one.digest not in known]):
                 return
-            data = referrers_index([*before, referrer])
+            data = referrers_index([*before, *new])
             self.put_manifest(read_manifest(data, INDEX, str(self)), referrers_tag(subject))
-            if any(entry.digest == referrer.digest for entry in self._listed(subject)):
+            if {one.digest for one in new} <= {entry.digest for entry in self._listed(subject)}:
                 return
             self.retries.pause(self.retries.jitter())
         raise RemoteError(

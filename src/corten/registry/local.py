@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
@@ -99,11 +99,14 @@ class LocalTarget:
             self._fetch(blob, source, sent)
         return True
 
-    def put(self, manifest: Manifest) -> None:
-        """Keep it, and list it with its subject where it has one."""
+    def put(self, manifest: Manifest) -> bool:
+        """Keep it; to be listed it must be attached."""
         self._layout.put(manifest.data, manifest.descriptor.media_type)
-        if manifest.subject is not None:
-            self._layout.attach(manifest.subject, [manifest.descriptor])
+        return False
+
+    def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """List them in the store's index."""
+        self._layout.attach(subject, referrers)
 
     def sign(self, subject: Digest, signatures: Manifest) -> None:
         """Those of other signers that are here stay."""

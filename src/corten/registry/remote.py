@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
@@ -81,11 +81,13 @@ class RemoteTarget:
         """Mount it, or send it."""
         return _Sending(self._repository, blob, source, sent, self._stop).run(self._mounts.get(blob.digest, ""))
 
-    def put(self, manifest: Manifest) -> None:
-        """Store it by its digest; where the registry lists no referrers, list it by their tag."""
-        seen = self._repository.put_manifest(manifest)
-        if manifest.subject is not None and not seen:
-            self._repository.list_referrer(manifest.subject, manifest.descriptor)
+    def put(self, manifest: Manifest) -> bool:
+        """Store it by its digest. Whether the registry lists referrers itself."""
+        return self._repository.put_manifest(manifest)
+
+    def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """List them by the tag that stands in for the API."""
+        self._repository.list_referrers(subject, referrers)
 
     def sign(self, subject: Digest, signatures: Manifest) -> None:
         """Read, add, write, and look again whether another signer undid it: the tag is one for all."""

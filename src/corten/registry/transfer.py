@@ -6,18 +6,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from corten.core.digest import Digest
-from corten.core.events import Event, Listener, Phase
+from corten.core.events import Listener
 from corten.core.image import Descriptor
+from corten.core.meter import Meter
 from corten.errors import CortenError
 from corten.registry.documents import Manifest, check_depth, unique
 
 THREADS = 4
-# Bytes between two events about progress: some a second on a fast line.
-_EVENT_BYTES = 16 << 20
 
 
 class Reader(Protocol):
@@ -71,8 +70,12 @@ class Target(Protocol):
         """Get it from the source, telling how many bytes moved. False when none had to (it was mounted)."""
         ...
 
-    def put(self, manifest: Manifest) -> None:
-        """Keep a manifest whose blobs and children are there; list it with its subject."""
+    def put(self, manifest: Manifest) -> bool:
+        """Keep a manifest whose blobs and children are there. Whether it is listed with its subject by that."""
+        ...
+
+    def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """List manifests that were put with the one they refer to."""
         ...
 
     def sign(self, subject: Digest, signatures: Manifest) -> None:
@@ -161,7 +164,7 @@ def transfer(
     unsigned = [manifest for manifest in signatures if not target.complete(manifest)]
     blobs = list(unique(blob for manifest in (*missing, *unsigned) for blob in manifest.blobs))
     everything = list(unique(b for one in (*freight.image, *freight.referrers, *signatures) for b in one.blobs))
-    meter = _Meter(step, sum(blob.size_bytes for blob in blobs), listen)
+    meter = Meter(step, sum(blob.size_bytes for blob in blobs), listen)
     # The large ones first: a small one at the end does not leave three threads idle.
     ways = _each(
         lambda blob: _move(source, target, blob, meter, stop),
@@ -169,9 +172,14 @@ def transfer(
         threads,
         stop,
     )
+    unlisted: dict[Digest, list[Descriptor]] = {}
     for manifest in (*freight.image, *freight.referrers):
         if manifest in missing or manifest.subject is not None:
-            target.put(manifest)
+            listed = target.put(manifest)
+            if manifest.subject is not None and not listed:
+                unlisted.setdefault(manifest.subject, []).append(manifest.descriptor)
+    for subject, referrers in unlisted.items():
+        target.attach(subject, referrers)
     for subject, manifest in freight.signatures:
         target.sign(subject, manifest)
     target.tag(freight.root)
@@ -186,7 +194,7 @@ def transfer(
     )
 
 
-def _move(source: Source, target: Target, blob: Descriptor, meter: _Meter, stop: threading.Event) -> str:
+def _move(source: Source, target: Target, blob: Descriptor, meter: Meter, stop: threading.Event) -> str:
     if stop.is_set() or target.has(blob):
         meter.skip(blob.size_bytes)
         return "there"
@@ -213,39 +221,3 @@ def _each(
     if failed:
         raise failed[0]
     return [future.result() for future in futures]
-
-
-@dataclass(slots=True)
-class _Meter:
-    step: str
-    total_bytes: int
-    listen: Listener
-    moved_bytes: int = 0
-    _passed_bytes: int = 0
-    _told_bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, count_bytes: int) -> None:
-        """Bytes that moved."""
-        self._advance(count_bytes, count_bytes)
-
-    def skip(self, count_bytes: int) -> None:
-        """Bytes that did not have to."""
-        self._advance(0, count_bytes)
-
-    def _advance(self, moved_bytes: int, passed_bytes: int) -> None:
-        with self._lock:
-            self.moved_bytes += moved_bytes
-            self._passed_bytes += passed_bytes
-            if self._passed_bytes - self._told_bytes < _EVENT_BYTES:
-                return
-            self._told_bytes = self._passed_bytes
-            done, total = self._passed_bytes, self.total_bytes
-            self.listen(
-                Event(
-                    self.step,
-                    Phase.PROGRESS,
-                    f"{done / 1e6:.0f} of {total / 1e6:.0f} MB",
-                    {"bytes": done, "total_bytes": total},
-                )
-            )

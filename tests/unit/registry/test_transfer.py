@@ -54,6 +54,10 @@ class Box:
         assert all(blob.digest in self.content for blob in (*manifest.blobs, *manifest.children))
         self.content[manifest.digest] = manifest.data
         self.done.append(("manifest", manifest.digest))
+        return False
+
+    def attach(self, subject, referrers):
+        self.done.append(("listed", subject, tuple(one.digest for one in referrers)))
 
     def sign(self, subject, signatures):
         assert subject in self.content
@@ -96,9 +100,9 @@ def test_blobs_come_before_manifests_children_before_their_index_and_the_tag_las
     index = source.document(mediaType=INDEX, manifests=images)
     sbom = source.image(b"sbom", subject=index)
     moved = move(source, target, index)
-    kinds = [kind for kind, _ in target.done]
-    assert kinds == ["blob"] * 5 + ["manifest"] * 4 + ["tag"]
-    assert [str(digest) for kind, digest in target.done if kind == "manifest"] == [
+    kinds = [kind for kind, *_ in target.done]
+    assert kinds == ["blob"] * 5 + ["manifest"] * 4 + ["listed", "tag"]
+    assert [str(digest) for kind, digest, *_ in target.done if kind == "manifest"] == [
         images[0]["digest"], images[1]["digest"], index["digest"], sbom["digest"],
     ]  # fmt: skip
     assert (moved.blobs, moved.blobs_sent, moved.referrers) == (5, 5, 1)
@@ -129,7 +133,17 @@ def test_after_a_failure_there_is_no_manifest_and_no_tag():
     target = Box(broken=[Digest.of(b"two")])
     with pytest.raises(RemoteError):
         move(source, target, image)
-    assert {kind for kind, _ in target.done} <= {"blob"}
+    assert {kind for kind, *_ in target.done} <= {"blob"}
+
+
+def test_all_that_refers_to_an_image_is_listed_in_one_go():
+    # Three requests of a registry without the referrers API, each time.
+    source, target = Box(), Box()
+    image = source.image(b"one")
+    attached = [source.image(data, subject=image) for data in (b"lock", b"sbom", b"provenance")]
+    move(source, target, image)
+    digests = tuple(descriptor(one).digest for one in attached)
+    assert [entry for entry in target.done if entry[0] == "listed"] == [("listed", descriptor(image).digest, digests)]
 
 
 def test_a_manifest_that_is_listed_as_a_referrer_but_refers_to_something_else_is_left_out():
