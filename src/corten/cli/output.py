@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -12,9 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from corten.cli.progress import Board
 from corten.core.events import Event, Phase
 from corten.errors import CortenError
 
+# Live lines change this often at most; where lines cannot change, one is written this often.
+_REDRAW_S = 0.08
+_REPEAT_S = 5.0
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
 
@@ -30,8 +35,9 @@ class Output:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _running: dict[str, list[float]] = field(default_factory=dict)  # when each began; a step may run several times over
-    _shown: str = ""
+    _board: Board = field(default_factory=Board)
+    _shown: list[str] = field(default_factory=list)
+    _drawn_s: float = 0.0
 
     @classmethod
     def for_words(cls, words: Sequence[str], *, env: Mapping[str, str]) -> Self:
@@ -70,22 +76,32 @@ class Output:
             if self.json:
                 self._line(json.dumps({"event": _event(event)}, ensure_ascii=False, default=str))
                 return
+            now_s = time.monotonic()
             match event.phase:
                 case Phase.STARTED:
-                    self._running.setdefault(event.step, []).append(time.monotonic())
+                    self._board.started(event.step, event.message, now_s)
                 case Phase.PROGRESS:
-                    if self.verbose and not self.live:
-                        self._line(f"  . {event.step:9} {event.message}")
+                    self._progress(event, now_s)
+                    return
                 case Phase.DONE:
-                    begun_s = self._ended(event.step)
-                    took = event.data.get("seconds", time.monotonic() - begun_s if begun_s is not None else None)
-                    self._line(f"  {self.style('green', '✓')} {event.step:9} {event.message}{self._took(took)}")
+                    began_s = self._board.done(event.step, event.message)
+                    took_s = event.data.get("seconds", now_s - began_s if began_s is not None else None)
+                    self._line(f"  {self.style('green', '✓')} {event.step:9} {event.message}{self._took(took_s)}")
                 case Phase.NOTE:
                     if self.verbose:
                         self._line(f"  {self.style('dim', '·')} {event.step:9} {event.message}")
                 case Phase.WARNING:
                     self._line(f"  {self.style('yellow', '!')} {event.step:9} {event.message}")
-            self._status(event.message if event.phase is Phase.PROGRESS else "")
+            self._draw(now_s)
+
+    def _progress(self, event: Event, now_s: float) -> None:
+        figures = (event.data["bytes"], event.data["total_bytes"]) if "total_bytes" in event.data else None
+        self._board.progress(event.step, event.message, figures, now_s)
+        if self.live:
+            if now_s - self._drawn_s >= _REDRAW_S:
+                self._draw(now_s)
+        elif text := self._board.due(event.step, 0.0 if self.verbose else _REPEAT_S, now_s):
+            self._line(text)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
@@ -93,35 +109,36 @@ class Output:
             with self._lock:
                 self._line(text)
 
-    def _ended(self, step: str) -> float | None:
-        begun = self._running.get(step)
-        if not begun:
-            return None
-        first = begun.pop(0)
-        if not begun:
-            del self._running[step]
-        return first
-
     def _took(self, seconds: float | None) -> str:
         return "" if seconds is None else self.style("dim", f"  {seconds:.2f} s")
 
     def _line(self, text: str) -> None:
-        if self._shown:
-            self.err.write("\r\x1b[K")
-            self._shown = ""
-        self.err.write(text + "\n")
+        self.err.write(self._erased() + text + "\n")
         self.err.flush()
 
-    def _status(self, detail: str) -> None:
-        """The one live line below the finished steps: what runs now."""
+    def _draw(self, now_s: float) -> None:
+        """The live lines below the finished steps: what runs now, one a step."""
         if not self.live:
             return
-        running = ", ".join(self._running)
-        text = f"  … {running}{': ' + detail if detail and running else ''}"[:100] if running else ""
-        if text != self._shown:
-            self.err.write("\r\x1b[K" + self.style("dim", text))
+        self._drawn_s = now_s
+        lines = self._board.lines(self._width() - 3)  # room for the ^C that the terminal may add
+        if lines != self._shown:
+            erased = self._erased()
+            self.err.write(erased + "\n".join(self.style("dim", line) for line in lines))
             self.err.flush()
-            self._shown = text
+            self._shown = lines
+
+    def _erased(self) -> str:
+        """What takes the live lines away: from the last one up to the first, which the cursor is then at."""
+        count, self._shown = len(self._shown), []
+        return "\r\x1b[K" + "\x1b[1A\x1b[K" * (count - 1) if count else ""
+
+    def _width(self) -> int:
+        # Asked each time: a window may be made smaller, and a line that wraps could not be taken away again.
+        try:
+            return os.get_terminal_size(self.err.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
 
     # Errors
 

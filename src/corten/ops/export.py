@@ -16,6 +16,7 @@ from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.image import NAME_ANNOTATION
+from corten.core.meter import Meter
 from corten.core.name import suggest_name
 from corten.errors import CortenError
 from corten.store import bundle
@@ -77,8 +78,10 @@ def export(
         wanted = bundle.plan(
             name, descriptor, contents, _titles(layout, contents), without=_elsewhere(layout, contents, delta_from)
         )
+        listen(Event("export", Phase.STARTED, path.name))
         _check(layout, wanted)
-        size_bytes, sha256 = _write(layout, wanted, path)
+        stored_bytes = sum(layout.path(digest).stat().st_size for digest in wanted.blobs)
+        size_bytes, sha256 = _write(layout, wanted, path, Meter("export", stored_bytes, listen))
     listen(Event("export", Phase.DONE, f"{len(wanted.blobs)} blobs, {size_bytes / 1e6:.1f} MB", {"bytes": size_bytes}))
     return Exported(
         name=name,
@@ -121,13 +124,14 @@ def _check(layout: Layout, wanted: Bundle) -> None:
             raise layout.quarantine(digest, seen)
 
 
-def _write(layout: Layout, wanted: Bundle, path: Path) -> tuple[int, Digest]:
+def _write(layout: Layout, wanted: Bundle, path: Path, meter: Meter) -> tuple[int, Digest]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     with translated(temporary, "write the bundle"):
         file = BlobWriter(temporary)
     try:
         for piece in tar(in_order(_entries(layout, wanted))):
             file.write(piece)
+            meter.add(len(piece))
         with translated(temporary, "write the bundle"):
             file.finish()
             temporary.rename(path)

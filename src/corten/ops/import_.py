@@ -11,6 +11,7 @@ from typing import Any
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
+from corten.core.meter import Meter
 from corten.core.name import parse_name, suggest_name
 from corten.errors import UsageError
 from corten.store import bundle
@@ -51,7 +52,9 @@ def import_(
     layout = Layout(home.store)
     with using(home.store):
         layout.sweep(now_s=time.time() if now_s is None else now_s)
-        arrived = bundle.take(path, layout)
+        listen(Event("import", Phase.STARTED, path.name))
+        size_bytes = path.stat().st_size if path.is_file() else 0
+        arrived = bundle.take(path, layout, Meter("import", size_bytes, listen).add)
         attached = bundle.check_whole(arrived, layout, path)
         if name and len(arrived.images) != 1:
             raise UsageError(

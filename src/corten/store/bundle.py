@@ -14,7 +14,7 @@ files are taken, each blob must be what its name says, and a name is given last.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,11 +97,12 @@ def blobs_in(path: Path) -> frozenset[Digest]:
     return frozenset(found | left_out)
 
 
-def take(path: Path, layout: Layout) -> Arrived:
+def take(path: Path, layout: Layout, passed: Callable[[int], None] = lambda _: None) -> Arrived:
     """Move the blobs of a bundle into the store, each checked against its name; nothing gets a name yet.
 
-    What arrived whole before an error stays, without a name: a second try goes on there, and `gc` removes it.
-    Raises PolicyError `bundle.refused`, `bundle.wrong_digest`, UsageError `bundle.malformed`, `bundle.unreadable`.
+    `passed` is told of bytes as they come. What arrived whole before an error stays, without a name: a second try goes
+    on there, and `gc` removes it. Raises PolicyError `bundle.refused`, `bundle.wrong_digest`, UsageError
+    `bundle.malformed`, `bundle.unreadable`.
     """
     files: dict[str, Mapping[str, Any]] = {}
     blobs: set[Digest] = set()
@@ -109,7 +110,7 @@ def take(path: Path, layout: Layout) -> Arrived:
     with _opened(path) as tar:
         for member in tar.members():
             if digest := _blob(member, tar):
-                new_bytes += _take_blob(digest, tar, layout, path)
+                new_bytes += _take_blob(digest, tar, layout, path, passed)
                 blobs.add(digest)
             elif member.name in (_INFO, _INDEX):
                 if member.name in files:
@@ -197,10 +198,11 @@ def _blob(member: Member, tar: LayerTar) -> Digest | None:
         raise tar.refuse(member.name, "a blob whose name is no digest") from error
 
 
-def _take_blob(digest: Digest, tar: LayerTar, layout: Layout, path: Path) -> int:
+def _take_blob(digest: Digest, tar: LayerTar, layout: Layout, path: Path, passed: Callable[[int], None]) -> int:
     with layout.writer() as blob:
         for piece in tar.content():
             blob.write(piece)
+            passed(len(piece))
         if blob.digest != digest:
             raise PolicyError(
                 "bundle.wrong_digest",

@@ -10,6 +10,7 @@ from corten.builder.debian.files import MismatchError, checked, is_intact, repla
 from corten.builder.debian.mirror import Body, Mirror, Patience, each
 from corten.builder.debian.release import Deb
 from corten.core.events import Event, Listener, Phase, nobody
+from corten.core.meter import Meter
 
 _CONNECTIONS = 4
 _STEP = "debs"
@@ -50,14 +51,15 @@ def _download(debs: Sequence[Deb], cache: Path, listen: Listener, mirror: Mirror
     figures = {"files": len(debs), "bytes": sum(deb.size_bytes for deb in debs)}
     listen(Event(_STEP, Phase.STARTED, f"fetching {len(debs)} Debian packages", figures))
     # The largest first: the last connection to finish decides.
+    meter = Meter(_STEP, figures["bytes"], listen)
     largest_first = sorted(debs, key=lambda deb: (-deb.size_bytes, deb.name))
     with mirror:
-        each(mirror, lambda deb: fetch_one(mirror, deb, cache), largest_first, at_once=_CONNECTIONS)
+        each(mirror, lambda deb: fetch_one(mirror, deb, cache, meter), largest_first, at_once=_CONNECTIONS)
     listen(Event(_STEP, Phase.DONE, f"fetched {len(debs)} Debian packages", figures))
 
 
-def fetch_one(mirror: Mirror, deb: Deb, cache: Path) -> Path:
-    """Download one package into the cache; the cache never holds part of a file."""
+def fetch_one(mirror: Mirror, deb: Deb, cache: Path, meter: Meter) -> Path:
+    """Download one package into the cache, telling the meter; the cache never holds part of a file."""
     path = deb_path(cache, deb)
 
     def mismatch(why: str) -> MismatchError:
@@ -73,6 +75,7 @@ def fetch_one(mirror: Mirror, deb: Deb, cache: Path) -> Path:
         with replacing(path) as write_piece:
             for piece in checked(body, deb.digest, deb.size_bytes, mismatch):
                 write_piece(piece)
+                meter.add(len(piece))
 
     mirror.get(deb.url, receive)
     return path
