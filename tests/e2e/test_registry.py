@@ -52,6 +52,41 @@ def test_an_image_goes_through_two_repositories_to_another_machine(homes, tmp_pa
     assert gone["error"]["code"] == "registry.unreachable"
 
 
+@pytest.mark.registry
+@pytest.mark.network
+@pytest.mark.examples
+def test_a_second_model_shares_all_but_its_own_bytes_in_store_and_registry(corten, digits_model, tmp_path):
+    paths = digits_model["paths"]
+    first, second = (corten.run("build", path, "--name", f"dedup-{n}", "--json").json for n, path in enumerate(paths))
+    own = own_bytes(first, second)
+    assert own < 0.05 * second["size_bytes"], "base, wheels and server are the very same blobs"
+    assert {layer["kind"] for layer in second["layers"] if not layer["cached"]} <= {"weights", "code"}
+    registry = DockerRegistry(tmp_path).start()
+    try:
+        corten.run("push", "dedup-0", f"{registry.name}/team/first:1")
+        before = stored_bytes(tmp_path)
+        pushed = corten.run("push", "dedup-1", f"{registry.name}/team/second:1", "--json").json
+        grown = stored_bytes(tmp_path) - before
+    finally:
+        registry.kill()
+    assert pushed["blobs_mounted"] >= len([layer for layer in second["layers"] if layer["digest"] in digests(first)])
+    # Config, manifests, lock, SBOM and provenance are its own too.
+    assert own <= pushed["sent_bytes"] <= own + 100_000
+    assert own <= grown <= own + 100_000
+
+
+def own_bytes(first, second):
+    return sum(layer["size_bytes"] for layer in second["layers"] if layer["digest"] not in digests(first))
+
+
+def digests(built):
+    return {layer["digest"] for layer in built["layers"]}
+
+
+def stored_bytes(folder):
+    return sum(path.stat().st_size for path in folder.glob("data/docker/registry/v2/blobs/sha256/*/*/data"))
+
+
 def test_a_password_is_in_no_output_no_argument_and_no_file(homes, tmp_path):
     mine, _ = homes
     secret = "canary-5c1d"
