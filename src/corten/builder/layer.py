@@ -29,9 +29,15 @@ _GZIP_LEVEL = 6
 
 
 def write_layer(
-    entries: Iterable[Entry], layout: Layout, *, kind: LayerKind, title: str, compression: Compression
+    entries: Iterable[Entry],
+    layout: Layout,
+    *,
+    kind: LayerKind,
+    title: str,
+    compression: Compression,
+    packed: Callable[[int], None] = lambda _: None,
 ) -> Layer:
-    """Write a layer of sorted entries into the store.
+    """Write a layer of sorted entries into the store; `packed` is told of the tar's bytes as they pass.
 
     Memory stays at a few MB however large the layer. Raises what `tar` and `Layout.writer` raise.
     """
@@ -44,10 +50,11 @@ def write_layer(
             if plain:
                 plain.update(piece)
             tar_bytes += len(piece)
-            if packed := compressor.compress(piece):
-                blob.write(packed)
-        if packed := compressor.flush():
-            blob.write(packed)
+            if data := compressor.compress(piece):
+                blob.write(data)
+            packed(len(piece))
+        if data := compressor.flush():
+            blob.write(data)
     return Layer(
         kind=kind,
         title=title,

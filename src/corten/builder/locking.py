@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corten.builder import lock as locks
 from corten.builder import pylock
@@ -21,6 +21,9 @@ from corten.builder.remote import Access, without_credentials
 from corten.core.events import Event, Listener, Phase
 from corten.core.platform import Platform
 from corten.errors import UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _STEP = "lock"
 
@@ -83,11 +86,13 @@ def obtain(
     now_s: float,
     clock: Callable[[], float],
     listen: Listener,
+    resolved: Callable[[tuple[Locked, ...]], None] = lambda _: None,
 ) -> Lock:
     """The lock for these inputs, kept in `beside` (a project's lock file) or in the cache.
 
-    `release` is the Debian release of the base, None when it stands on another image. Raises UsageError
-    `build.lock_outdated`, `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
+    `release` is the Debian release of the base, None when it stands on another image. `resolved` is told the wheels of
+    a new lock as soon as they are known, before the Debian packages are. Raises UsageError `build.lock_outdated`,
+    `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
     """
     kept = _in_cache(inputs, cache, sources)
     path = beside if beside and (beside.exists() or os.access(beside.parent, os.W_OK)) else kept
@@ -99,7 +104,9 @@ def obtain(
     _permitted(rules, path, beside, known)
     started_s = clock()
     listen(Event(_STEP, Phase.STARTED, f"resolving {len(inputs.requirements)} requirements"))
-    lock = _resolved(inputs, release, cache=cache, sources=sources, dry=rules.dry, now_s=now_s, listen=listen)
+    lock = _resolved(
+        inputs, release, cache=cache, sources=sources, dry=rules.dry, now_s=now_s, listen=listen, resolved=resolved
+    )
     # Of locks in the cache each has a file of its own; a project's file holds one a platform.
     locks.write(kept if rules.dry else path, locks.with_lock(known, lock))
     figures = {"seconds": clock() - started_s, "wheels": len(lock.wheels), "debs": len(lock.debs), "path": str(path)}
@@ -148,8 +155,18 @@ def _permitted(rules: Rules, path: Path, beside: Path | None, known: tuple[Lock,
 
 
 def _resolved(
-    inputs: Inputs, release: Release | None, *, cache: Path, sources: Sources, dry: bool, now_s: float, listen: Listener
+    inputs: Inputs,
+    release: Release | None,
+    *,
+    cache: Path,
+    sources: Sources,
+    dry: bool,
+    now_s: float,
+    listen: Listener,
+    resolved: Callable[[tuple[Locked, ...]], None],
 ) -> Lock:
+    from concurrent.futures import ThreadPoolExecutor
+
     from corten.builder import debian
 
     with ThreadPoolExecutor(1, thread_name_prefix="corten-debian") as pool:
@@ -178,13 +195,15 @@ def _resolved(
             for wheel in wheels
             if not (dry and wheel.size_bytes)
         }
+        wheels = tuple(wheel if wheel.size_bytes else _sized(wheel, arriving[wheel.digest]) for wheel in wheels)
+        resolved(wheels)
         return Lock(
             inputs=inputs.key,
             platform=inputs.platform,
             release=inputs.release,
             python=inputs.python.version,
             debs=debs.result() if debs else (),
-            wheels=tuple(wheel if wheel.size_bytes else _sized(wheel, arriving[wheel.digest]) for wheel in wheels),
+            wheels=wheels,
             base=inputs.base,
         )
 

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 import corten
 from corten.adapters.base import SourceFile
 from corten.adapters.distributions import distribution
-from corten.builder import oci_base, runtime, wheel
+from corten.builder import contents, oci_base, runtime
 from corten.builder.debian.release import Deb, Release
 from corten.builder.download import Downloader
 from corten.builder.entry import Entry
+from corten.builder.interpreter import Interpreter
 from corten.builder.layer import LayerCache, cache_key, write_layer
 from corten.builder.oci_base import OciBase
-from corten.builder.plan import Plan, WeightGroup, WheelGroup
+from corten.builder.plan import MOST_LAYERS, Plan, WeightGroup, WheelGroup
 from corten.builder.pylock import Locked
 from corten.builder.remote import Access, Download
 from corten.builder.tar import in_order, merged
-from corten.core.events import Event, Listener, Phase
+from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.image import Compression, Layer, LayerKind
+from corten.core.meter import Meter
 from corten.core.model import SPEC_FILE, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import NotFoundError, UsageError
 from corten.store.layout import Layout
+
+if TYPE_CHECKING:
+    # Imported when a layer has to be made, as wheels' and Debian's readers are: 20 ms a cached build need not spend.
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 # Three at once keep two processors busy while one waits for a download or the disk; zstd has threads of its own.
 _AT_ONCE = 3
@@ -78,32 +84,100 @@ def make_layers(plan: Plan, shop: Workshop) -> tuple[Made, ...]:
 
     Those of another image as the base must be there.
     """
-    beneath = plan.base.layers if isinstance(plan.base, OciBase) else ()
-    return (*(Made(layer, cached=True, seconds=0.0) for layer in beneath), *_made(_jobs(plan, shop), shop))
+    with Making(shop) as making:
+        return making.layers(plan)
 
 
 def make_base(
     debs: Sequence[Deb], release: Release, platform: Platform, compression: Compression, shop: Workshop
 ) -> Made:
     """The base layer of these packages alone, in the store."""
-    return _made([_debian(debs, release, platform, compression, shop)], shop)[0]
+    with Making(shop) as making:
+        return making.all([_debian(debs, release, platform, compression, shop)])[0]
 
 
 def make_accounts(base: OciBase, distributions: Iterable[str], compression: Compression, shop: Workshop) -> Made:
     """The layer over a base that lets these distributions be installed above it, in the store."""
-    return _made([_accounts(base, distributions, compression)], shop)[0]
+    with Making(shop) as making:
+        return making.all([_accounts(base, distributions, compression)])[0]
 
 
-def _made(jobs: Sequence[_Job], shop: Workshop) -> tuple[Made, ...]:
-    layers = LayerCache(shop.cache / "layers", shop.layout)
-    made: dict[str, Made] = {}
-    for job in jobs:
-        if layer := layers.get(job.key):
-            made[job.key] = Made(layer, cached=True, seconds=0.0)
-            shop.listen(Event(job.step, Phase.DONE, job.title, {"cached": True, "bytes": layer.size_bytes}))
-    if missing := [job for job in jobs if job.key not in made]:
-        made |= _make(missing, layers, shop)
-    return tuple(made[job.key] for job in jobs)
+class Making:
+    """Layers on their way into the store, each made once however often it is asked for.
+
+    Use as a context manager: leaving it joins the threads; on an error what has not begun is forgotten and what is
+    being fetched is given up.
+    """
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self._cache = LayerCache(shop.cache / "layers", shop.layout)
+        self._pool: ThreadPoolExecutor | None = None
+        self._begun: dict[str, Future[Made]] = {}
+        # A layer each may wait for its downloads; what has all it needs takes turns.
+        self._turns = threading.Semaphore(_AT_ONCE)
+        self._given_up = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._given_up = True
+            self._shop.downloads.give_up()
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def layers(self, plan: Plan) -> tuple[Made, ...]:
+        """The layers of a plan, lowest first. The first error is raised."""
+        beneath = plan.base.layers if isinstance(plan.base, OciBase) else ()
+        there = (Made(layer, cached=True, seconds=0.0) for layer in beneath)
+        return (*there, *self.all(_jobs(plan, self._shop)))
+
+    def begin_wheels(self, groups: Sequence[WheelGroup], python: Interpreter, compression: Compression) -> None:
+        """Begin with the layers of these wheels, which a plan will ask for later."""
+        jobs = [_wheels(group, python, compression, self._shop) for group in groups]
+        self._begin([job for job in jobs if not self._cache.get(job.key)])
+
+    def all(self, jobs: Sequence[_Job]) -> tuple[Made, ...]:
+        """The layers of these jobs, in their order. The first error is raised."""
+        made: dict[str, Made] = {}
+        for job in jobs:
+            if job.key not in self._begun and (layer := self._cache.get(job.key)):
+                made[job.key] = Made(layer, cached=True, seconds=0.0)
+                figures = {"cached": True, "bytes": layer.size_bytes}
+                self._shop.listen(Event(job.step, Phase.DONE, job.title, figures))
+        missing = [job for job in jobs if job.key not in made]
+        if missing:
+            self._begin(missing)
+            made |= self._ended({job.key for job in missing})
+        return tuple(made[job.key] for job in jobs)
+
+    def _begin(self, jobs: Sequence[_Job]) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(MOST_LAYERS, thread_name_prefix="corten-layer")
+        # The largest first: what ends last decides, and large layers overlap with the downloads of the others.
+        for job in sorted(jobs, key=lambda job: -job.size_bytes):
+            if job.key not in self._begun:
+                wheels = [self._shop.downloads.submit(wheel_download(one, self._shop.cache)) for one in job.wheels]
+                self._begun[job.key] = self._pool.submit(self._made, job, wheels)
+
+    def _made(self, job: _Job, downloads: Sequence[Future[Path]]) -> Made:
+        wheels = [download.result() for download in downloads]
+        with self._turns:
+            if self._given_up:
+                raise InterruptedError(job.title)  # nobody asks for it any more
+            return _make(job, wheels, self._cache, self._shop)
+
+    def _ended(self, keys: Collection[str]) -> dict[str, Made]:
+        from concurrent.futures import FIRST_EXCEPTION, wait
+
+        done, _ = wait([self._begun[key] for key in keys], return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return {key: self._begun[key].result() for key in keys}
 
 
 def wheel_download(locked: Locked, folder: Path) -> Download:
@@ -123,46 +197,32 @@ def fingerprint() -> str:
     return state.hexdigest()
 
 
-def _make(jobs: Sequence[_Job], layers: LayerCache, shop: Workshop) -> dict[str, Made]:
-    with _cancelling(_AT_ONCE) as pool:
-        futures: dict[str, Future[Made]] = {}
-        # The largest first: what ends last decides, and large layers overlap with the downloads of the others.
-        for job in sorted(jobs, key=lambda job: -job.size_bytes):
-            wheels = [(one, shop.downloads.submit(wheel_download(one, shop.cache))) for one in job.wheels]
-            futures[job.key] = pool.submit(_make_one, job, wheels, layers, shop)
-        done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
-        return {key: future.result() for key, future in futures.items()}
-
-
-def _make_one(job: _Job, wheels: Sequence[tuple[Locked, Future[Path]]], layers: LayerCache, shop: Workshop) -> Made:
-    for _, download in wheels:
-        download.result()
+def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) -> Made:
     started_s = shop.clock()
     shop.listen(Event(job.step, Phase.STARTED, job.title))
-    layer = write_layer(job.entries(), shop.layout, kind=job.kind, title=job.title, compression=job.compression)
-    layers.put(job.key, layer)
+    # Weights may be many gigabytes, and what they unpack to is known before.
+    meter = Meter(job.step, job.size_bytes, shop.listen if job.kind is LayerKind.WEIGHTS else nobody)
+    layer = write_layer(
+        job.entries(),
+        shop.layout,
+        kind=job.kind,
+        title=job.title,
+        compression=job.compression,
+        packed=meter.add,
+    )
+    cache.put(job.key, layer)
+    # Looked at here, beside the other layers, instead of one after the other when the SBOM asks.
+    contents.read(shop.layout, layer, cache=shop.cache, wheels=wheels)
     seconds = shop.clock() - started_s
     figures = {"seconds": seconds, "bytes": layer.size_bytes, "tar_bytes": layer.tar_bytes}
     shop.listen(Event(job.step, Phase.DONE, job.title, figures))
     return Made(layer, cached=False, seconds=seconds)
 
 
-@contextmanager
-def _cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool that on an error forgets what has not begun; leaving it always joins the threads."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="corten-layer")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
     return [
         _base(plan, shop),
-        *(_wheels(plan, group, shop) for group in plan.wheels),
+        *(_wheels(group, plan.python, plan.compression, shop) for group in plan.wheels),
         _runtime(plan),
         *(_weights(group) for group in plan.weights),
         _code(plan),
@@ -179,11 +239,11 @@ def _base(plan: Plan, shop: Workshop) -> _Job:
 
 def _accounts(base: OciBase, distributions: Iterable[str], compression: Compression) -> _Job:
     entries = oci_base.accounts(base, map(distribution, distributions))
-    contents = (text for entry in entries for text in (entry.name, entry.kind.value, content_digest(entry)))
+    described = (text for entry in entries for text in (entry.name, entry.kind.value, content_digest(entry)))
     return _Job(
         LayerKind.BASE,
         oci_base.ACCOUNTS_TITLE,
-        cache_key(fingerprint(), "accounts", compression.name, *contents),
+        cache_key(fingerprint(), "accounts", compression.name, *described),
         compression,
         lambda: entries,
         step="base",
@@ -225,29 +285,34 @@ def _fetched(debs: Sequence[Deb], shop: Workshop) -> tuple[Path, ...]:
     return fetch(debs, shop.cache, shop.listen, proxies=shop.access.proxies)
 
 
-def _wheels(plan: Plan, group: WheelGroup, shop: Workshop) -> _Job:
-    python = plan.python
+def _wheels(group: WheelGroup, python: Interpreter, compression: Compression, shop: Workshop) -> _Job:
     paths = [wheel_download(locked, shop.cache).path for locked in group.wheels]
     digests = (str(locked.digest) for locked in group.wheels)
     return _Job(
         LayerKind.WHEELS,
         group.title,
-        cache_key(fingerprint(), "wheels", *python.parts, plan.compression.name, group.title, *digests),
-        plan.compression,
-        lambda: merged(wheel.entries(path, python) for path in paths),
+        cache_key(fingerprint(), "wheels", *python.parts, compression.name, group.title, *digests),
+        compression,
+        lambda: _unpacked(paths, python),
         step="wheels",
         wheels=group.wheels,
         size_bytes=sum(locked.size_bytes for locked in group.wheels),
     )
 
 
+def _unpacked(wheels: Sequence[Path], python: Interpreter) -> Iterator[Entry]:
+    from corten.builder import wheel
+
+    return merged(wheel.entries(path, python) for path in wheels)
+
+
 def _runtime(plan: Plan) -> _Job:
     entries = list(runtime.entries(Path(corten.__file__).parent, plan.python))
-    contents = (text for entry in entries for text in (entry.name, content_digest(entry)))
+    described = (text for entry in entries for text in (entry.name, content_digest(entry)))
     return _Job(
         LayerKind.RUNTIME,
         "server",
-        cache_key(fingerprint(), "runtime", plan.compression.name, *contents),
+        cache_key(fingerprint(), "runtime", plan.compression.name, *described),
         plan.compression,
         lambda: entries,
         step="runtime",

@@ -170,13 +170,14 @@ def plan(
     Every wheel's size must be in the lock: it decides the grouping.
     """
     weights = group_weights(inspection.weights, sizes)
+    wheels = group_wheels(lock.wheels, most=wheel_layers(base, len(weights)))
     return Plan(
         name=project.name,
         platform=platform,
         base=base,
         spec=spec,
         lock=lock,
-        wheels=group_wheels(lock.wheels, most=wheel_layers(base, len(weights))),
+        wheels=wheels,
         weights=weights,
         code=tuple(sorted(inspection.code, key=lambda file: file.name)),
         compression=compression,

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,15 @@ from corten.builder import locking, proof
 from corten.builder import plan as planning
 from corten.builder.debian.release import DEFAULT_MIRROR, Release, minor_version
 from corten.builder.download import Downloader
-from corten.builder.gate import attach_gate
 from corten.builder.index import index_json
 from corten.builder.inspecting import inspect
 from corten.builder.lineage import Commit, commit_of
 from corten.builder.lock import Inputs, Lock
 from corten.builder.locking import Rules, Sources
 from corten.builder.oci_base import OciBase
-from corten.builder.pipeline import Made, Workshop, make_layers
+from corten.builder.pipeline import Made, Making, Workshop
 from corten.builder.plan import Plan
+from corten.builder.pylock import Locked
 from corten.builder.remote import Access
 from corten.builder.sizes import PackageSize, check_budget, packages_by_layer
 from corten.builder.source import Project, read_project
@@ -40,13 +41,12 @@ from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, 
 from corten.core.model import Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
-from corten.ops.gate import Gate, run_gate
-from corten.ops.oci_base import Bases, base_of
-from corten.ops.registry import session
 from corten.store.guard import using
 from corten.store.layout import Layout
 
 if TYPE_CHECKING:
+    from corten.ops.gate import Gate
+    from corten.ops.oci_base import Bases
     from corten.ops.sign import Signer
 
 
@@ -208,34 +208,40 @@ def build(
     access = Access.from_env(env)
     wanted = _platforms(platform)
     layout = Layout(home.store)
-    bases = Bases(
-        layout, home.cache, lambda: session(plain_http=plain_http, ca=ca, env=env), steps.listen, offline=offline
-    )
-    with Downloader(access, offline=offline) as downloads, using(home.store) if project.base else nullcontext():
+
+    @cache
+    def bases() -> Bases:
+        # The client of registries, 50 ms to load, is for a base of another image only.
+        from corten.ops.oci_base import Bases
+        from corten.ops.registry import session
+
+        talk = partial(session, plain_http=plain_http, ca=ca, env=env)
+        return Bases(layout, home.cache, talk, steps.listen, offline=offline)
+
+    with Downloader(access, offline=offline, listen=steps.listen) as downloads:
         sources = Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads)
-        plans = [
-            _plan(
-                project,
-                one,
-                home=home,
-                rules=rules,
-                sources=sources,
-                bases=bases,
-                example=example,
-                compression=compression or project.compression,
-                now_s=now_s,
-                steps=steps,
-            )
-            for one in wanted
-        ]
+        plan_for = partial(
+            _plan,
+            project,
+            home=home,
+            rules=rules,
+            sources=sources,
+            bases=bases,
+            example=example,
+            compression=compression or project.compression,
+            now_s=now_s,
+            steps=steps,
+        )
         if dry_run:
-            return _whole([Built(project.name, plan, project, None) for plan in plans], None, steps)
+            with using(home.store) if project.base else nullcontext():
+                return _whole([Built(project.name, plan_for(one), project, None) for one in wanted], None, steps)
         layout.sweep(now_s=now_s)
         shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
-        with using(home.store):
+        with using(home.store), Making(shop) as making:
+            plans = [plan_for(one, making=making) for one in wanted]
             budget_mb = project.max_image_mb if max_image_mb is None else max_image_mb
             commit = commit_of(project.folder or project.source.path, env)
-            built = [_make(project, plan, shop, steps, budget_mb=budget_mb, commit=commit) for plan in plans]
+            built = [_make(project, plan, making, shop, steps, budget_mb=budget_mb, commit=commit) for plan in plans]
             limit_s = project.max_cold_start_s if max_cold_start_s is None else max_cold_start_s
             if test or limit_s:
                 built = [_tested(one, layout, home, env, steps, limit_s=limit_s) for one in built]
@@ -275,9 +281,16 @@ def _platforms(given: Platform | Sequence[Platform] | None) -> tuple[Platform, .
 
 
 def _make(
-    project: Project, plan: Plan, shop: Workshop, steps: _Steps, *, budget_mb: float, commit: Commit | None
+    project: Project,
+    plan: Plan,
+    making: Making,
+    shop: Workshop,
+    steps: _Steps,
+    *,
+    budget_mb: float,
+    commit: Commit | None,
 ) -> Built:
-    made = make_layers(plan, shop)
+    made = making.layers(plan)
     layers = [one.layer for one in made]
     check_budget(plan, layers, budget_mb)
     image, manifest = _assemble(plan, layers, shop.layout, steps)
@@ -293,6 +306,10 @@ def _make(
 
 def _tested(one: Built, layout: Layout, home: Home, env: Mapping[str, str], steps: _Steps, *, limit_s: float) -> Built:
     """An image with what its test found; one of another platform is told of and left as it is."""
+    # The engine and the daemon's client, 15 ms to load, which a build without a test does without.
+    from corten.builder.gate import attach_gate
+    from corten.ops.gate import run_gate
+
     if one.image is None or one.plan.platform != Platform.of_machine():
         steps.listen(Event("gate", Phase.WARNING, f"{one.plan.platform} cannot run here and was not tested"))
         return one
@@ -344,11 +361,12 @@ def _plan(
     home: Home,
     rules: Rules,
     sources: Sources,
-    bases: Bases,
+    bases: Callable[[], Bases],
     example: Example | None,
     compression: Compression,
     now_s: float,
     steps: _Steps,
+    making: Making | None = None,
 ) -> Plan:
     steps.listen(Event("inspect", Phase.STARTED, str(project.source.path)))
     began_s = time.perf_counter()
@@ -362,6 +380,15 @@ def _plan(
     steps.listen(Event("inspect", Phase.DONE, seen, figures))
     lock = locking.frozen(project.lock_file, platform) if rules.frozen and project.lock_file else None
     base = _base(project, inspection, platform, bases=bases, rules=rules, frozen=lock)
+    sizes = {file.name: file.path.stat().st_size for file in inspection.weights}
+
+    def begin(wheels: tuple[Locked, ...]) -> None:
+        # While Debian's index is still being read: half a second of a cold build.
+        if making:
+            weights = planning.group_weights(inspection.weights, sizes)
+            groups = planning.group_wheels(wheels, most=planning.wheel_layers(base, len(weights)))
+            making.begin_wheels(groups, base.interpreter if isinstance(base, Release) else base.python, compression)
+
     if lock is None:
         inputs = Inputs(
             requirements=planning.requirements_of(project, inspection),
@@ -382,6 +409,7 @@ def _plan(
             now_s=now_s,
             clock=time.perf_counter,
             listen=steps.listen,
+            resolved=begin,
         )
     return planning.plan(
         project,
@@ -390,22 +418,30 @@ def _plan(
         base=base,
         platform=platform,
         spec=planning.spec_of(project, inspection, example),
-        sizes={file.name: file.path.stat().st_size for file in inspection.weights},
+        sizes=sizes,
         compression=compression,
     )
 
 
 def _base(
-    project: Project, inspection: Inspection, platform: Platform, *, bases: Bases, rules: Rules, frozen: Lock | None
+    project: Project,
+    inspection: Inspection,
+    platform: Platform,
+    *,
+    bases: Callable[[], Bases],
+    rules: Rules,
+    frozen: Lock | None,
 ) -> Release | OciBase:
     """What the image stands on: as a lock that is taken as it is has it, or as the project asks for it."""
     if frozen:
-        return base_of(frozen, bases)
+        from corten.ops.oci_base import base_of
+
+        return base_of(frozen, bases())
     if project.base is None:
         return planning.release_of(project, inspection)
     known = locks.for_platform(locks.read(project.lock_file), platform) if project.lock_file else None
-    pin = bases.pin(project.base, platform, known.base if known else None, rules)
-    return bases.obtain(pin, platform, asked=project.python, preferred=minor_version(inspection.python))
+    pin = bases().pin(project.base, platform, known.base if known else None, rules)
+    return bases().obtain(pin, platform, asked=project.python, preferred=minor_version(inspection.python))
 
 
 def _assemble(plan: Plan, layers: Sequence[Layer], layout: Layout, steps: _Steps) -> tuple[Image, Descriptor]:

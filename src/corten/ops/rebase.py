@@ -146,7 +146,11 @@ def rebase(
     began_s = time.perf_counter()
     layout = Layout(home.store)
     access = Access.from_env(env)
-    with using(home.store), Downloader(access, offline=False) as downloads, scratch_in(home.cache) as scratch:
+    with (
+        using(home.store),
+        Downloader(access, offline=False, listen=listen) as downloads,
+        scratch_in(home.cache) as scratch,
+    ):
         named = layout.resolve(name)
         if not (tag := named.annotations.get(NAME_ANNOTATION, "")):
             raise UsageError(

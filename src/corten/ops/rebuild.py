@@ -204,7 +204,7 @@ def _built(
         (home.cache / kept).mkdir(exist_ok=True)
         (cache / kept).symlink_to(home.cache / kept)
     store = Layout(scratch / "store")
-    with Downloader(access, offline=offline) as downloads:
+    with Downloader(access, offline=offline, listen=listen) as downloads:
         shop = Workshop(store, cache, access, downloads, offline, time.perf_counter, listen)
         layers = tuple(made.layer for made in make_layers(plan, shop))
     config = store.put(documents.config_json(plan, layers), CONFIG)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import small_image
 
-from corten.builder import artifact, contents, lock, proof
+from corten.builder import artifact, contents, layer_facts, lock, proof
 from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE
 from corten.builder.provenance import PREDICATE, commit_from, predicate_of
 from corten.builder.sbom import deb_purl, packages_of, wheel_purl
@@ -263,6 +263,6 @@ def test_contents_are_remembered_by_the_layers_digest(small, tmp_path):
     ],
 )
 def test_the_licence_is_what_a_wheels_metadata_declare(metadata, expression, licences):
-    fact = contents.wheel_fact("a-1", f"Name: A\nVersion: 1\n{metadata}")
+    fact = layer_facts.wheel_fact("a-1", f"Name: A\nVersion: 1\n{metadata}")
 
     assert (fact.expression, fact.licences) == (expression, licences)
