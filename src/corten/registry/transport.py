@@ -33,7 +33,8 @@ _PATIENCE_S = 60.0
 _SLOWEST_BYTES_S = 4096
 _REDIRECTS = 5
 _SHOWN = 200
-PIECE_BYTES = 1 << 20
+# Read, hashed and written while it is in the processor's cache: with four times as much a pull took twice as long.
+PIECE_BYTES = 1 << 18
 
 
 class Answer:
