@@ -12,10 +12,14 @@ import time
 from typing import TYPE_CHECKING
 
 from corten.cli import parser as words
-from corten.cli.output import Output, megabytes, table
+from corten.cli.output import Output, megabytes, printable, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from corten.ops.build import Built
+
+_LARGEST = 5
 
 EXAMPLES = """\
   corten build model.joblib
@@ -140,3 +144,16 @@ def _report(built: Built, output: Output, *, dry_run: bool) -> None:
         ]
         output.note(table(sizes))
     output.note(f"{megabytes(built.size_bytes)} in {len(built.layers)} layers for {built.plan.platform}")
+    for line in advice(built):
+        output.note(printable(line))
+
+
+def advice(built: Built) -> Iterator[str]:
+    """Where the room goes, and after a test what could be left out."""
+    packages = sorted((one for layer in built.layers for one in layer.contents), key=lambda one: -one.size_bytes)
+    if packages:
+        told = (f"{one.name} {one.version} {megabytes(one.size_bytes)}" for one in packages[:_LARGEST])
+        yield f"largest packages: {', '.join(told)}"
+    if built.gate and built.gate.unused:
+        told = (f"{one.name} {megabytes(one.size_bytes)}" for one in built.gate.unused[:_LARGEST])
+        yield f"the test loaded nothing of: {', '.join(told)} (unpacked); without them the image is smaller"
