@@ -63,11 +63,11 @@ def missing(need: str) -> str:
             absent = [name for name in ("sklearn", "onnx", "skops", "joblib") if not importlib.util.find_spec(name)]
             return f"not installed: {', '.join(absent)} (uv sync --group examples)" if absent else ""
         case "frameworks":
-            wanted = ("xgboost", "lightgbm", "mlflow", "pandas", "sklearn", "joblib")
+            wanted = ("xgboost", "lightgbm", "mlflow", "pandas", "sklearn", "joblib", "PIL", "pyarrow")
             absent = [name for name in wanted if not importlib.util.find_spec(name)]
             return f"not installed: {', '.join(absent)} (uv sync --group frameworks)" if absent else ""
         case "clients":
-            absent = [name for name in ("tritonclient", "openai") if not importlib.util.find_spec(name)]
+            absent = [name for name in ("tritonclient", "openai", "grpc") if not importlib.util.find_spec(name)]
             if os.environ.get("CORTEN_CLIENTS_PYTHON") or not absent:
                 return ""
             return f"not installed: {', '.join(absent)}, nor does CORTEN_CLIENTS_PYTHON name a Python that has them"

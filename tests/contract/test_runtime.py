@@ -117,8 +117,7 @@ def test_2_5_it_tells_what_it_loaded():
 
 @pytest.mark.clients
 def test_2_6_grpc_is_answered_beside_the_unix_socket():
-    import grpc
-
+    grpc = pytest.importorskip("grpc")
     with Served({"entry": "double", "grpc": True}, unix=True) as server:
         server.until()
         beside = server.socket.with_name("g")
@@ -446,7 +445,7 @@ def test_5_9_a_model_that_yields_answers_piece_by_piece():
 
 @pytest.mark.clients
 def test_5_10_the_same_tensors_are_taken_over_grpc():
-    import grpc
+    grpc = pytest.importorskip("grpc")
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     with Served({"entry": "double", "grpc": True}, unix=True) as server:

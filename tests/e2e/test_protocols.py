@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,8 @@ print(json.dumps(refused))
 
 
 def run(script, *argv):
-    done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=100)
+    python = os.environ.get("CORTEN_CLIENTS_PYTHON") or sys.executable
+    done = subprocess.run([python, "-c", script, *argv], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
