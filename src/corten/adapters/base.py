@@ -49,6 +49,7 @@ class Inspection:
     `notes` say what was seen and what was inferred from it, for people; `warnings` what may go wrong.
     `python` is the minor version the model was made with ("3.11"), empty when the file does not tell.
     `example` is one the source brings along; the user's own wins.
+    `constraints` are PEP 508 lines for packages that are needed anyway: a uv.lock's pins, a `-c` file's lines.
     """
 
     adapter: str
@@ -62,6 +63,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     example: Example | None = None
+    constraints: tuple[str, ...] = ()
 
 
 class InputError(ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corten.adapters import plain_yaml
-from corten.adapters.py_files import declared_requirements
+from corten.adapters.py_requirements import declared_requirements
 from corten.core.model import Example
 from corten.core.schema import DType, Tensor
 from corten.errors import UsageError
@@ -237,7 +237,7 @@ def _first(data: Any) -> Any:
 def _requirements(folder: Path) -> tuple[tuple[str, ...] | None, str]:
     """`requirements.txt`, else the pip section of `conda.yaml`."""
     if listed := declared_requirements(folder):
-        return listed
+        return listed.lines, listed.origin
     path = folder / _CONDA_FILE
     if not path.is_file():
         return None, ""

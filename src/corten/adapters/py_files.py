@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,46 +182,6 @@ def _package_files(folder: Path) -> Iterator[Path]:
             yield item
 
 
-def declared_requirements(folder: Path) -> tuple[tuple[str, ...], str] | None:
-    """What `requirements.txt`, else `[project] dependencies` of pyproject.toml, beside the source declares."""
-    listed, project = folder / "requirements.txt", folder / "pyproject.toml"
-    if listed.is_file():
-        return tuple(_requirement_lines(listed, 0)), listed.name
-    if project.is_file():
-        try:
-            table = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {})
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(
-                "adapter.requirements", f"`{project.name}` is not TOML", where=str(project), why=str(error)
-            ) from error
-        lines = table.get("dependencies") if isinstance(table, dict) else None
-        if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
-            return tuple(lines), project.name
-    return None
-
-
-def _requirement_lines(path: Path, depth: int) -> Iterator[str]:
-    """The requirements of a pip file; `-r` is followed, other options belong to pip and not to an image."""
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.split(" #")[0].strip()
-        if not line or line.startswith("#"):
-            continue
-        option, _, value = line.partition(" ")
-        if option in ("-r", "--requirement") and value and depth < 8 and (path.parent / value.strip()).is_file():
-            yield from _requirement_lines(path.parent / value.strip(), depth + 1)
-        elif line.startswith("-"):
-            raise UsageError(
-                "adapter.requirements",
-                f"`{line[:60]}` has no meaning in an image",
-                where=f"{path}:{number}",
-                why="only requirements and `-r FILE` are read",
-                hint="set an index by UV_DEFAULT_INDEX, and leave the option out",
-            )
-        else:
-            yield line.split(" --hash")[0].strip()
-
-
 def inferred_requirements(imports: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Requirements for imported modules as this environment has them, and warnings about those it lacks."""
     if not imports:
@@ -245,7 +204,12 @@ def inferred_requirements(imports: Mapping[str, bool]) -> tuple[tuple[str, ...],
                 pass
         if optional:
             continue
-        guess = _DISTRIBUTIONS.get(name, name.replace("_", "-"))
+        guess = distribution_of(name)
         lines[guess] = None
         warnings.append(f"`{name}` is not installed here: taking the newest `{guess}`; list it in requirements.txt")
     return tuple(sorted(lines)), tuple(warnings)
+
+
+def distribution_of(module: str) -> str:
+    """What a top-level module is likely to be installed by, where nothing here says it."""
+    return _DISTRIBUTIONS.get(module, module.replace("_", "-"))

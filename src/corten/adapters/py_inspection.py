@@ -7,7 +7,8 @@ from pathlib import Path
 
 from corten.adapters.base import Inspection, Source, SourceFile
 from corten.adapters.distributions import distribution
-from corten.adapters.py_files import Code, collect, declared_requirements, inferred_requirements
+from corten.adapters.py_files import Code, collect, inferred_requirements
+from corten.adapters.py_requirements import declared_requirements
 from corten.adapters.py_source import Served
 from corten.adapters.weights import declared, once_each, visible
 from corten.core.schema import Schema
@@ -39,7 +40,7 @@ def inspection(
         )
     code = collect(path)
     weights = once_each((*(named or _model_files(path.parent)), *declared(source)))
-    requirements, notes, warnings = _requirements(source, code, replaced)
+    requirements, constraints, notes, warnings = _requirements(source, code, replaced)
     files = {Path(file.name).name for file in code.files}
     return Inspection(
         adapter=adapter,
@@ -54,6 +55,7 @@ def inspection(
             *notes,
         ),
         warnings=warnings,
+        constraints=constraints,
     )
 
 
@@ -66,17 +68,16 @@ def _model_files(folder: Path) -> Iterator[SourceFile]:
 
 def _requirements(
     source: Source, code: Code, replaced: str
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Requirements, notes and warnings: what the files beside it say, else what the imports say.
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Requirements, constraints, notes and warnings: what the files beside it say, else what the imports say.
 
     The builder puts the lines declared elsewhere (`corten.toml`, `--requirement`) over these, by name.
     """
-    listed = declared_requirements(source.path.absolute().parent)
-    if listed is not None:
-        lines, where = listed
-        lines = tuple(line for line in lines if distribution(line) != replaced)
-        return lines, (f"requirements from {where}",), ()
+    declared = declared_requirements(source.path.absolute().parent)
+    if declared is not None:
+        lines = tuple(line for line in declared.lines if distribution(line) != replaced)
+        return lines, declared.constraints, (f"requirements from {declared.origin}",), ()
     if source.requirements:
-        return (), ("requirements as declared",), ()
+        return (), (), ("requirements as declared",), ()
     lines, warnings = inferred_requirements({name: can for name, can in code.imports.items() if name != replaced})
-    return lines, (f"requirements inferred from imports: {', '.join(lines) or 'none'}",), warnings
+    return lines, (), (f"requirements inferred from imports: {', '.join(lines) or 'none'}",), warnings

@@ -185,7 +185,8 @@ class Downloader:
     def _authorization(self, split: SplitResult) -> str:
         if split.username:
             return basic(split)
-        return self._access.authorization.get(host_of(split), "")
+        known = self._access.authorization
+        return known.get(host_of(split)) or known.get(split.hostname or "", "")  # netrc knows no ports
 
     def _connection(self, split: SplitResult) -> http.client.HTTPConnection:
         kept: dict[str, http.client.HTTPConnection] | None = getattr(self._local, "connections", None)

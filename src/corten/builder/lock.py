@@ -56,6 +56,7 @@ class Inputs:
     platform: Platform
     gpu: bool = False
     base: Pin | None = None
+    constraints: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -65,6 +66,7 @@ class Inputs:
             self.python.libc.key, str(self.platform),
             # Locks made before there was the choice still fit.
             *(["gpu"] if self.gpu else []),
+            *(["constraints", *sorted(self.constraints)] if self.constraints else []),
             *(["base", str(self.base.digest), str(self.base.manifest)] if self.base else []),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()

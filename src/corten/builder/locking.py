@@ -188,6 +188,7 @@ def _resolved(
             cache=cache,
             env=sources.env,
             gpu=inputs.gpu,
+            constraints=inputs.constraints,
         )
         # They are on their way while the base is still being resolved.
         arriving = {

@@ -128,6 +128,26 @@ def requirements_of(project: Project, inspection: Inspection) -> tuple[str, ...]
     return tuple(sorted({*declared, *inferred, *RUNTIME_REQUIREMENTS, *grpc}))
 
 
+def needs_of(project: Project, inspection: Inspection) -> str:
+    """The requirements for people: what the source tells, and what was declared over it or beside it."""
+    declared = {distribution(line): line for line in project.source.requirements}
+    told = [line for line in inspection.requirements if distribution(line) not in declared]
+    parts = [f"{', '.join(told)} by the source"] if told else []
+    parts += [f"{', '.join(declared.values())} as declared"] if declared else []
+    return "needs " + "; ".join(parts)
+
+
+def overruled(inspection: Inspection, lock: Lock) -> tuple[str, ...]:
+    """Warnings where another release was locked than the one the source tells, with both."""
+    locked = {wheel.name: wheel.version.partition("+")[0] for wheel in lock.wheels}
+    told = {distribution(line): distributions.pinned(line) for line in inspection.requirements}
+    return tuple(
+        f"the source is of {name} {release}; {locked[name]} goes into the image, as declared"
+        for name, release in told.items()
+        if release and locked.get(name, release) != release
+    )
+
+
 def release_of(project: Project, inspection: Inspection) -> Release:
     """The Debian release with the Python asked for, or with the nearest to the one the model was made with.
 
@@ -183,7 +203,11 @@ def plan(
         compression=compression,
         labels=project.labels,
         notes=inspection.notes,
-        warnings=(*inspection.warnings, *(base.warnings if isinstance(base, OciBase) else ())),
+        warnings=(
+            *inspection.warnings,
+            *overruled(inspection, lock),
+            *(base.warnings if isinstance(base, OciBase) else ()),
+        ),
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from corten.builder.interpreter import Interpreter, Libc, LibcFamily
-from corten.builder.remote import without_credentials
+from corten.builder.remote import shown, without_user
 from corten.core.digest import Digest
 from corten.core.platform import Platform
 from corten.errors import CortenError, RemoteError, UsageError
@@ -56,7 +58,7 @@ def check_requirement(line: str) -> str:
     if not text or not re.match(r"[A-Za-z0-9]", text) or "\n" in text or "\r" in text or "\0" in text:
         raise UsageError(
             "build.bad_requirement",
-            f"not a requirement: `{line[:100]}`",
+            f"not a requirement: `{shown(line)[:100]}`",
             why="expected a PEP 508 line such as `scikit-learn==1.7.2`; options are not allowed",
             hint="set an index by UV_DEFAULT_INDEX",
         )
@@ -76,18 +78,34 @@ def resolve(
     cache: Path,
     env: Mapping[str, str],
     gpu: bool = False,
+    constraints: Sequence[str] = (),
 ) -> tuple[Locked, ...]:
     """Pin every wheel the requirements need on that platform, sorted by name. Asks the package index.
 
-    `gpu`: PyTorch may be the index's build for GPUs. Raises UsageError `build.lock_failed` (with uv's reason),
-    `build.cuda_torch`, RemoteError `build.index_unreachable`.
+    `constraints` hold for packages that are needed anyway. `gpu`: PyTorch may be the index's build for GPUs. Raises
+    UsageError `build.lock_failed` (with uv's reason), `build.cuda_torch`, RemoteError `build.index_unreachable`.
     """
     options = () if gpu else torch_options(env)
-    text = _run_uv(requirements, options, python=python, platform=platform, cache=cache, env=env)
+    with _file_of(constraints) as file:
+        options += ("--constraints", str(file)) if file else ()
+        text = _run_uv(requirements, options, python=python, platform=platform, cache=cache, env=env)
     locked = parse(text, python=python, platform=platform, folder=cache)
     if not gpu and not env.get(_TORCH_BACKEND):
         check_torch(locked)
     return locked
+
+
+@contextmanager
+def _file_of(constraints: Sequence[str]) -> Iterator[Path | None]:
+    """The constraints as uv reads them, for the time of the call."""
+    if not constraints:
+        yield None
+        return
+    lines = "".join(f"{check_requirement(line)}\n" for line in constraints)
+    with tempfile.TemporaryDirectory(prefix="corten-constraints-") as folder:
+        file = Path(folder) / "constraints.txt"
+        file.write_text(lines, encoding="utf-8")
+        yield file
 
 
 def torch_options(env: Mapping[str, str]) -> tuple[str, ...]:
@@ -212,7 +230,8 @@ def _filename(file: Mapping[str, Any]) -> str:
 
 
 def _url(file: Mapping[str, Any], folder: Path) -> str:
-    return str(file["url"]) if "url" in file else (folder / file["path"]).resolve().as_uri()
+    # A lock is kept with the source and attached to images; who may fetch the file is told elsewhere.
+    return without_user(str(file["url"])) if "url" in file else (folder / file["path"]).resolve().as_uri()
 
 
 def _run_uv(
@@ -292,7 +311,7 @@ def _explained(stderr: str, requirements: Sequence[str]) -> CortenError:
     return UsageError(
         "build.lock_failed",
         "no set of wheels satisfies the requirements",
-        where=", ".join(requirements),
+        where=shown(", ".join(requirements)),
         why=reason,
         hint="loosen or correct a version (`--requirement` or `requirements` in corten.toml)",
     )
@@ -308,5 +327,4 @@ def condensed(stderr: str) -> str:
     ]
     if len(essential) > 1 and essential[0].startswith("No solution found"):
         del essential[0]
-    urls = re.compile(r"https?://\S+")
-    return "; ".join(urls.sub(lambda match: without_credentials(match[0]), line) for line in essential[:6])[:1500]
+    return shown("; ".join(essential[:6]))[:1500]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from corten.core.digest import Digest
 from corten.core.proxy import proxies_from
+
+_URL = re.compile(r"https?://[^\s,;`'\")]+")
+_INDEXES = ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +34,65 @@ class Access:
     proxies: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Access:
-        """Credentials from uv's index variables (uv leaves them out of locks) and the usual proxy variables."""
-        authorization = {}
-        for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX"):
+    def from_env(cls, env: Mapping[str, str], requirements: Iterable[str] = ()) -> Access:
+        """Credentials as uv finds them, which leaves them out of its locks, and the usual proxy variables.
+
+        They are in the index variables' URLs, in UV_INDEX_NAME_USERNAME and _PASSWORD for an index `name=URL`, in
+        URLs among the requirements, and in netrc (NETRC, else ~/.netrc), in this order.
+        """
+        authorization = _netrc(env)
+        for line in requirements:
+            for found in _URL.finditer(line):
+                authorization |= _by_url(found[0])
+        for name in _INDEXES:
             for text in env.get(name, "").split():
-                url = urlsplit(text.partition("=")[2] if "=" in text.partition("://")[0] else text)
-                if url.hostname and url.username:
-                    authorization[host_of(url)] = basic(url)
+                title, url = text.split("=", 1) if "=" in text.partition("://")[0] else ("", text)
+                authorization |= _by_name(title, url, env)
+                authorization |= _by_url(url)
         return cls(authorization, proxies_from(env))
+
+
+def _by_url(url: str) -> dict[str, str]:
+    split = urlsplit(url)
+    return {host_of(split): basic(split)} if split.hostname and split.username else {}
+
+
+def _by_name(title: str, url: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The variables of uv for an index with a name: letters and digits of it in upper case, `_` for all else."""
+    prefix = f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', title.upper())}"
+    user, word = env.get(f"{prefix}_USERNAME", ""), env.get(f"{prefix}_PASSWORD", "")
+    split = urlsplit(url)
+    if not title or not split.hostname or not (user or word):
+        return {}
+    return {host_of(split): _authorization(user, word)}
+
+
+def _netrc(env: Mapping[str, str]) -> dict[str, str]:
+    import netrc
+
+    path = Path(env.get("NETRC") or Path(env.get("HOME", "/")) / ".netrc")
+    try:
+        entries = netrc.netrc(str(path)).hosts if path.is_file() else {}
+    except (netrc.NetrcParseError, OSError):
+        return {}  # uv passes over one it cannot read as well
+    return {host: _authorization(user, word or "") for host, (user, _, word) in entries.items() if host != "default"}
 
 
 def without_credentials(url: str) -> str:
     """A URL as it may be shown: user, password and query left out."""
     split = urlsplit(url)
     return split._replace(netloc=host_of(split), query="", fragment="").geturl()
+
+
+def shown(text: str) -> str:
+    """A text with the URLs in it as they may be shown."""
+    return _URL.sub(lambda found: without_credentials(found[0]), text)
+
+
+def without_user(url: str) -> str:
+    """A URL without user and password, all else as it is."""
+    split = urlsplit(url)
+    return split._replace(netloc=split.netloc.rpartition("@")[2]).geturl()
 
 
 def host_of(split: SplitResult) -> str:
@@ -54,5 +102,8 @@ def host_of(split: SplitResult) -> str:
 
 def basic(url: SplitResult) -> str:
     """The value of an Authorization header from a URL's user and password (RFC 7617)."""
-    pair = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
+    return _authorization(unquote(url.username or ""), unquote(url.password or ""))
+
+
+def _authorization(user: str, word: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()

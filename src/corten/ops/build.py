@@ -22,6 +22,7 @@ from corten.builder import plan as planning
 from corten.builder.debian.release import DEFAULT_MIRROR, Release, minor_version
 from corten.builder.download import Downloader
 from corten.builder.index import index_json
+from corten.builder.indexes import with_indexes
 from corten.builder.inspecting import inspect
 from corten.builder.lineage import Commit, commit_of
 from corten.builder.lock import Inputs, Lock
@@ -30,7 +31,7 @@ from corten.builder.oci_base import OciBase
 from corten.builder.pipeline import Made, Making, Workshop
 from corten.builder.plan import Plan
 from corten.builder.pylock import Locked
-from corten.builder.remote import Access
+from corten.builder.remote import Access, shown
 from corten.builder.sizes import PackageSize, check_budget, packages_by_layer
 from corten.builder.source import Project, read_project
 from corten.builder.weights_image import store_weights, weights_name
@@ -205,7 +206,8 @@ def build(
     )
     rules = Rules(frozen=frozen, locked=locked, offline=offline, anew=upgrade, dry=dry_run)
     rules.check()
-    access = Access.from_env(env)
+    env = with_indexes(env, project)
+    access = Access.from_env(env, project.source.requirements)
     wanted = _platforms(platform)
     layout = Layout(home.store)
 
@@ -373,6 +375,8 @@ def _plan(
     _, inspection = inspect(project.source, cache=home.cache)
     for note in inspection.notes:
         steps.listen(Event("inspect", Phase.NOTE, note))
+    if inspection.requirements or project.source.requirements:
+        steps.listen(Event("inspect", Phase.NOTE, shown(planning.needs_of(project, inspection))))
     for warning in inspection.warnings:
         steps.listen(Event("inspect", Phase.WARNING, warning))
     figures = {"seconds": time.perf_counter() - began_s, "adapter": inspection.adapter}
@@ -397,6 +401,7 @@ def _plan(
             python=base.interpreter if isinstance(base, Release) else base.python,
             platform=platform,
             gpu=project.gpu,
+            constraints=inspection.constraints,
             base=None if isinstance(base, Release) else base.pin,
         )
         lock = locking.obtain(
@@ -411,6 +416,8 @@ def _plan(
             listen=steps.listen,
             resolved=begin,
         )
+    for warning in planning.overruled(inspection, lock):
+        steps.listen(Event("lock", Phase.WARNING, warning))
     return planning.plan(
         project,
         inspection,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from corten import plugin
+from corten.adapters.py_files import distribution_of
 from corten.control.client import UnixConnection
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
@@ -292,7 +293,7 @@ class _Test:
             f"`{self.spec.name}` did not pass its test; nothing was named",
             where=f"image {self.image.short}",
             why="\n".join([why, *map(told, lines)]),
-            hint=f"`{module}` is not in the image: add the package it comes from with `-r PACKAGE`"
+            hint=f"`{module}` is not in the image: add `{distribution_of(module)}`, with `-r` or to its requirements"
             if module
             else "mend the model and build again",
         )

@@ -512,7 +512,7 @@ def test_declared_requirements_are_taken_as_they_are(sources):
     assert inspect(folder, requirements=("attrs",)).requirements == ()  # the builder adds them itself
 
 
-@pytest.mark.parametrize("line", ["-e .", "--index-url https://x", "-r absent.txt"])
+@pytest.mark.parametrize("line", ["-e .", "--no-index", "-r absent.txt"])
 def test_what_only_pip_understands_is_refused_with_its_line(line, sources):
     folder = sources({"model.py": IMPORTS, "requirements.txt": f"numpy\n{line}\n"})
     with pytest.raises(UsageError) as caught:

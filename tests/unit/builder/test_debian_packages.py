@@ -236,3 +236,10 @@ def test_a_release_pins_full_fingerprints_and_names_each_package_once(release):
     assert f"python{release.python}-minimal" in release.packages
     assert DENIED.isdisjoint(release.packages)
     assert any(suite.archive == "debian-security" for suite in release.suites)
+
+
+def test_an_unknown_package_leads_to_those_of_a_like_name():
+    there = index(*(stanza(name) for name in ("libgl1", "libgl1-mesa-dri", "libglib2.0-0", "zlib1g")))
+    with pytest.raises(NotFoundError) as unknown:
+        chosen([there], [], ["libgl-1"])
+    assert "`libgl1`" in unknown.value.hint

@@ -154,3 +154,20 @@ def test_a_plan_says_what_goes_where() -> None:
     assert "warning: old" in text
     assert plan.spec.files == ("iris.joblib",)
     assert plan.download_bytes == 5_000_010
+
+
+def test_what_is_needed_is_told_with_where_it_is_from() -> None:
+    found = Inspection("sklearn", ("scikit-learn==1.9.1", "numpy>=2"))
+
+    assert planning.needs_of(_project(), found) == "needs scikit-learn==1.9.1, numpy>=2 by the source"
+    assert planning.needs_of(_project("scikit-learn>=1.8"), found) == (
+        "needs numpy>=2 by the source; scikit-learn>=1.8 as declared"
+    )
+
+
+def test_another_release_than_the_sources_own_is_a_warning_that_names_both() -> None:
+    lock = Lock("k", Platform("amd64"), "bookworm", "3.11", (), (_wheel("torch", 10), _wheel("six", 10)))
+
+    assert planning.overruled(Inspection("torch", ("torch==2.13.0", "six==1.0", "numpy")), lock) == (
+        "the source is of torch 2.13.0; 1.0 goes into the image, as declared",
+    )

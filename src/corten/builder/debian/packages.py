@@ -117,6 +117,15 @@ class Index:
         candidates = [_candidate(paragraph, self._base_url) for paragraph in found]
         return tuple(one for one in candidates if any(relation.name == name for relation in one.provides))
 
+    def near(self, name: str) -> list[str]:
+        """Up to three real packages with names like this one, the nearest first."""
+        import difflib
+
+        start = name[:3].encode("ascii", "ignore")
+        # The first letters are seldom wrong, and 60,000 names would take seconds to compare.
+        like = [one.decode("ascii", "replace") for one in self._paragraphs if one.startswith(start)]
+        return difflib.get_close_matches(name, like, n=3, cutoff=0.75)
+
     @cached_property
     def _with_provides(self) -> list[bytes]:
         return [one for many in self._paragraphs.values() for one in many if b"\nProvides: " in one]
@@ -207,13 +216,19 @@ class _Closure:
     def _must_exist(self, name: str) -> Candidate:
         candidate = self._newest(Relation(name))
         if candidate is None:
+            near = self._near(name)
             raise NotFoundError(
                 "debian.package_unknown",
                 f"no Debian package `{name}`",
                 why="none of the release's suites has it in `main` for this platform",
-                hint="look the name up on https://packages.debian.org",
+                hint=f"did you mean {' or '.join(f'`{one}`' for one in near)}?"
+                if near
+                else "look the name up on https://packages.debian.org",
             )
         return candidate
+
+    def _near(self, name: str) -> list[str]:
+        return list(dict.fromkeys(near for index in self._indexes for near in index.near(name)))[:3]
 
     def _meet(self, group: Sequence[Relation], dependent: str) -> list[str]:
         """Names newly chosen so that one of the alternatives is met."""

@@ -1,0 +1,151 @@
+"""What the files beside a source declare: `requirements.txt`, else pyproject.toml with the pins of its uv.lock."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corten.errors import UsageError
+
+_MAX_DEPTH = 8
+_FILE_OPTIONS = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
+_INDEX_OPTIONS = {
+    "-i": "index", "--index-url": "index", "--extra-index-url": "extra", "-f": "links", "--find-links": "links",
+}  # fmt: skip
+# What a lock of Corten's always does: wheels only, each with its hash.
+_GRANTED = frozenset({"--require-hashes", "--prefer-binary", "--only-binary"})
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class PackageIndex:
+    """Where packages come from. `kind` is `index` (in place of the usual one), `extra`, or `links` (page or folder)."""
+
+    kind: str
+    url: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """Requirements and constraints as PEP 508 lines, indexes, and where they are from. Indexes may hold credentials."""
+
+    lines: tuple[str, ...]
+    constraints: tuple[str, ...]
+    indexes: tuple[PackageIndex, ...]
+    origin: str
+
+
+def declared_requirements(folder: Path, env: Mapping[str, str] | None = None) -> Declared | None:
+    """What `requirements.txt`, else `[project] dependencies` of pyproject.toml, beside the source declares.
+
+    `${NAME}` in an index's URL is taken from `env`, as pip does (None: left as it is). Raises
+    UsageError `adapter.requirements`.
+    """
+    listed, project = folder / "requirements.txt", folder / "pyproject.toml"
+    if listed.is_file():
+        found = list(_read(listed, 0, env))
+        return Declared(
+            tuple(item for kind, item in found if kind == "-r" and isinstance(item, str)),
+            tuple(item for kind, item in found if kind == "-c" and isinstance(item, str)),
+            tuple(item for _, item in found if isinstance(item, PackageIndex)),
+            listed.name,
+        )
+    if not project.is_file():
+        return None
+    table = _toml(project)
+    lines = (table.get("project") or {}).get("dependencies") if isinstance(table.get("project"), dict) else None
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        return None
+    lock = folder / "uv.lock"
+    pins = _pins(lock) if lock.is_file() else ()
+    return Declared(
+        tuple(lines), pins, _indexes(table, env), f"{project.name}, pinned by uv.lock" if pins else project.name
+    )
+
+
+def _read(
+    path: Path, depth: int, env: Mapping[str, str] | None, kind: str = "-r"
+) -> Iterator[tuple[str, str | PackageIndex]]:
+    """The lines of a pip file (https://pip.pypa.io/en/stable/reference/requirements-file-format), files in it too."""
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = re.split(r"(?:^|\s)#", raw, maxsplit=1)[0].strip()
+        if not line:
+            continue
+        option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("--") else line.partition(" ")
+        value = value.strip()
+        if not line.startswith("-"):
+            yield kind, line.split(" --hash")[0].strip()
+        elif option in _FILE_OPTIONS and depth < _MAX_DEPTH and (path.parent / value).is_file():
+            inner = "-c" if kind == "-c" else _FILE_OPTIONS[option]
+            yield from _read(path.parent / value, depth + 1, env, inner)
+        elif option in _INDEX_OPTIONS and value:
+            yield kind, PackageIndex(_INDEX_OPTIONS[option], _filled(value, env, f"{path}:{number}"))
+        elif option not in _GRANTED:
+            raise UsageError(
+                "adapter.requirements",
+                f"`{option}` has no meaning in an image"
+                if option not in _FILE_OPTIONS
+                else f"`{value[:60]}` is not there",
+                where=f"{path}:{number}",
+                why="read are requirements, -r, -c, --index-url, --extra-index-url and --find-links",
+                hint="leave it out" if option not in _FILE_OPTIONS else "mend the path",
+            )
+
+
+def _filled(text: str, env: Mapping[str, str] | None, where: str) -> str:
+    """A text with `${NAME}` filled in, as pip has it. Raises UsageError for one that is not set."""
+
+    def value(found: re.Match[str]) -> str:
+        if env is None or found[1] not in env:
+            raise UsageError(
+                "adapter.requirements",
+                f"`${{{found[1]}}}` is not set",
+                where=where,
+                why="the index's URL needs it",
+                hint=f"export {found[1]}=...",
+            )
+        return env[found[1]]
+
+    return text if env is None else _VARIABLE.sub(value, text)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "adapter.requirements", f"`{path.name}` is not TOML", where=str(path), why=str(error)
+        ) from error
+
+
+def _pins(path: Path) -> tuple[str, ...]:
+    """A uv.lock's packages of indexes as `name==version`; where it has several of one name, each with its markers."""
+    found = []
+    for package in _toml(path).get("package", ()):
+        source = package.get("source") or {}
+        if "registry" not in source or "version" not in package:
+            continue  # the project itself, folders and repositories: not to be had by a release
+        pin = f"{package['name']}=={str(package['version']).partition('+')[0]}"
+        markers = " or ".join(f"({marker})" for marker in package.get("resolution-markers", ()))
+        found.append(f"{pin} ; {markers}" if markers else pin)
+    return tuple(sorted(found))
+
+
+def _indexes(table: Mapping[str, Any], env: Mapping[str, str] | None) -> tuple[PackageIndex, ...]:
+    """Those of `[[tool.uv.index]]`."""
+    told = ((table.get("tool") or {}).get("uv") or {}).get("index") or ()
+    return tuple(
+        PackageIndex(
+            "index" if one.get("default") else "extra",
+            _filled(str(one["url"]), env, "pyproject.toml"),
+            str(one.get("name") or ""),
+        )
+        for one in told
+        if isinstance(one, dict) and "url" in one
+    )

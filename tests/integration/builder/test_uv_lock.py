@@ -1,0 +1,47 @@
+"""A project's uv.lock decides the releases its image gets; pins of a `-c` file do the same for a requirements.txt."""
+
+import os
+import subprocess
+
+import pytest
+from uv import find_uv_bin
+
+from corten.core.home import Home
+from corten.ops.build import build
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(200)]
+PROJECT = '[project]\nname = "own"\nversion = "0.1"\nrequires-python = ">=3.11"\ndependencies = ["httpx2{}"]\n'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "own"
+    place.mkdir()
+    (place / "model.py").write_text("import httpx2\nclass Model:\n    def predict(self, x: int) -> int: ...\n")
+    return place
+
+
+def locked(folder, tmp_path):
+    built = build(folder, home=Home(tmp_path / "home"), dry_run=True)
+    return {wheel.name: wheel.version for wheel in built.plan.lock.wheels}, built
+
+
+def test_releases_are_those_of_the_projects_lock_and_not_the_newest(folder, tmp_path):
+    (folder / "pyproject.toml").write_text(PROJECT.replace("{}", '", "idna==3.7'))
+    environment = {"UV_SYSTEM_CERTS": "true", **os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    subprocess.run([find_uv_bin(), "lock", "--quiet"], cwd=folder, env=environment, check=True, timeout=120)
+    # What the project asks for itself is looser than what it was locked with.
+    (folder / "pyproject.toml").write_text(PROJECT.replace("{}", ""))
+    releases, built = locked(folder, tmp_path)
+    assert releases["idna"] == "3.7"
+    assert any("pinned by uv.lock" in note for note in built.plan.notes)
+    (folder / "uv.lock").unlink()
+    assert locked(folder, tmp_path)[0]["idna"] != "3.7"
+
+
+def test_a_constraint_holds_for_what_is_needed_and_brings_nothing_along(folder, tmp_path):
+    (folder / "requirements.txt").write_text("httpx2\n-c pins.txt\n")
+    (folder / "pins.txt").write_text("idna==3.7\nrich==13.0.0\n")
+    releases, _ = locked(folder, tmp_path)
+    assert releases["idna"] == "3.7"
+    assert "rich" not in releases
