@@ -26,14 +26,15 @@ _ROOT = Path("/")
 
 
 def threads(environment: Mapping[str, str]) -> int:
-    """`CORTEN_THREADS`, else the processors this process may use, rounded down; at least 1."""
+    """What the environment says, else the processors this process may use, rounded down; at least 1."""
     return _chosen(environment) or max(1, int(processors()))
 
 
 def limit_threads(environment: MutableMapping[str, str], share: int = 1) -> int:
     """Tell the libraries, before they are loaded, how many threads each of `share` processes may have.
 
-    What is set already stays. Gives the number.
+    What is set already stays; `OMP_NUM_THREADS` is for all of them, or OpenBLAS would take the number set here for it
+    instead. Gives the number.
     """
     count = _chosen(environment) or max(1, int(processors() / share))
     for name in (THREADS_VARIABLE, *_LIBRARIES):
@@ -47,7 +48,7 @@ def processors(root: Path = _ROOT) -> float:
 
 
 def _chosen(environment: Mapping[str, str]) -> int:
-    chosen = environment.get(THREADS_VARIABLE, "")
+    chosen = environment.get(THREADS_VARIABLE) or environment.get("OMP_NUM_THREADS", "")
     return int(chosen) if chosen.isascii() and chosen.isdigit() and 0 < int(chosen) < MOST_THREADS else 0
 
 

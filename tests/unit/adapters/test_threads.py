@@ -69,3 +69,10 @@ def test_libraries_are_told_their_share(monkeypatch, available, share, expected)
     assert limit_threads(environment, share) == expected
     assert environment["OPENBLAS_NUM_THREADS"] == "7", "what somebody chose stays"
     assert environment["OMP_NUM_THREADS"] == environment["CORTEN_THREADS"] == str(expected)
+
+
+def test_openmps_number_is_that_of_all_libraries_and_ours_goes_first():
+    environment = {"OMP_NUM_THREADS": "1"}
+    assert limit_threads(environment) == 1
+    assert environment["OPENBLAS_NUM_THREADS"] == environment["CORTEN_THREADS"] == "1"
+    assert threads({"OMP_NUM_THREADS": "2", "CORTEN_THREADS": "3"}) == 3
