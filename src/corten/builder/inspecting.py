@@ -19,7 +19,7 @@ from corten.errors import UsageError
 from corten.store.writing import atomic_write, translated
 
 _FIRST_BYTES = 16
-_OF_MODULES = ("cog", "litserve", "pyclass")
+_OF_MODULES = ("cog", "litserve", "torchclass", "pyclass")
 
 
 def inspect(source: Source, *, cache: Path) -> tuple[Source, Inspection]:
@@ -83,7 +83,7 @@ def _in_folder(source: Source) -> tuple[Adapter, Source]:
 
 def _detected(source: Source) -> Adapter | None:
     # One after the other: importing an adapter that is not needed costs more than asking one that is.
-    # A module is source for these three only, so that the readers of files need not be loaded to say no (60 ms).
+    # A module is source for these only, so that the readers of files need not be loaded to say no (60 ms).
     names = _OF_MODULES if source.path.suffix == ".py" else plugin.BUILT_IN["adapters"]
     adapters: Iterator[Adapter] = (plugin.find("adapters", name)() for name in names)
     return next((adapter for adapter in adapters if adapter.detect(source)), None)

@@ -5,6 +5,7 @@ import pytest
 from corten import plugin
 from corten.adapters.base import Source
 from corten.adapters.torchclass import TorchClass
+from corten.builder import inspecting
 from corten.errors import UsageError
 
 NET = """
@@ -95,3 +96,8 @@ def test_what_cannot_be_served_is_refused_with_the_reason(changed, says, write):
         TorchClass().inspect(write(**changed))
     assert says in refused.value.what
     assert refused.value.hint
+
+
+def test_the_builder_finds_it_among_the_adapters_it_asks_about_modules(write, tmp_path):
+    _, found = inspecting.inspect(write(entry="Net"), cache=tmp_path / "cache")
+    assert found.adapter == "torchclass"
