@@ -1,4 +1,4 @@
-"""`corten build` beside a good Dockerfile (uv, cache mount, layers by change rate) in buildah: see README.md."""
+"""`corten build` and `push` beside good Dockerfiles in BuildKit and buildah: one run, the same wheels. See README.md."""
 
 from __future__ import annotations
 
@@ -6,218 +6,287 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-REQUIREMENTS = ("scikit-learn", "joblib")
-DOCKERFILE = """\
-FROM localhost/base
-COPY requirements.txt /app/
-RUN --mount=type=bind,source=wheels,target=/wheels --mount=type=cache,target=/root/.cache/uv \\
-    --mount=type=bind,source=uv,target=/usr/local/bin/uv \\
-    uv pip install --system --break-system-packages --link-mode=copy --no-index --find-links /wheels \\
-    -r /app/requirements.txt
-COPY model /app/model
-COPY serve.py /app/
-CMD ["python3", "/app/serve.py"]
-"""
-STEPS = ("cold", "nothing changed", "code changed", "weights changed")
-DEADLINE_S = 300
+import start
+import transfer
+from builders import (
+    Base,
+    Buildah,
+    Builder,
+    BuildKit,
+    BuildKitPip,
+    Corten,
+    FailedError,
+    Took,
+    make_base,
+    make_tools,
+)
+from loopback import DebianMirror, Index
+from works import WORKS, Work
+
+PARTS = ("sk", "ort", "transfer", "start")
+# What is changed, how often, and whether a push of it is timed.
+STEPS = (("nothing", 3, False), ("code", 3, True), ("weights", 3, True), ("dependency", 1, True))
+# What a Dockerfile's cold build is: its base was there before.
+ON_BASE = "cold, base there"
 
 
-class Work:
-    """A project folder with a class of a few lines and a model, and what both builders are given of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.project = folder / "project"
-        self.wheels = folder / "wheels"
-        (self.project / "model").mkdir(parents=True)
-        self.wheels.mkdir()
-        self.edit_code(0)
-        self.edit_weights(0)
-
-    def edit_code(self, number: int) -> None:
-        (self.project / "serve.py").write_text(
-            "import joblib\nfrom pathlib import Path\n\n\nclass Model:\n"
-            "    def __init__(self, models: Path = Path('model')) -> None:\n"
-            "        self.model = joblib.load(models / 'model.joblib')\n\n"
-            f"    def predict(self, row: list[float]) -> int:  # {number}\n"
-            "        return int(self.model.predict([row])[0])\n"
-        )
-
-    def edit_weights(self, seed: int) -> None:
-        import joblib
-        from sklearn.datasets import load_digits
-        from sklearn.ensemble import RandomForestClassifier
-
-        features, labels = load_digits(return_X_y=True)
-        model = RandomForestClassifier(100, random_state=seed).fit(features, labels)
-        joblib.dump(model, self.project / "model" / "model.joblib")
-
-    def prepare(self, step: str, repeat: int) -> None:
-        if step == "code changed":
-            self.edit_code(repeat + 1)
-        if step == "weights changed":
-            self.edit_weights(repeat + 1)
-
-
-class Corten:
-    """`corten build` with a home of its own; its wheels come from the same folder."""
-
-    name = "corten"
-
-    def __init__(self, folder: Path, work: Work) -> None:
-        self.home = folder / "home"
-        self.work = work
-        self.env = {
-            **os.environ, "CORTEN_HOME": str(self.home), "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(work.wheels),
-        }  # fmt: skip
-
-    def fetch_wheels(self) -> list[str]:
-        """Build once from the index: its wheels are what everybody gets. The pins, for a requirements file."""
-        self._run({**os.environ, "CORTEN_HOME": str(self.home)})
-        lock = next((self.home / "cache" / "locks").glob("*.json"))
-        pins = []
-        for wheel in json.loads(lock.read_text())["locks"][0]["wheels"]:
-            pins.append(f"{wheel['name']}=={wheel['version']}")
-            found = self.home / "cache" / "wheels" / wheel["digest"].removeprefix("sha256:") / wheel["filename"]
-            shutil.copyfile(found, self.work.wheels / wheel["filename"])
-        return pins
-
-    def clear(self) -> None:
-        shutil.rmtree(self.home, ignore_errors=True)
-
-    def build(self) -> None:
-        self._run(self.env)
-
-    def size_bytes(self) -> int:
-        document = json.loads(self._run(self.env, "--json"))
-        return int(document["size_bytes"])
-
-    def _run(self, env: dict[str, str], *more: str) -> str:
-        source = f"{self.work.project / 'serve.py'}:Model"
-        requirements = [word for name in REQUIREMENTS for word in ("-r", name)]
-        return run([str(BIN / "corten"), "build", source, "--name", "bench", *requirements, "-q", *more], env=env)
-
-
-class Buildah:
-    """`buildah bud --layers` of the Dockerfile; its base image is there already and costs it nothing."""
-
-    name = "buildah + uv"
-
-    def __init__(self, folder: Path, work: Work, base: Path, pins: list[str]) -> None:
-        self.work = work
-        self.store = folder / "buildah"
-        self.base = base
-        (work.project / "Dockerfile").write_text(DOCKERFILE)
-        (work.project / "requirements.txt").write_text("\n".join(pins) + "\n")
-        shutil.copy(BIN / "uv", work.project / "uv")
-        (work.project / "wheels").symlink_to(work.wheels)
-        self.context = folder / "context"
-
-    def clear(self) -> None:
-        shutil.rmtree(self.store, ignore_errors=True)
-        # The cache mount lies below TMPDIR.
-        (self.store / "tmp").mkdir(parents=True)
-        container = self._buildah("from", "scratch").strip()
-        self._buildah("add", "-q", container, str(self.base), "/")
-        self._buildah("commit", "-q", container, "localhost/base")
-
-    def build(self) -> None:
-        # The context is made of the project outside the timed step in `main`; only the build is timed.
-        self._buildah(
-            "bud", "--isolation", "chroot", "--layers", "--pull=never", "-q", "-t", "bench", str(self.context)
-        )  # fmt: skip
-
-    def sync(self) -> None:
-        self.context.mkdir(exist_ok=True)
-        run(["cp", "-aL", f"{self.work.project}/.", str(self.context)])
-
-    def size_bytes(self) -> int:
-        """As a registry would get it: its layers compressed."""
-        with tempfile.TemporaryDirectory() as folder:
-            self._buildah("push", "-q", "bench", f"oci:{folder}/out:bench")
-            return sum(path.stat().st_size for path in Path(folder).rglob("blobs/sha256/*"))
-
-    def _buildah(self, *words: str) -> str:
-        driver = os.environ.get("BENCH_STORAGE_DRIVER", "overlay")
-        store = ["--root", f"{self.store}/root", "--runroot", f"{self.store}/run", "--storage-driver", driver]
-        return run(["buildah", *store, *words], env={**os.environ, "TMPDIR": f"{self.store}/tmp"})
-
-
-def run(words: list[str], *, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=DEADLINE_S, check=False)
-    if done.returncode:
-        sys.exit(f"failed: {' '.join(words)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
-
-
-def make_base(path: Path) -> None:
-    """A python:3.11-slim look-alike out of Debian bookworm."""
-    run(["mmdebstrap", "--variant=minbase", "--include=python3,ca-certificates,tzdata", "bookworm", str(path)])
-
-
-def timed(builder: Corten | Buildah, work: Work, step: str, repeat: int) -> float:
-    if step == "cold":
-        builder.clear()
-    work.prepare(step, repeat)
-    if isinstance(builder, Buildah):
-        builder.sync()
-    began_s = time.perf_counter()
-    builder.build()
-    return time.perf_counter() - began_s
-
-
-def measure(builders: list[Corten | Buildah], work: Work, repeats: int) -> dict:
-    """Each step in turn by all builders, so that whatever else the machine does meets all of them."""
-    seconds: dict[str, dict[str, list[float]]] = {builder.name: {step: [] for step in STEPS} for builder in builders}
-    for step in STEPS:
-        for repeat in range(1 if step == "cold" else repeats):
-            for builder in builders:
-                seconds[builder.name][step].append(round(timed(builder, work, step, repeat), 3))
-    best = {name: {step: min(found) for step, found in steps.items()} for name, steps in seconds.items()}
-    ours, theirs = (best[builder.name] for builder in builders)
-    return {
-        "seconds": seconds,
-        "ratio": {step: round(ours[step] / theirs[step], 3) for step in STEPS},
-        "size_mb": {builder.name: round(builder.size_bytes() / 1e6, 1) for builder in builders},
-    }
-
-
-def table(result: dict) -> str:
-    lines = [f"{'':18}" + "".join(f"{name:>16}" for name in result["seconds"]) + f"{'ratio':>9}"]
-    for step in STEPS:
-        row = "".join(f"{min(steps[step]):14.2f} s" for steps in result["seconds"].values())
-        lines.append(f"{step:18}{row}{result['ratio'][step]:9.2f}")
-    lines.append(f"{'image':18}" + "".join(f"{size:13.1f} MB" for size in result["size_mb"].values()))
-    return "\n".join(lines)
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--base", type=Path, help="a root file system as a tar (default: made by mmdebstrap)")
+    parser.add_argument("--only", action="append", choices=PARTS, default=[], help="a part (default: all)")
+    parser.add_argument("--rows", default="", help="of the builds: words of rivals' names, such as buildkit,buildah")
+    parser.add_argument("--base", type=Path, help="a rival's root file system as a tar (default: made by mmdebstrap)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="corten-bench-", dir="/var/tmp"))
+    folder.chmod(0o755)  # replicas of root run as another user
+    result: dict = {"processors": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2), "parts": {}}
     try:
-        work = Work(folder)
-        corten = Corten(folder, work)
-        pins = corten.fetch_wheels()
-        base = options.base or folder / "base.tar"
-        if not options.base:
-            make_base(base)
-        result = measure([corten, Buildah(folder, work, base, pins)], work, options.repeats)
+        for part in options.only or PARTS:
+            say(f"== {part}")
+            result["parts"][part] = run_part(part, folder / part, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sys.stderr.write(table(result) + "\n")
+    result["bars"] = [bar for part in result["parts"].values() for bar in part["bars"]]
+    sys.stderr.write(report(result))
     json.dump(result, sys.stdout, indent=1)
     sys.stdout.write("\n")
+    return 0 if all(bar["met"] for bar in result["bars"]) else 1
+
+
+def run_part(part: str, folder: Path, options: argparse.Namespace) -> dict:
+    folder.mkdir()
+    try:
+        match part:
+            case "transfer":
+                return transfer.measure(folder)
+            case "start":
+                return start.measure(folder)
+            case _:
+                work = next(kind for kind in WORKS if kind.name == part)
+                return builds(work(folder), folder, options)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def builds(work: Work, folder: Path, options: argparse.Namespace) -> dict:
+    for name in ("wheels", "mirror"):
+        (folder / name).mkdir()
+    upstream = os.environ.get("CORTEN_DEBIAN_MIRROR", "https://deb.debian.org")
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        index = stack.enter_context(Index(folder / "wheels"))
+        mirror = stack.enter_context(DebianMirror(folder / "mirror", upstream))
+        corten = Corten(folder / "corten", index, mirror)
+        rows: list[Builder] = [corten]
+        stack.callback(corten.close)
+        say("wheels and Debian packages")
+        corten.gather_wheels(work)
+        for row in rivals(folder, index, options, missing):
+            rows.append(row)
+            stack.callback(row.close)
+        figures = {row.name: measured for row in rows if (measured := Row(row, work, missing))}
+        for phase in phases():
+            for row in [*figures.values()]:
+                if not row.attempt(phase):
+                    del figures[row.builder.name]
+        found = {name: row.figures for name, row in figures.items()}
+        found["corten"]["attached_bytes"] = corten.attached_bytes(work)
+    return {"rows": found, "missing": missing, "bars": bars(work, found)}
+
+
+def rivals(folder: Path, index: Index, options: argparse.Namespace, missing: dict[str, str]) -> Iterator[Builder]:
+    wanted = [
+        kind
+        for kind in (BuildKit, BuildKitPip, Buildah)
+        if not options.rows or any(word in kind.name for word in options.rows.split(","))
+    ]
+    if not wanted:
+        return
+    try:
+        say("the base of the Dockerfiles")
+        base = Base(options.base, make_tools(folder)) if options.base else make_base(folder)
+    except (FailedError, OSError) as error:
+        missing |= {kind.name: str(error) for kind in wanted}
+        return
+    for kind in wanted:
+        try:
+            yield kind(folder / kind.name.replace(" + ", "-"), index, base)
+        except (FailedError, OSError) as error:
+            missing[kind.name] = str(error)
+
+
+class Row:
+    """What is known of a builder; each phase adds to it."""
+
+    def __init__(self, builder: Builder, work: Work, missing: dict[str, str]) -> None:
+        self.builder = builder
+        self.work = work
+        self.missing = missing
+        self.figures: dict = {"build": {}, "push": {}}
+        self._digests: list[str] = []
+        self._last = ""
+
+    def attempt(self, phase: Callable[[Row], None]) -> bool:
+        """Whether it could: a rival that cannot is left out, with its reason; Corten has to."""
+        began_s = time.perf_counter()
+        try:
+            self._last = ""
+            phase(self)
+            if self._last:
+                say(f"  {self.builder.name:16} {self._last} (with preparations {time.perf_counter() - began_s:.1f} s)")
+        except (FailedError, OSError) as error:
+            if isinstance(self.builder, Corten):
+                raise
+            self.missing[self.builder.name] = str(error)
+            return False
+        return True
+
+    def cold(self) -> None:
+        if len(self._digests) >= self.builder.repeats_cold:
+            return
+        self.work.reset()
+        self.builder.clear(self.work)
+        self.builder.prepare(self.work)
+        self._keep("cold", settled(lambda: self.builder.build(self.work)))
+        self._digests.append(self.builder.digest(self.work))
+        if len(self._digests) > 1:
+            self.figures["same_digest"] = len(set(self._digests)) == 1
+
+    def cold_on_base(self) -> None:
+        if isinstance(self.builder, Corten):
+            self.builder.clear_but_base(self.work)
+            self._keep(ON_BASE, settled(lambda: self.builder.build(self.work)))
+
+    def build(self, step: str, repeat: int) -> None:
+        match step:
+            case "code":
+                self.work.edit_code(repeat + 1)
+            case "weights":
+                self.work.edit_weights(repeat + 1)
+            case "dependency":
+                self.work.edit_dependencies(more=True)
+        self.builder.prepare(self.work)
+        self._keep(step, settled(lambda: self.builder.build(self.work)))
+
+    def push(self, step: str) -> None:
+        before = self.builder.registry.size_bytes()
+        took = settled(lambda: self.builder.push(self.work))
+        self.figures["push"][step] = {**asdict(took), "bytes": self.builder.registry.size_bytes() - before}
+        self._last = f"push {step}: {took.wall_s:.2f} s"
+        if step == "cold":
+            self.figures["size"] = asdict(self.builder.size(self.work))
+
+    def _keep(self, step: str, took: Took) -> None:
+        self.figures["build"].setdefault(step, []).append(asdict(took))
+        self._last = f"build {step}: {took.wall_s:.2f} s"
+
+
+def phases() -> Iterator[Callable[[Row], None]]:
+    """Each in turn by all builders, so that whatever else the machine does meets all of them."""
+    yield Row.cold
+    yield Row.cold_on_base
+    yield Row.cold
+    yield Row.cold_on_base
+    yield lambda row: row.push("cold")
+    for step, repeats, pushed in STEPS:
+        for repeat in range(repeats):
+            yield lambda row, step=step, repeat=repeat: row.build(step, repeat)
+        if pushed:
+            yield lambda row, step=step: row.push(step)
+
+
+def settled(work: Callable[[], Took]) -> Took:
+    """With nothing left to write from what came before."""
+    os.sync()
+    return work()
+
+
+def best(row: dict, step: str) -> float:
+    return min(one["wall_s"] for one in row["build"][step])
+
+
+def bars(work: Work, rows: dict) -> list[dict]:
+    ours = rows["corten"]
+    found = [bar(work, f"{step} built, s", best(ours, step), 0.3) for step in ("nothing", "code", "weights")]
+    changed = {"code": len(work.code.encode()), "weights": work.weights_bytes}
+    found += [
+        bar(work, f"{step} pushed beyond what changed, kB", round((ours["push"][step]["bytes"] - size) / 1e3, 1), 100)
+        for step, size in changed.items()
+    ]
+    found.append(bar(work, "base, MB", round(ours["size"]["base_bytes"] / 1e6, 1), 20))
+    found.append(bar(work, "another digest the second time", int(not ours["same_digest"]), 0))
+    if work.name == "sk":
+        whole = (ours["size"]["stored_bytes"] + ours["attached_bytes"]) / 1e6
+        found.append(bar(work, "image with what is attached, MB", round(whole, 1), 110))
+    if rival := rows.get(BuildKit.name):
+        for step in ("cold", ON_BASE):
+            ratio = best(ours, step) / best(rival, "cold")
+            found.append(bar(work, f"{step}: build, of {BuildKit.name}", round(ratio, 2), 0.5))
+        both = [best(row, "cold") + row["push"]["cold"]["wall_s"] for row in (ours, rival)]
+        found.append(bar(work, f"cold: build + push, of {BuildKit.name}", round(both[0] / both[1], 2), 0.2))
+    return found
+
+
+def bar(work: Work, name: str, value: float, most: float) -> dict:
+    return {"name": f"{work.name}: {name}", "value": value, "most": most, "met": value <= most}
+
+
+def report(result: dict) -> str:
+    lines = [f"\n{result['processors']} processors, load before: {result['load_before']}"]
+    for part, found in result["parts"].items():
+        lines += ["", part, *(build_table(found) if "rows" in found else plain(found["figures"]))]
+        lines += [f"  not measured: {name}: {why}" for name, why in found.get("missing", {}).items()]
+    lines.append("")
+    for one in result["bars"]:
+        limit = f"≥ {one['least']}" if "least" in one else f"≤ {one['most']}"
+        lines.append(f"  {'✓' if one['met'] else '✗'} {one['name']:60} {one['value']:>9} (bar {limit})")
+    return "\n".join(lines) + "\n"
+
+
+def build_table(found: dict) -> list[str]:
+    rows = found["rows"]
+
+    def line(title: str, told: Callable[[dict], str]) -> str:
+        return f"{title:26}" + "".join(f"{told(row):>18}" for row in rows.values())
+
+    steps = ("cold", ON_BASE, *(name for name, _, _ in STEPS))
+    yes = {True: "yes", False: "no", None: "-"}
+    lines = [f"{'seconds (of processors)':26}" + "".join(f"{name:>18}" for name in rows)]
+    lines += [line(f"build: {step}", lambda row, step=step: cell(row["build"].get(step))) for step in steps]
+    for step in rows["corten"]["push"]:
+        lines.append(line(f"push: {step}", lambda row, step=step: cell([row["push"][step]])))
+        lines.append(line("", lambda row, step=step: f"{row['push'][step]['bytes'] / 1e6:.3f} MB"))
+    for key in ("stored_bytes", "unpacked_bytes", "base_bytes"):
+        title = f"image: {key.removesuffix('_bytes')}"
+        lines.append(line(title, lambda row, key=key: f"{row['size'][key] / 1e6:.1f} MB"))
+    lines.append(line("same digest twice", lambda row: yes[row.get("same_digest")]))
+    return lines
+
+
+def cell(taken: list[dict] | None) -> str:
+    """The best of them: seconds by the clock, and of processors."""
+    if not taken:
+        return "-"
+    took = min(taken, key=lambda one: one["wall_s"])
+    cpu = "" if took["cpu_s"] is None else f" ({took['cpu_s']:.2f})"
+    return f"{took['wall_s']:.2f}{cpu}"
+
+
+def plain(figures: dict) -> list[str]:
+    return [f"  {name:44} {value}" for name, value in figures.items()]
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
