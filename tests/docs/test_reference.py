@@ -2,8 +2,10 @@
 
 import ast
 import re
+from dataclasses import fields
 from pathlib import Path
 
+from corten.builder.source import Table
 from corten.cli.reference import render
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +62,22 @@ def test_relative_links_in_the_documentation_lead_somewhere():
         if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def test_every_setting_of_a_project_is_documented_with_its_default():
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", (ROOT / "docs/reference/settings.md").read_text(), re.MULTILINE)
+    assert sorted(key for key, _ in rows) == sorted(field.name for field in fields(Table))
+    wrong = [key for key, told in rows if not _is_told(getattr(Table(), key), told)]
+    assert not wrong
+
+
+def _is_told(default, told):
+    match default:
+        case bool():
+            return told == f"`{str(default).lower()}`"
+        case int() | float():
+            return told.partition(",")[0] == f"{default:g}" if default < 1e6 else told == str(default)
+        case "zstd":
+            return told == '`"zstd"`'
+        case _:
+            return not default  # told in words

@@ -11,7 +11,7 @@ import threading
 import urllib.request
 
 import pytest
-from stories import ask, free_port
+from stories import CORTEN, ask, free_port
 
 pytestmark = [pytest.mark.examples, pytest.mark.timeout(400)]
 
@@ -264,3 +264,33 @@ def test_an_unknown_key_in_the_project_file_is_answered_with_the_nearest_one(col
     (folder / "corten.toml").write_text('name = "x"\nsource = "digits.joblib"\nreplica = 2\n')
     error = cold.run("build", folder, "--json", code=2).json["error"]
     assert "replicas" in error["hint"]
+
+
+@pytest.mark.network
+def test_builds_that_run_at_once_in_one_store_all_succeed(corten, folder):
+    """Six builds of four models, two of them twice: what they share they make at the same time."""
+    sources = []
+    for number in range(4):
+        path = folder / f"m{number}.py"
+        path.write_text(f"class Model:\n    def predict(self, text: str) -> str:\n        return text + '{number}'\n")
+        sources.append(f"{path}:Model")
+    shutil.rmtree(corten.home / "cache" / "layers", ignore_errors=True)
+    environment = {**os.environ, "CORTEN_HOME": str(corten.home)}
+    words = [(source, f"at-once-{number}") for number, source in enumerate(sources)]
+    running = [
+        subprocess.Popen(
+            [str(CORTEN), "build", source, "--name", name, "--json"],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for source, name in [*words, *words[:2]]
+    ]  # fmt: skip
+    done = [(process.communicate(timeout=200), process.returncode) for process in running]
+    assert [code for _, code in done] == [0] * 6, [told[0][-500:] for told, _ in done]
+    digests = {}
+    for told, _ in done:
+        built = json.loads(told[0])
+        assert digests.setdefault(built["name"], built["digest"]) == built["digest"]
+    corten.run("keygen", folder / "key")
+    for name, digest in digests.items():
+        corten.run("sign", name, "--key", folder / "key.key")
+        assert corten.run("verify", name, "--key", folder / "key.pub").out.strip() == digest  # every blob is whole

@@ -12,7 +12,10 @@ from foreign_base import debian_tree, import_by_podman, in_usr_local, installed,
 from registries import DockerRegistry
 from stories import ask, free_port, get, until
 
+from corten.builder import artifact
+from corten.builder.artifact import SBOM_TYPE, STATEMENT_TYPE
 from corten.builder.entry import Entry
+from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.store.layout import Layout
 
 pytestmark = [
@@ -81,6 +84,17 @@ def test_a_model_built_on_it_answers_and_comes_out_the_same_again(corten, images
     packages = {(one["kind"], one["name"]): one["version"] for one in seen["packages"]}
     assert packages["deb", "libc6"].startswith("2.36")
     assert packages["wheel", "msgspec"] != "0.1"
+
+    layout = Layout(corten.home / "store")
+    digest = layout.resolve("diagnosis").digest
+    statement = artifact.attached(
+        layout, digest, STATEMENT_TYPE, {PREDICATE_ANNOTATION: "https://slsa.dev/provenance/v1"}
+    )
+    materials = json.loads(statement)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    (material,) = [one for one in materials if one.get("name") == "base"]
+    assert material["digest"]["sha256"] == lock["base"]["digest"].removeprefix("sha256:")
+    components = json.loads(artifact.attached(layout, digest, SBOM_TYPE))["components"]
+    assert [one["purl"] for one in components if one["type"] == "container"] == [material["uri"]]
 
     url = corten.run("up", project, "--locked", "--port", port, "--json").json["url"]
     status, answer = ask(url, {"inputs": ROWS})

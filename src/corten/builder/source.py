@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -12,6 +13,7 @@ import msgspec
 
 from corten.adapters.base import Source
 from corten.builder.lock import LOCK_FILE
+from corten.builder.texts import check_texts
 from corten.core.canary import parse_canary
 from corten.core.deployment import Settings
 from corten.core.image import Compression
@@ -263,10 +265,15 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         "queue",
         "max_image_mb",
         "max_cold_start_s",
+        "batch_rows",
     ):
-        if getattr(table, key) < 0:
+        # TOML knows `nan` and `inf`, which are no amount of anything.
+        if not 0 <= getattr(table, key) < math.inf:
             raise UsageError(
-                "source.bad_config", f"`{key}` in {called} is negative", where=str(path), why=str(getattr(table, key))
+                "source.bad_config",
+                f"`{key}` in {called} is no number from 0 on",
+                where=str(path),
+                why=f"got {getattr(table, key)}",
             )
     if table.workers != "auto" and not 1 <= table.workers <= MOST_WORKERS:
         raise UsageError(
@@ -275,6 +282,7 @@ def _convert(document: Any, path: Path, called: str) -> Table:
             where=str(path),
             why=f"expected 1 to {MOST_WORKERS}, or auto",
         )
+    check_texts(table, called, str(path))
     return table
 
 

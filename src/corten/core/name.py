@@ -14,9 +14,10 @@ def parse_name(text: str) -> str:
     """Return the name if it is one (1-40 of a-z, 0-9 and `-`, not at the ends), else raise UsageError."""
     if not _NAME.fullmatch(text):
         suggestion = suggest_name(text)
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:60])
         raise UsageError(
             "name.malformed",
-            f"not a name: `{text[:60]}`",
+            f"not a name: `{shown}`",
             why="expected 1 to 40 of a-z, 0-9 and `-`, not at the ends",
             hint=f"try `{suggestion}`" if suggestion else "",
         )

@@ -108,6 +108,7 @@ def package(
     method: str = "",
     home: Home | None = None,
     requirements: Iterable[str] = (),
+    base: str = "",
     listen: Listener = nobody,
 ) -> Packaged:
     """Build an image of a model in this process: a scikit-learn estimator, an ONNX model, an object with `predict`.
@@ -116,7 +117,7 @@ def package(
     attributes: it is made anew there. `example` are inputs (rows, a data frame, a dict of arguments); what the model
     answers to them here, now, is recorded, and each replica must answer the same before it gets requests.
     `method` is the estimator's to call (default `predict`). The versions of this process are pinned; `requirements`
-    are added and win over them.
+    are added and win over them. `base` is an image to build on instead of Debian's packages.
 
     Raises UsageError `package.unknown_model`, `package.no_source`, `package.bad_example`, and what `build` raises.
     """
@@ -135,6 +136,7 @@ def package(
             requirements=(*(pin for pin in saved.pins if distribution(pin) not in named), *declared),
             method=method,
             example=recorded,
+            base=base,
             listen=listen,
         )
     return Packaged(built, recorded, home)

@@ -7,6 +7,8 @@ import pytest
 import small_image
 
 from corten.builder.artifact import BUNDLE_TYPE
+from corten.builder.gate import PREDICATE as GATE
+from corten.builder.gate import attach_gate
 from corten.core.home import Home
 from corten.errors import PolicyError
 from corten.ops.copy import copy
@@ -30,15 +32,20 @@ def keys(tmp_path):
 
 
 def test_signature_sbom_provenance_and_lock_go_through_a_registry(docker_registry, here, there, env, keys):
-    small_image.store(here).attach()
-    sign("iris", keys.private, home=here, env={})
+    small = small_image.store(here)
+    small.attach()
+    attach_gate(small.layout, small.manifest, name="iris", code=small.image.layers[-1].digest, checks=("readyz",))
+    assert GATE in sign("iris", keys.private, home=here, env={}).statements
 
     push("iris", f"{docker_registry.name}/team/iris:1", home=here, env=env)
     pull(f"{docker_registry.name}/team/iris:1", name="iris", home=there, env=env)
 
     assert verify("iris", keys.public, home=there) == verify("iris", keys.public, home=here)
+    assert GATE in verify("iris", keys.public, home=there).statements
     before, after = inspect("iris", home=here), inspect("iris", home=there)
     assert (after.packages, after.provenance) == (before.packages, before.provenance)
+    assert after.tested == before.tested
+    assert after.tested.result == "PASSED"
     assert {one.digest for one in after.attached} == {one.digest for one in before.attached}
     assert {one.predicate for one in after.attached} == {one.predicate for one in before.attached}
 

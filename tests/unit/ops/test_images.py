@@ -8,11 +8,14 @@ from dataclasses import replace
 import pytest
 import small_image
 
+from corten.builder.artifact import STATEMENT_TYPE, Artifact, put
+from corten.builder.gate import PREDICATE, attach_gate
+from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.core.image import LayerKind
 from corten.core.schema import DType, Tensor
-from corten.errors import NotFoundError, PolicyError
+from corten.errors import NotFoundError, PolicyError, UsageError
 from corten.ops.diff import Change, diff
 from corten.ops.images import images
 from corten.ops.inspect import inspect
@@ -44,6 +47,36 @@ def test_images_are_listed_by_name_with_those_that_lost_theirs_last(home, small)
     assert [(one.name, one.digest) for one in found] == [("iris", newer.image.digest), ("", small.image.digest)]
     assert [len(one.attached) for one in found] == [0, 3]
     assert found[1].size_bytes == small.image.size_bytes
+
+
+def test_what_a_test_found_is_told_and_compared(home, small):
+    assert inspect("iris", home=home).tested is None
+    code = small.image.layers[-1].digest
+    attach_gate(small.layout, small.manifest, name="iris", code=code, checks=("predict: answered", "readyz"))
+    other = small_image.store(home, small_image.plan(spec=small_image.renamed(small_image.SPEC, "other")))
+    recorded = ("predict: recorded", "readyz")
+    attach_gate(other.layout, other.manifest, name="other", code=code, checks=recorded)
+
+    tested = inspect("iris", home=home).tested
+    assert (tested.result, tested.passed) == ("PASSED", ("predict: answered", "readyz"))
+    (change,) = [one for one in diff("iris", "other", home=home).settings if one.kind == "gate"]
+    assert (change.before, change.after) == ("passed; predict: answered, readyz", "passed; predict: recorded, readyz")
+
+
+def test_an_image_that_was_not_tested_differs_from_one_that_was(home, small):
+    other = small_image.store(home, small_image.plan(spec=small_image.renamed(small_image.SPEC, "other")))
+    attach_gate(other.layout, other.manifest, name="other", code=other.image.digest, checks=("readyz",))
+
+    assert Change("gate", "result", "not tested", "passed; readyz") in diff("iris", "other", home=home).settings
+
+
+def test_a_malformed_test_result_is_refused_by_name(home, small):
+    artifact_of_nothing = Artifact(STATEMENT_TYPE, "x", b'{"predicate": []}', {PREDICATE_ANNOTATION: PREDICATE})
+    small.layout.attach(small.image.digest, [put(small.layout, artifact_of_nothing, small.manifest)])
+
+    with pytest.raises(UsageError) as caught:
+        inspect("iris", home=home)
+    assert caught.value.code == "store.malformed"
 
 
 def test_an_image_that_cannot_be_read_is_listed_with_its_trouble(home, small):

@@ -1,0 +1,129 @@
+"""What texts in a project's settings may be.
+
+Settings may come from a stranger's repository, and end up in paths, requirement lines, labels, environments and on
+terminals: what has no business there is refused by its key, before anything is done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from corten.builder.debian.release import PACKAGE_NAME
+from corten.builder.pylock import check_requirement
+from corten.errors import UsageError
+
+if TYPE_CHECKING:
+    from corten.builder.source import Table
+
+_LONGEST_PATH = 4096  # PATH_MAX
+_LONGEST_LINE = 4096
+_LONGEST_LABEL = 64 << 10
+# The kernel's limit for one string of an environment (execve(2), MAX_ARG_STRLEN), the name within.
+_LONGEST_VARIABLE = 128 << 10
+_LONGEST_KEY = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PYTHON = re.compile(r"3\.[0-9]{1,2}")
+_SHOWN = 60
+
+# What is wrong with a text; empty when it is right.
+_Rule = Callable[[str], str]
+
+
+def check_texts(table: Table, called: str, where: str) -> None:
+    """Raise UsageError `source.bad_config` for the first text that cannot be meant, naming its key.
+
+    `name` is left to `core.name`.
+    """
+    for key, text, rule in _texts(table):
+        if why := rule(text):
+            raise UsageError(
+                "source.bad_config",
+                f"`{key}` in {called} is not a text Corten takes",
+                where=where,
+                why=f"{why}, got {_printable(text)}",
+                hint=f"correct `{key.partition('.')[0]}`",
+            )
+
+
+def _texts(table: Table) -> Iterator[tuple[str, str, _Rule]]:
+    yield "source", table.source, _path
+    yield from (("files", text, _path) for text in table.files)
+    yield from (("requirements", text, _requirement) for text in table.requirements)
+    yield from (("packages", text, _package) for text in table.packages)
+    yield "python", table.python, _python
+    yield "base", table.base, _line
+    yield "method", table.method, _method
+    for name, text in table.labels.items():
+        yield "labels", name, _label_name
+        yield f"labels.{name}", text, _label
+    for name, text in table.env.items():
+        yield "env", name, _variable_name
+        yield f"env.{name}", text, _variable
+
+
+def _line(text: str) -> str:
+    if _CONTROL.search(text):
+        return "expected one line without control characters"
+    return f"expected at most {_LONGEST_LINE} characters" if len(text) > _LONGEST_LINE else ""
+
+
+def _path(text: str) -> str:
+    if _CONTROL.search(text):
+        return "expected a path without control characters"
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return f"expected a path of at most {_LONGEST_PATH} bytes" if size >= _LONGEST_PATH else ""
+
+
+def _requirement(text: str) -> str:
+    if why := _line(text):
+        return why
+    try:
+        check_requirement(text)
+    except UsageError as error:
+        return error.why
+    return ""
+
+
+def _package(text: str) -> str:
+    known = PACKAGE_NAME.fullmatch(text) and len(text) <= _LONGEST_KEY
+    return "" if known else "expected the name of a Debian package, such as `libgomp1`"
+
+
+def _python(text: str) -> str:
+    return "" if not text or _PYTHON.fullmatch(text) else "expected a minor version, such as `3.13`"
+
+
+def _method(text: str) -> str:
+    known = text.isidentifier() and len(text) <= _LONGEST_KEY
+    return "" if not text or known else "expected the name of a method"
+
+
+def _label_name(text: str) -> str:
+    known = 0 < len(text) <= _LONGEST_KEY and not _CONTROL.search(text)
+    return "" if known else f"expected names of 1 to {_LONGEST_KEY} characters on one line"
+
+
+def _label(text: str) -> str:
+    if "\0" in text:
+        return "expected a text without NUL"
+    return f"expected at most {_LONGEST_LABEL} characters" if len(text) > _LONGEST_LABEL else ""
+
+
+def _variable_name(text: str) -> str:
+    known = _VARIABLE.fullmatch(text) and len(text) <= _LONGEST_KEY
+    return "" if known else "expected names of letters, digits and `_`"
+
+
+def _variable(text: str) -> str:
+    if "\0" in text:
+        return "expected a text without NUL"
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return f"expected at most {_LONGEST_VARIABLE} bytes" if size > _LONGEST_VARIABLE - _LONGEST_KEY - 2 else ""
+
+
+def _printable(text: str) -> str:
+    shown = ascii(text[:_SHOWN])
+    return f"{shown} and {len(text) - _SHOWN} more characters" if len(text) > _SHOWN else shown
