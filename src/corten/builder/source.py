@@ -19,7 +19,7 @@ from corten.core.deployment import Settings
 from corten.core.image import Compression
 from corten.core.model import MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
-from corten.core.reference import Reference
+from corten.core.reference import Reference, is_repository
 from corten.core.scale import parse_replicas
 from corten.errors import CortenError, NotFoundError, UsageError
 
@@ -184,11 +184,11 @@ def _base(given: str, table: Table, folder: Path | None) -> Reference | None:
     try:
         return Reference.parse(text)
     except UsageError as error:
-        if given:
-            raise
-        raise UsageError(
-            "source.bad_config", f"`base` is {error.what}", where=where, why=error.why, hint=error.hint
-        ) from error
+        # What every Dockerfile writes; here no registry is meant silently.
+        short = is_repository(text.partition(":")[0].partition("@")[0])
+        hint = f"for Docker Hub: docker.io/{text[:120]}" if short else error.hint
+        code, what = (error.code, error.what) if given else ("source.bad_config", f"`base` is {error.what}")
+        raise UsageError(code, what, where=where, why=error.why, hint=hint) from error
 
 
 def _split(text: str) -> tuple[Path, str]:

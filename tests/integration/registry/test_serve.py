@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from registries import layout_in, put_image, put_index, put_referrer, put_sparse
 from corten.core.digest import Digest
 from corten.core.image import CONFIG, MANIFEST
 from corten.ops.pull import pull
+from corten.store import signature_tag
 from corten.store.documents import descriptor_to
 
 MB = 1 << 20
@@ -85,6 +87,21 @@ def test_corten_pulls_an_index_with_its_referrers_from_another_corten(here, ther
     done = pull(f"{served[0]}/iris", home=there, env=env)
     assert (done.moved.digest, done.moved.referrers) == (index.digest, 1)
     assert layout_in(there.root).referrers(index.digest)[0].digest == sbom.digest
+
+
+def test_signatures_under_their_tag_are_served_too(here, there, served, env):
+    layout = layout_in(here.root)
+    image = put_image(layout, b"layer", name="iris")
+    payload = layout.put(b"signed", signature_tag.PAYLOAD_TYPE)
+    signature_tag.keep(
+        layout, image.digest, [replace(payload, annotations={signature_tag.SIGNATURE_ANNOTATION: "by somebody"})]
+    )
+    answer, body = get(served[0], f"/v2/iris/manifests/{signature_tag.signature_tag(image.digest)}")
+    assert (answer.status, json.loads(body)["layers"][0]["digest"]) == (200, str(payload.digest))
+    pull(f"{served[0]}/iris:latest", home=there, env=env)
+    assert signature_tag.payloads_of(layout_in(there.root), image.digest) == signature_tag.payloads_of(
+        layout, image.digest
+    )
 
 
 def test_the_pull_half_of_the_specification(here, served):

@@ -159,3 +159,28 @@ def test_any_settings_are_read_or_refused(tmp_path_factory, text: str) -> None:
         code = error.code
 
     assert code.startswith(("source.", "name."))
+
+
+def test_a_base_is_read_at_the_edge_and_the_command_line_wins(folder) -> None:
+    (folder / "corten.toml").write_text('base = "ghcr.io/team/python:3.12"\n')
+    assert str(read_project(folder).base) == "ghcr.io/team/python:3.12"
+    digest = f"sha256:{'a' * 64}"
+    assert str(read_project(folder, base=f"localhost:5000/py@{digest}").base) == f"localhost:5000/py@{digest}"
+
+
+def test_a_base_without_its_registry_is_answered_with_docker_hub(folder) -> None:
+    (folder / "corten.toml").write_text('base = "python:3.12-slim"\n')
+    with pytest.raises(UsageError) as caught:
+        read_project(folder)
+    assert (caught.value.code, "docker.io/python:3.12-slim" in caught.value.hint) == ("source.bad_config", True)
+    with pytest.raises(UsageError) as caught:
+        read_project(folder, base="python")
+    assert (caught.value.code, "docker.io/python" in caught.value.hint) == ("reference.malformed", True)
+
+
+def test_debian_packages_cannot_go_into_another_base(folder) -> None:
+    (folder / "corten.toml").write_text('base = "ghcr.io/team/python:3.12"\npackages = ["libgl1"]\n')
+    with pytest.raises(UsageError) as caught:
+        read_project(folder)
+    assert caught.value.code == "base.packages"
+    assert "libgl1" in caught.value.why
