@@ -5,7 +5,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from foreign_base import debian_tree, import_by_podman, in_usr_local, installed, push_by_podman
@@ -21,8 +20,6 @@ from corten.store.layout import Layout
 pytestmark = [
     pytest.mark.network, pytest.mark.examples, pytest.mark.podman, pytest.mark.registry, pytest.mark.timeout(300),
 ]  # fmt: skip
-EXAMPLE = Path(__file__).parents[2] / "examples" / "diagnosis"
-ROWS = [[0.5] * 30, [20.0] * 30]
 SITE = "usr/local/lib/python3.11/site-packages"
 # bcrypt of `secret`.
 HTPASSWD = "ada:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -55,29 +52,28 @@ def images(warm_home, registry, tmp_path_factory):
 
 
 @pytest.fixture
-def project(folder):
-    for name in ("corten.toml", "model.joblib"):
-        shutil.copyfile(EXAMPLE / name, folder / name)
+def project(folder, digits_model):
+    shutil.copyfile(digits_model["paths"][0], folder / "model.joblib")
     return folder
 
 
 def set_base(project, reference):
-    (project / "corten.toml").write_text(f'name = "diagnosis"\nsource = "model.joblib"\nbase = "{reference}"\n')
+    (project / "corten.toml").write_text(f'name = "based"\nsource = "model.joblib"\nbase = "{reference}"\n')
 
 
 @pytest.mark.envoy
 @pytest.mark.bwrap
 @pytest.mark.parametrize("which", ["debian", "local"])
-def test_a_model_built_on_it_answers_and_comes_out_the_same_again(corten, images, project, port, which):
+def test_a_model_built_on_it_answers_and_comes_out_the_same_again(corten, images, project, digits_model, which):
     set_base(project, images[which])
     built = corten.run("build", project, "--test", "--json").json
     lock = json.loads((project / "corten.lock").read_text())["locks"][0]
     assert lock["base"]["reference"] == images[which]
     assert (lock["debs"], lock["python"]) == ([], "3.11")
     assert corten.run("build", project, "--locked", "--offline", "--json").json["digest"] == built["digest"]
-    assert corten.run("rebuild", "diagnosis", "--verify", "--offline").out.startswith("the same: ")
+    assert corten.run("rebuild", "based", "--verify", "--offline").out.startswith("the same: ")
 
-    seen = corten.run("inspect", "diagnosis", "--json").json
+    seen = corten.run("inspect", "based", "--json").json
     assert seen["base"] == f"{images[which]}@{lock['base']['manifest']}"
     assert seen["entrypoint"][0] == ("/usr/bin/python3.11" if which == "debian" else "/usr/local/bin/python3.11")
     assert (seen["env"].get("SAYS"), seen["tested"]["result"]) == ("hello" if which == "debian" else None, "PASSED")
@@ -86,7 +82,7 @@ def test_a_model_built_on_it_answers_and_comes_out_the_same_again(corten, images
     assert packages["wheel", "msgspec"] != "0.1"
 
     layout = Layout(corten.home / "store")
-    digest = layout.resolve("diagnosis").digest
+    digest = layout.resolve("based").digest
     statement = artifact.attached(
         layout, digest, STATEMENT_TYPE, {PREDICATE_ANNOTATION: "https://slsa.dev/provenance/v1"}
     )
@@ -96,9 +92,9 @@ def test_a_model_built_on_it_answers_and_comes_out_the_same_again(corten, images
     components = json.loads(artifact.attached(layout, digest, SBOM_TYPE))["components"]
     assert [one["purl"] for one in components if one["type"] == "container"] == [material["uri"]]
 
-    url = corten.run("up", project, "--locked", "--port", port, "--json").json["url"]
-    status, answer = ask(url, {"inputs": ROWS})
-    assert (status, len(answer["outputs"])) == (200, 2)
+    url = corten.run("up", project, "--locked", "--port", free_port(), "--json").json["url"]
+    rows = digits_model["rows"]
+    assert ask(url, {"inputs": rows.tolist()}) == (200, {"outputs": digits_model["models"][0].predict(rows).tolist()})
 
 
 SHOUT = "class Shout:\n    def predict(self, text: str) -> str:\n        return text.upper()\n"
@@ -159,15 +155,15 @@ def test_a_tag_that_moved_is_taken_by_upgrade_and_by_rebase(corten, images, proj
     push_by_podman(name, "--tls-verify=false")
     try:
         assert corten.run("build", project, "--json").json["digest"] == before["digest"]
-        rebased = corten.run("rebase", "diagnosis", "--json").json
+        rebased = corten.run("rebase", "based", "--json").json
         (image,) = rebased["images"]
         assert [(one["name"], one["before"], one["after"]) for one in image["packages"]] == [
             ("patch-of-today", "", "1")
         ]
-        assert corten.run("rebase", "diagnosis", "--json").json["changed"] is False
+        assert corten.run("rebase", "based", "--json").json["changed"] is False
         assert corten.run("build", project, "--upgrade", "--json").json["digest"] == rebased["digest"]
-        assert corten.run("rebuild", "diagnosis", "--verify").out.startswith("the same: ")
-        told = corten.run("diff", before["digest"], "diagnosis", "--json").json
+        assert corten.run("rebuild", "based", "--verify").out.startswith("the same: ")
+        told = corten.run("diff", before["digest"], "based", "--json").json
         changed = {(one["kind"], one["name"]): (one["before"], one["after"]) for one in told["settings"]}
         assert changed["env", "NOTE"] == ("old", "new")
         assert changed["image", "base"][0] != changed["image", "base"][1]
@@ -183,14 +179,14 @@ def test_a_rebase_to_another_python_or_of_a_bare_digest_is_refused(corten, image
     built = corten.run("build", project, "--json").json
     subprocess.run(["podman", "tag", images["debian"], name], check=True, timeout=60)
     push_by_podman(name, "--tls-verify=false")
-    error = corten.run("rebase", "diagnosis", "--json", code=2).json["error"]
+    error = corten.run("rebase", "based", "--json", code=2).json["error"]
     assert error["code"] == "rebase.other_python"
     assert "/usr/local/bin/python3.11" in error["why"]
     pinned = json.loads((project / "corten.lock").read_text())["locks"][0]["base"]
     set_base(project, f"{registry.name}/team/changing@{pinned['digest']}")
     (project / "corten.lock").unlink()
     assert corten.run("build", project, "--json").json["digest"] != built["digest"]  # it names its base otherwise
-    error = corten.run("rebase", "diagnosis", "--json", code=2).json["error"]
+    error = corten.run("rebase", "based", "--json", code=2).json["error"]
     assert error["code"] == "rebase.pinned"
     subprocess.run(["podman", "rmi", "-f", name], capture_output=True, timeout=60)
 
@@ -214,7 +210,7 @@ def test_a_base_behind_tls_and_a_password_is_pulled_like_any_image(corten, image
         (tmp_path / "docker" / "config.json").write_text(json.dumps(login))
         env = {"DOCKER_CONFIG": str(tmp_path / "docker")}
         built = corten.run("build", project, "--ca", certificates[0], "--json", env=env).json
-        provenance = corten.run("inspect", "diagnosis", "--json").json["provenance"]["parameters"]
+        provenance = corten.run("inspect", "based", "--json").json["provenance"]["parameters"]
         assert provenance["base"] == name
         for path in (corten.home / "store" / "blobs" / "sha256").iterdir():
             if path.stat().st_size < 1 << 20:
@@ -225,15 +221,14 @@ def test_a_base_behind_tls_and_a_password_is_pulled_like_any_image(corten, image
         subprocess.run(["podman", "rmi", "-f", name], capture_output=True, timeout=60)
 
 
-def test_a_base_without_python_leaves_nothing_behind(corten, folder, registry, tmp_path):
+def test_a_base_without_python_leaves_nothing_behind(corten, project, registry, tmp_path):
     name = f"{registry.name}/team/bare:1"
     import_by_podman({"etc/os-release": Entry("etc/os-release", data=b'PRETTY_NAME="Bare 1"\n')}, tmp_path, name)
     push_by_podman(name, "--tls-verify=false")
-    shutil.copyfile(EXAMPLE / "model.joblib", folder / "model.joblib")
-    (folder / "corten.toml").write_text(f'name = "bare"\nsource = "model.joblib"\nbase = "{name}"\n')
-    error = corten.run("build", folder, "--json", code=2).json["error"]
+    set_base(project, name)
+    error = corten.run("build", project, "--name", "bare", "--json", code=2).json["error"]
     assert error["code"] == "base.no_python"
     assert "Bare 1" in error["why"]
-    assert not (folder / "corten.lock").exists()
+    assert not (project / "corten.lock").exists()
     assert "bare" not in [name for name, _ in Layout(corten.home / "store").images()]
     subprocess.run(["podman", "rmi", "-f", name], capture_output=True, timeout=60)

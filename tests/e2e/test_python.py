@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from stories import ask
 
 pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(240)]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "diagnosis"
 WHO = """\
 import platform
 import ssl
@@ -24,9 +22,9 @@ class Who:
 
 
 @pytest.fixture
-def project(folder):
+def project(folder, digits_model):
     def write(python, source="model.joblib"):
-        shutil.copyfile(EXAMPLE / "model.joblib", folder / "model.joblib")
+        shutil.copyfile(digits_model["paths"][0], folder / "model.joblib")
         (folder / "who.py").write_text(WHO)
         (folder / "corten.toml").write_text(f'name = "asked"\nsource = "{source}"\npython = "{python}"\n')
         return folder

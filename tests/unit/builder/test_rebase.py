@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.builder.debian.release import Deb
-from corten.builder.rebase import Change, changes, check_base, rebased_config, rebased_manifest
+from corten.builder.debian.release import RELEASES, Deb
+from corten.builder.interpreter import Interpreter, Libc, LibcFamily, debian_python
+from corten.builder.lock import Pin
+from corten.builder.oci_base import Facts, Installed, OciBase, System
+from corten.builder.plan import wheel_layers
+from corten.builder.rebase import (
+    Change,
+    changes,
+    check_base,
+    check_python,
+    on_other_base,
+    packages_changed,
+    rebased_config,
+    rebased_manifest,
+)
 from corten.core.digest import Digest
 from corten.core.image import CONFIG, Compression, Descriptor, Image, Layer, LayerKind
 from corten.core.platform import Platform
@@ -71,3 +86,78 @@ def test_documents_keep_everything_but_the_base() -> None:
     manifest = rebased_manifest({"layers": [{"digest": "old"}, {"digest": "x"}], "config": {}}, described, 1, [base])
     assert [layer["digest"] for layer in manifest["layers"]] == [str(base.digest), "x"]
     assert manifest["config"]["digest"] == str(described.digest)
+
+
+# Over another image
+
+PYTHON = Interpreter("3.12", "/usr/local/bin/python3.12", "usr/local", "usr/local/lib/python3.12/site-packages",
+                     Libc(LibcFamily.GLIBC, "2.36"))  # fmt: skip
+
+
+def base(tag: str, *, python: Interpreter = PYTHON, env=None, packages=(), layers: int = 1) -> OciBase:
+    pin = Pin("ghcr.io/team/python:3.12", Digest.of(tag.encode()), Digest.of(tag.encode() + b" image"))
+    facts = Facts(System(), (python,), (), packages, listed=True, certificates=True, libstdcxx=True)
+    layer = Layer(LayerKind.BASE, tag, Digest.of(tag.encode()), Digest.of(tag.encode()), 1, 1, Compression.GZIP)
+    return OciBase(pin, (layer,) * layers, env or {}, facts, python)
+
+
+def test_a_newer_base_with_the_same_python_fits() -> None:
+    check_python(base("a"), base("b"))
+    check_python(base("a"), base("b", python=replace(PYTHON, libc=Libc(LibcFamily.GLIBC, "2.41"))))
+
+
+@pytest.mark.parametrize(
+    "python",
+    [
+        replace(PYTHON, version="3.13"),
+        replace(PYTHON, program="/usr/bin/python3.12"),
+        replace(PYTHON, site="usr/lib/python3.12/site-packages"),
+        replace(PYTHON, libc=Libc(LibcFamily.GLIBC, "2.31")),
+        replace(PYTHON, libc=Libc(LibcFamily.MUSL, "2.36")),
+    ],
+)
+def test_another_python_or_an_older_c_library_does_not(python: Interpreter) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_python(base("a"), base("b", python=python))
+    assert caught.value.code == "rebase.other_python"
+    assert "--upgrade" in caught.value.hint
+
+
+def test_packages_that_came_went_or_changed_are_told() -> None:
+    before = (Installed("deb", "openssl", "1"), Installed("deb", "same", "1"), Installed("wheel", "pip", "24"))
+    after = (Installed("deb", "openssl", "2"), Installed("deb", "same", "1"), Installed("deb", "new", "1"))
+    assert packages_changed(base("a", packages=before), base("b", packages=after)) == (
+        Change("new", "", "1"), Change("openssl", "1", "2"), Change("pip", "24", ""),
+    )  # fmt: skip
+
+
+def test_the_environment_of_the_old_base_gives_way_and_what_others_set_stays() -> None:
+    old, new = base("a", env={"PATH": "/old", "GONE": "1"}), base("b", env={"PATH": "/new", "CAME": "2"})
+    run = {"Env": ["GONE=1", "MINE=kept", "PATH=/old", "PYTHONUNBUFFERED=1"], "Labels": {"x": "y"}}
+    config, manifest = on_other_base({"config": run, "os": "linux"}, {"layers": []}, old, new)
+
+    env = dict(text.split("=", 1) for text in config["config"]["Env"])
+    assert {"PATH": "/new", "CAME": "2", "MINE": "kept", "PYTHONUNBUFFERED": "1"}.items() <= env.items()
+    assert "GONE" not in env
+    assert config["config"]["Env"] == sorted(config["config"]["Env"])
+    assert manifest["annotations"]["org.opencontainers.image.base.digest"] == str(new.pin.manifest)
+    assert config["config"]["Labels"] == {"x": "y", **manifest["annotations"]}
+
+
+def test_a_base_may_have_several_layers_and_an_own_one_has_one() -> None:
+    several = image(LayerKind.BASE, LayerKind.BASE, LayerKind.RUNTIME)
+    assert check_base(several, single=False) == 2
+    with pytest.raises(UsageError):
+        check_base(several)
+
+
+def test_a_base_of_too_many_layers_leaves_none_for_wheels() -> None:
+    assert wheel_layers(base("a", layers=123), 0) == 1
+    with pytest.raises(UsageError) as caught:
+        wheel_layers(base("a", layers=124), 0)
+    assert caught.value.code == "base.too_many_layers"
+
+
+def test_debians_own_base_keeps_its_share_of_layers() -> None:
+    assert wheel_layers(RELEASES["bookworm"], 60) == 64
+    assert RELEASES["bookworm"].interpreter == debian_python("3.11", "2.36")

@@ -177,3 +177,11 @@ def test_merging_keeps_order_and_lets_the_last_source_win() -> None:
     two = [Entry("b", data=b"2"), Entry("c", data=b"2")]
 
     assert [(entry.name, entry.data) for entry in merged([one, two])] == [("a", b"1"), ("b", b"2"), ("c", b"2")]
+
+
+def test_a_whiteout_is_an_empty_file_of_the_name_that_hides() -> None:
+    data = b"".join(tar([Entry("a/gone", EntryKind.WHITEOUT), Entry("a/here", data=b"x")]))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert [(one.name, one.size, one.isfile()) for one in archive] == [
+            ("a", 0, False), ("a/.wh.gone", 0, True), ("a/here", 1, True),
+        ]  # fmt: skip
