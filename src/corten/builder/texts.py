@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from corten.builder.debian.release import PACKAGE_NAME
@@ -33,10 +34,7 @@ _Rule = Callable[[str], str]
 
 
 def check_texts(table: Table, called: str, where: str) -> None:
-    """Raise UsageError `source.bad_config` for the first text that cannot be meant, naming its key.
-
-    `name` is left to `core.name`.
-    """
+    """Raise UsageError `source.bad_config` for the first text that cannot be meant, naming its key."""
     for key, text, rule in _texts(table):
         if why := rule(text):
             raise UsageError(
@@ -49,19 +47,19 @@ def check_texts(table: Table, called: str, where: str) -> None:
 
 
 def _texts(table: Table) -> Iterator[tuple[str, str, _Rule]]:
-    yield "source", table.source, _path
-    yield from (("files", text, _path) for text in table.files)
-    yield from (("requirements", text, _requirement) for text in table.requirements)
-    yield from (("packages", text, _package) for text in table.packages)
-    yield "python", table.python, _python
-    yield "base", table.base, _line
-    yield "method", table.method, _method
-    for name, text in table.labels.items():
-        yield "labels", name, _label_name
-        yield f"labels.{name}", text, _label
-    for name, text in table.env.items():
-        yield "env", name, _variable_name
-        yield f"env.{name}", text, _variable
+    for key in fields(table):
+        match getattr(table, key.name):
+            case str() as text if key.name not in _ELSEWHERE:
+                yield key.name, text, _RULES.get(key.name, _line)
+            case tuple() as texts:
+                yield from ((key.name, text, _RULES.get(key.name, _line)) for text in texts)
+            case dict() as texts:
+                name_rule, rule = _TABLES[key.name]
+                for name, text in texts.items():
+                    yield key.name, name, name_rule
+                    yield f"{key.name}.{name}", text, rule
+            case _:
+                pass  # numbers and the like
 
 
 def _line(text: str) -> str:
@@ -122,6 +120,20 @@ def _variable(text: str) -> str:
         return "expected a text without NUL"
     size = len(text.encode("utf-8", "surrogatepass"))
     return f"expected at most {_LONGEST_VARIABLE} bytes" if size > _LONGEST_VARIABLE - _LONGEST_KEY - 2 else ""
+
+
+# `name` is left to core.name, `compression` to the type it has.
+_ELSEWHERE = ("name", "compression")
+# A key that has no rule of its own is a line of text.
+_RULES: dict[str, _Rule] = {
+    "source": _path,
+    "files": _path,
+    "requirements": _requirement,
+    "packages": _package,
+    "python": _python,
+    "method": _method,
+}
+_TABLES: dict[str, tuple[_Rule, _Rule]] = {"labels": (_label_name, _label), "env": (_variable_name, _variable)}
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,19 @@ from corten.errors import CortenError, UsageError
 NEWLINE, NUL, ESCAPE = "a\nb", "a\0b", "a\x1b[2Jb"
 LONG = "x" * 10_000
 SHELL = ["a; rm -rf /", "$(touch /tmp/pwned)", "`id`", "a && b", "a | b", "'\"", "%s%n"]
-KEYS = ["source", "files", "requirements", "packages", "python", "base", "method", "labels", "env", "name"]
+KEYS = [
+    "source",
+    "files",
+    "requirements",
+    "packages",
+    "python",
+    "base",
+    "method",
+    "webhook_hosts",
+    "labels",
+    "env",
+    "name",
+]
 
 
 @pytest.fixture
@@ -26,7 +38,7 @@ def folder(tmp_path):
 
 def table(key, text):
     match key:
-        case "files" | "requirements" | "packages":
+        case "files" | "requirements" | "packages" | "webhook_hosts":
             return f"{key} = [{json.dumps(text)}]\n"
         case "labels" | "env":
             return f"[{key}]\n{json.dumps(text)} = 'value'\n"
@@ -40,8 +52,9 @@ def test_whatever_stands_in_a_setting_is_harmless_or_refused_by_its_key(folder, 
     (folder / "corten.toml").write_text(table(key, text))
     error, project = outcome(folder)
     if project:
-        # One line for uv, which reads it from its standard input; one string of a JSON document.
-        assert text in ([*project.source.requirements] if key == "requirements" else [*project.labels])
+        # One line for uv, which reads it from its standard input; a host nobody has; one string of a JSON document.
+        kept = {"requirements": project.source.requirements, "webhook_hosts": project.webhook_hosts}
+        assert text in kept.get(key, tuple(project.labels))
         return
     codes = {"name": "name.malformed", "source": "source.no_class"}
     # A path that is not there was looked for, nothing else.
@@ -90,7 +103,7 @@ def test_a_number_that_is_no_amount_is_refused(folder, key, number) -> None:
 
 @given(st.sampled_from(KEYS[:-1]), st.text(max_size=200))
 def test_every_text_is_taken_or_refused_with_the_key(key, text) -> None:
-    many = {"files", "requirements", "packages"}
+    many = {"files", "requirements", "packages", "webhook_hosts"}
     value = (text,) if key in many else {text: text} if key in ("labels", "env") else text
     error = None
     try:
