@@ -135,6 +135,8 @@ class Bases:
         with self._talk() as session:
             repository = session.reading(reference)
             self._listen(Event(_STEP, Phase.STARTED, str(reference)))
+            if pin.digest != pin.manifest:
+                _check_index(pin, repository.manifest(str(pin.digest)))
             self._pull(repository, session, repository.manifest(str(pin.manifest)))
 
     def _pull(self, repository: Repository, session: Session, manifest: Manifest) -> None:
@@ -179,6 +181,17 @@ def _of_platform(root: Manifest, platform: Platform, reference: Reference) -> Di
             return child.digest
     there = ", ".join(sorted({str(child.platform) for child in root.children if child.platform})) or "no platform"
     raise _wrong_platform(reference.name, platform, there)
+
+
+def _check_index(pin: Pin, index: Manifest) -> None:
+    """A lock may come from a stranger: what it calls an image of an index must be one, or the index proves nothing."""
+    if pin.manifest not in [child.digest for child in index.children]:
+        raise UsageError(
+            "lock.broken",
+            f"the lock's base `{pin.manifest}` is not in `{pin}`",
+            why="the index lists " + ", ".join(child.digest.short for child in index.children[:8]),
+            hint="take the lock back from version control, or delete it to lock anew",
+        )
 
 
 def _check_platform(image: Image, platform: Platform, pin: Pin) -> None:

@@ -155,6 +155,18 @@ def test_each_platform_gets_its_image_out_of_an_index_that_is_asked_for_once(bas
     )
 
 
+def test_a_lock_that_pairs_an_index_with_an_image_that_is_not_in_it_is_refused(bases, here, env, fake):
+    layout = Layout(here.store)
+    index = put_index(layout, "one", put_base(layout, DEBIAN, python()))
+    other = put_base(layout, DEBIAN, python("usr/local", "3.13"))
+    layout.tag("other", other)
+    for name in ("one", "other"):
+        push(name, f"{fake.name}/python:{name}", home=here, env=env)
+    with pytest.raises(UsageError) as caught:
+        bases().obtain(Pin(f"{fake.name}/python:one", index.digest, other.digest), AMD64)
+    assert caught.value.code == "lock.broken"
+
+
 def _layers(layout, descriptor):
     return json.loads(layout.read(descriptor.digest))["layers"]
 
