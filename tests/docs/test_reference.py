@@ -77,7 +77,7 @@ def _is_told(default, told):
             return told == f"`{str(default).lower()}`"
         case int() | float():
             return told.partition(",")[0] == f"{default:g}" if default < 1e6 else told == str(default)
-        case "zstd":
-            return told == '`"zstd"`'
+        case str() if default:
+            return told == f'`"{default}"`'
         case _:
             return not default  # told in words
