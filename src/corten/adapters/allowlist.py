@@ -141,7 +141,8 @@ def is_named(found: Global) -> bool:
 
 def may_be_class(found: Global) -> bool:
     """Whether it is allowed provided that it is a class defined in its package."""
-    if found.module.startswith(_NOT_WITHIN):
+    # A module also has the modules it imports (`sklearn.utils.os`).
+    if found.module.startswith(_NOT_WITHIN) or found.name in sys.stdlib_module_names:
         return False
     return found.root in _CLASS_ROOTS or found.module.startswith(_CLASS_MODULES)
 

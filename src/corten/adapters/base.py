@@ -23,6 +23,7 @@ class Source:
 
     `path` is a file or folder that exists. `entry` is the class name for a Python source.
     `requirements` are PEP 508 lines the user declared; they win over inferred ones.
+    `trusted` are digests (`sha256:...`) of files that may name what no model needs.
     `extra_files` are further model files or folders (relative to the source's folder) to put under /models.
     """
 
@@ -31,6 +32,7 @@ class Source:
     requirements: tuple[str, ...] = ()
     extra_files: tuple[Path, ...] = ()
     method: str = ""
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Inspection:
     `python` is the minor version the model was made with ("3.11"), empty when the file does not tell.
     `example` is one the source brings along; the user's own wins.
     `constraints` are PEP 508 lines for packages that are needed anyway: a uv.lock's pins, a `-c` file's lines.
+    `trusted` are digests of files that would be refused if the user had not said to trust them.
     """
 
     adapter: str
@@ -64,6 +67,7 @@ class Inspection:
     warnings: tuple[str, ...] = ()
     example: Example | None = None
     constraints: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
 
 
 class InputError(ValueError):

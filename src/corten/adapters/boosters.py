@@ -25,12 +25,12 @@ class XgboostModel:
         booster.set_param({"nthread": threads(os.environ), "device": "cpu"})
         self.schema = schema
         self._xgboost = xgboost
-        self._booster = booster
-        self._file = file
+        self.booster = booster
+        self.file = file
         self._method = method
         # The wrapper stops at the best iteration, the booster itself does not.
         stops = file.estimator and file.best_iteration is not None
-        self._rounds = (0, file.best_iteration + 1) if stops and file.best_iteration is not None else (0, 0)
+        self.rounds = (0, file.best_iteration + 1) if stops and file.best_iteration is not None else (0, 0)
         # Trees are walked in place, as the wrapper does. A linear booster needs XGBoost's own matrix, and dropped trees
         # (DART) are summed in another order with it, which shows in the last digit.
         self._in_place = file.booster == "gbtree" or (file.booster == "dart" and bool(file.estimator))
@@ -47,27 +47,27 @@ class XgboostModel:
 
     def _predicted(self, rows: np.ndarray) -> np.ndarray:
         if self._in_place:
-            return self._array(self._booster.inplace_predict, rows)
-        return self._array(self._booster.predict, self._xgboost.DMatrix(rows))
+            return self._array(self.booster.inplace_predict, rows)
+        return self._array(self.booster.predict, self._xgboost.DMatrix(rows))
 
     def _array(self, predict: Callable[..., Any], data: Any) -> np.ndarray:
-        values: np.ndarray = predict(data, iteration_range=self._rounds, validate_features=False)
+        values: np.ndarray = predict(data, iteration_range=self.rounds, validate_features=False)
         return values
 
     def _answer(self, values: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        if not self._file.is_classifier:
+        if not self.file.is_classifier:
             return values
         if self._method == "predict_proba":
             return values if values.ndim == 2 else np.stack([1 - values, values], axis=1)
-        if values.ndim == 2 and self._file.n_targets == 1:
+        if values.ndim == 2 and self.file.n_targets == 1:
             best: np.ndarray = values.argmax(axis=1)
             return best
-        if self._file.objective == "multi:softmax":
+        if self.file.objective == "multi:softmax":
             return values.astype(np.int64)
         # The wrapper's threshold, for probabilities and margins ("binary:logitraw") alike.
-        return (values > (0.0 if self._file.objective == "binary:logitraw" else 0.5)).astype(np.int64)
+        return (values > (0.0 if self.file.objective == "binary:logitraw" else 0.5)).astype(np.int64)
 
 
 class LightgbmModel:
@@ -75,9 +75,9 @@ class LightgbmModel:
 
     def __init__(self, booster: Any, schema: Schema) -> None:
         self.schema = schema
-        self._booster = booster
+        self.booster = booster
         self._threads = threads(os.environ)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Rows in, the objective's value of each out."""
-        return {OUTPUT: self._booster.predict(inputs[INPUT], num_threads=self._threads)}
+        return {OUTPUT: self.booster.predict(inputs[INPUT], num_threads=self._threads)}

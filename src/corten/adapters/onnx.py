@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
+from corten.adapters.converted import ConvertedModel, stands_for
 from corten.adapters.onnx_external import external_files
 from corten.adapters.onnx_file import OnnxFile, is_onnx, read_onnx
 from corten.adapters.onnx_session import open_session
@@ -70,10 +71,14 @@ class Onnx:
             warnings=tuple(_warnings(model)),
         )
 
-    def load(self, spec: ModelSpec, models: Path, app: Path) -> OnnxModel:
-        """Open a session on the file."""
+    def load(self, spec: ModelSpec, models: Path, app: Path) -> OnnxModel | ConvertedModel:
+        """Open a session on the file; one that stands for another model answers as that one does."""
         del app
-        return OnnxModel(models / spec.files[0], spec.schema)
+        path = models / spec.files[0]
+        session = open_session(path)
+        if spec.schema is not None and (original := stands_for(session)):
+            return ConvertedModel(session, original, spec.schema)
+        return OnnxModel(session, path, spec.schema)
 
 
 def _notes(path: Path, model: OnnxFile) -> list[str]:
@@ -94,10 +99,10 @@ def _warnings(model: OnnxFile) -> list[str]:
 
 
 class OnnxModel:
-    """A session of ONNX Runtime."""
+    """A model of ONNX Runtime, asked by the names and types of its own inputs."""
 
-    def __init__(self, path: Path, schema: Schema | None = None) -> None:
-        self._session = open_session(path)
+    def __init__(self, session: Any, path: Path, schema: Schema | None = None) -> None:
+        self._session = session
         if schema is None:
             model = read_onnx(path)
             schema = Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs)

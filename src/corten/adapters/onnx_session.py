@@ -9,8 +9,11 @@ from typing import Any
 from corten.adapters.threads import threads
 
 
-def open_session(path: Path) -> Any:
-    """An InferenceSession on the file, with as many threads as a call may take. Raises what the runtime raises."""
+def open_session(model: Path | bytes) -> Any:
+    """An InferenceSession on a file or its bytes, with as many threads as a call may take.
+
+    Raises what the runtime raises.
+    """
     runtime = _import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads(os.environ)
@@ -18,7 +21,7 @@ def open_session(path: Path) -> Any:
     options.log_severity_level = 3
     # Spinning workers would take the processor from the server's loop between requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _import_runtime() -> Any:

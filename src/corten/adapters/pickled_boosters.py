@@ -19,6 +19,7 @@ from corten.adapters.xgboost_file import XgboostFile, xgboost_in
 from corten.core.model import ModelSpec
 from corten.errors import UsageError
 
+_PICKLED = "a pickle runs what it names; it is let name only what models need. `save_model` writes data alone"
 XGBOOST = Global("xgboost.core", "Booster")
 _File = TypeVar("_File", XgboostFile, LightgbmFile)
 # More is not read into memory only to tell a version.
@@ -64,7 +65,7 @@ def inspection(adapter: str, source: Source, cls: Global) -> Inspection:
             weights=weights,
             schema=xgboost_facts.schema_of(file, "predict"),
             python=xgboost_facts.python_for(file.version),
-            notes=tuple(xgboost_facts.notes_of(file, "predict")),
+            notes=(*xgboost_facts.notes_of(file, "predict"), _PICKLED),
             warnings=tuple(xgboost_facts.warnings_of(file)),
         )
     model = _found(lightgbm_of(path), path)
@@ -74,7 +75,7 @@ def inspection(adapter: str, source: Source, cls: Global) -> Inspection:
         requirements=(requirement, "numpy"),
         weights=weights,
         schema=lightgbm_facts.schema_of(model),
-        notes=tuple(lightgbm_facts.notes_of(model)),
+        notes=(*lightgbm_facts.notes_of(model), _PICKLED),
         warnings=(said, *lightgbm_facts.warnings_of(model)),
     )
 

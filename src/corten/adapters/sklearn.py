@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,8 +15,9 @@ from corten.adapters.sklearn_facts import BOOSTERS, Facts, default_method, facts
 from corten.adapters.sklearn_frame import Frames, wants_frame
 from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
-from corten.adapters.unpickle import load_pickle, refused
+from corten.adapters.unpickle import is_trusted, load_pickle, refused
 from corten.adapters.weights import declared, once_each
+from corten.core.digest import Digest
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.errors import PolicyError, UsageError
@@ -53,7 +54,9 @@ class Sklearn:
 
         path = source.path
         contents = read_skops(path) if is_skops(path) else read_pickle(path)
-        _check_globals(contents, path)
+        trusted = _trusted(contents, source)
+        if not trusted:
+            _check_globals(contents, source)
         root, cls = _estimator(contents, path)
         if cls in BOOSTERS:
             return pickled_boosters.inspection(self.name, source, cls)
@@ -78,7 +81,8 @@ class Sklearn:
             schema=schema_of(facts, method),
             python=pickled_boosters.python_of(booster),
             notes=tuple(_notes(contents, facts, method)),
-            warnings=(*_warnings(facts), *pinned),
+            warnings=(*trusted, *_warnings(facts), *pinned),
+            trusted=source.trusted if trusted else (),
         )
 
     def load(self, spec: ModelSpec, models: Path, app: Path) -> RowsModel:
@@ -88,7 +92,7 @@ class Sklearn:
         with warnings.catch_warnings():
             # The image has the file's own version of scikit-learn; what else it warns of was said at build time.
             warnings.simplefilter("ignore")
-            estimator = _load_skops(path) if is_skops(path) else load_pickle(path)
+            estimator = _load_skops(path, spec.trusted) if is_skops(path) else load_pickle(path, spec.trusted)
         if Global(type(estimator).__module__, type(estimator).__name__) in BOOSTERS:
             from corten.adapters import pickled_boosters
 
@@ -96,14 +100,38 @@ class Sklearn:
         return SklearnModel(estimator, spec.method, spec.schema)
 
 
-def _check_globals(contents: Contents, path: Path) -> None:
+def _judged(contents: Contents, verdict: Verdict) -> list[Global]:
+    """The globals of a file of which this is thought, by name."""
+    return sorted((found for found in contents.globals if judge(found) is verdict), key=str)
+
+
+def _trusted(contents: Contents, source: Source) -> tuple[str, ...]:
+    """What is said of a file that would be refused if its digest were not trusted; empty for all others."""
+    unsafe, unknown = _judged(contents, Verdict.UNSAFE), _judged(contents, Verdict.UNKNOWN)
+    if not (unsafe or unknown) or not is_trusted(source.path, source.trusted):
+        return ()
+    names = ", ".join(f"`{found}`" for found in (*unsafe, *unknown)[:5])
+    roots = ", ".join(sorted({found.root for found in unknown}))
+    return (
+        f"the file is trusted by its digest and may run anything in the replica: it names {names}",
+        *((f"`{roots}` must be in the image: declare the package it comes from (-r)",) if roots else ()),
+    )
+
+
+def _check_globals(contents: Contents, source: Source) -> None:
     """Refuse in the builder what the loader would refuse later; say how to bring code of one's own along."""
-    judged = sorted((judge(found).value, str(found), found) for found in contents.globals)
-    unknown = [found for verdict, _, found in judged if verdict == Verdict.UNKNOWN.value]
-    unsafe = [found for verdict, _, found in judged if verdict == Verdict.UNSAFE.value]
+    path = source.path
+    unsafe, unknown = _judged(contents, Verdict.UNSAFE), _judged(contents, Verdict.UNKNOWN)
     if unsafe and contents.format != "skops":  # skops has a list of its own, which its loader enforces
-        error = refused(unsafe[0])
-        raise PolicyError(error.code, error.what, where=str(path), why=error.why, hint=error.hint)
+        error, digest = refused(unsafe[0]), Digest.of_file(path)
+        other = f"; what is trusted is {', '.join(source.trusted)}, this file is {digest}" if source.trusted else ""
+        raise PolicyError(
+            error.code,
+            error.what,
+            where=str(path),
+            why=error.why + other,
+            hint=f"save only the fitted estimator; if you made the file yourself: --trust {digest}",
+        )
     if unknown:
         names = ", ".join(f"`{found}`" for found in unknown[:3])
         raise UsageError(
@@ -191,6 +219,10 @@ def _notes(contents: Contents, facts: Facts, method: str) -> list[str]:
     if facts.n_classes:
         notes.append(f"{facts.n_classes} classes of type {facts.label_dtype.value if facts.label_dtype else 'json'}")
     notes.append(f"answers with `{method}`")
+    if contents.format != "skops":
+        notes.append(
+            "a pickle runs what it names; it is let name only what models need. skops and ONNX files hold data"
+        )
     return notes
 
 
@@ -209,11 +241,11 @@ def _warnings(facts: Facts) -> list[str]:
     return found
 
 
-def _load_skops(path: Path) -> Any:
+def _load_skops(path: Path, trusted: Collection[str]) -> Any:
     import skops.io
 
     names = skops.io.get_untrusted_types(file=path)
-    for name in names:
+    for name in () if is_trusted(path, trusted) else names:
         module, _, attribute = name.rpartition(".")
         if judge(Global(module, attribute)) is not Verdict.ALLOWED:
             raise refused(Global(module, attribute))
@@ -233,6 +265,7 @@ class SklearnModel:
                 why=f"methods it has: {having}",
                 hint="set `method` to one it has",
             )
+        self.estimator = estimator
         self._answer = answer
         self.schema = schema or _fallback_schema(estimator)
         tensor = self.schema.inputs[0]

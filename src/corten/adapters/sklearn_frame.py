@@ -14,7 +14,7 @@ class Frames:
 
     def __init__(self, estimator: Any, columns: Sequence[str]) -> None:
         self._columns = list(columns)
-        self._texts = {name for part in _column_transformers(estimator) for name in _text_columns(part)}
+        self._texts = text_columns(estimator)
 
     def make(self, rows: np.ndarray) -> Any:
         """A frame of the rows. Numbers become numbers again; null is NaN, or None where texts are expected."""
@@ -38,6 +38,11 @@ def wants_frame(estimator: Any) -> bool:
     )
 
 
+def text_columns(estimator: Any) -> frozenset[str]:
+    """The columns, by name, that some encoder in it learned texts of."""
+    return frozenset(name for part in _column_transformers(estimator) for name in _text_columns(part))
+
+
 def _by_name(columns: Any) -> bool:
     if isinstance(columns, str) or callable(columns):
         return True
@@ -45,10 +50,10 @@ def _by_name(columns: Any) -> bool:
 
 
 def _column_transformers(estimator: Any) -> Iterator[Any]:
-    return (part for part in _parts(estimator) if type(part).__name__ == "ColumnTransformer")
+    return (part for part in parts(estimator) if type(part).__name__ == "ColumnTransformer")
 
 
-def _parts(estimator: Any) -> Iterator[Any]:
+def parts(estimator: Any) -> Iterator[Any]:
     """An estimator and those within it, each once."""
     pending: list[Any] = [estimator]
     seen: set[int] = set()
@@ -67,7 +72,7 @@ def _parts(estimator: Any) -> Iterator[Any]:
 def _text_columns(transformer: Any) -> Iterator[str]:
     """The columns whose encoder learned categories that are not numbers."""
     for _, part, columns in getattr(transformer, "transformers_", ()):
-        arrays = (array for inner in _parts(part) for array in getattr(inner, "categories_", ()))
+        arrays = (array for inner in parts(part) for array in getattr(inner, "categories_", ()))
         if any(getattr(array, "dtype", None) is not None and array.dtype.kind in "OUS" for array in arrays):
             yield from (name for name in _listed(columns) if isinstance(name, str))
 

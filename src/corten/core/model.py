@@ -54,6 +54,7 @@ class ModelSpec:
     `method` is the estimator's method to call (`predict`, `predict_proba` ...). With `grpc` it is asked over gRPC too.
     `webhook_hosts` may be told of jobs wherever they are; other hosts only over https and on the public internet.
     `workers` processes answer for it, as many as there are processors if 0.
+    `trusted` are digests of model files that may name what no model needs, since the user said so.
     """
 
     name: str
@@ -68,4 +69,5 @@ class ModelSpec:
     grpc: bool = False
     webhook_hosts: tuple[str, ...] = ()
     workers: int = 1
+    trusted: tuple[str, ...] = ()
     format: int = 1

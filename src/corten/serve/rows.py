@@ -132,7 +132,7 @@ class RowsRunner:
         for i, row in enumerate(given):
             if isinstance(row, msgspec.Struct):
                 raise invalid("expected a list like the ones before it, got an object", f"inputs[{i}]")
-        return self._arrays(given)
+        return self.arrays(given)
 
     def _of_records(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
         if len(self._tensors) == 1:
@@ -162,11 +162,12 @@ class RowsRunner:
 
     def _joined(self, batch: Sequence[Inputs]) -> Mapping[str, np.ndarray]:
         if self._width and all(type(inputs.values) is list for inputs in batch):
-            return self._arrays(list(chain.from_iterable(inputs.values for inputs in batch)))
-        parts = [self._arrays(inputs.values) for inputs in batch]
+            return self.arrays(list(chain.from_iterable(inputs.values for inputs in batch)))
+        parts = [self.arrays(inputs.values) for inputs in batch]
         return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in self._tensors}
 
-    def _arrays(self, values: Mapping[str, np.ndarray] | list[Any]) -> Mapping[str, np.ndarray]:
+    def arrays(self, values: Mapping[str, np.ndarray] | list[Any]) -> Mapping[str, np.ndarray]:
+        """What `decode` gave as arrays, by input name."""
         if not isinstance(values, list):
             return values
         tensor = self._tensors[0]
@@ -178,7 +179,7 @@ class RowsRunner:
 
     def _alone(self, inputs: Inputs) -> Result:
         try:
-            arrays = self._arrays(inputs.values)
+            arrays = self.arrays(inputs.values)
         except RequestError as error:
             return error
         try:

@@ -303,9 +303,7 @@ def test_a_classifier_with_zipmap_answers_in_json_values(trained, write, load):
 @needs_runtime
 def test_loading_leaves_no_telemetry_behind(graph, write, tmp_path):
     source = write(graph([None, 4]))
-    code = (
-        f"from pathlib import Path; from corten.adapters.onnx import OnnxModel\nOnnxModel(Path({str(source.path)!r}))"
-    )
+    code = f"from pathlib import Path; from corten.adapters.onnx_session import open_session\nopen_session(Path({str(source.path)!r}))"
     home = tmp_path / "home"
     home.mkdir()
     env = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -57,7 +57,7 @@ FORMS = st.sampled_from(
 def whole(runner, body):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "LARGE_BYTES", 1 << 40)
-        return dict(runner._arrays(runner.decode(body).values))
+        return dict(runner.arrays(runner.decode(body).values))
 
 
 def same(one, other):
