@@ -33,7 +33,7 @@ from corten.store.documents import descriptor_to
 _EPOCH = "1970-01-01T00:00:00Z"
 _USER = "65532:65532"
 _PORT = "8080/tcp"
-_SERVER = ("-m", "corten.serve")
+SERVER = ("-m", "corten.serve")
 # The number of threads (OMP_NUM_THREADS and the like) is the engine's to decide: it knows the processors.
 _ENV = {
     "LANG": "C.UTF-8",
@@ -44,14 +44,14 @@ _ENV = {
 }
 
 
-def config_json(plan: Plan, layers: Sequence[Layer]) -> bytes:
-    """The image's config (application/vnd.oci.image.config.v1+json)."""
+def config_json(plan: Plan, layers: Sequence[Layer], command: Sequence[str] = SERVER) -> bytes:
+    """The image's config (application/vnd.oci.image.config.v1+json); `command` is what its Python is given to run."""
     document = {
         "architecture": plan.platform.architecture,
         "os": plan.platform.os,
         "created": _EPOCH,
         "config": {
-            "Entrypoint": [plan.python.program, *_SERVER],
+            "Entrypoint": [plan.python.program, *command],
             "Env": [f"{name}={text}" for name, text in sorted(env_of(plan).items())],
             "ExposedPorts": {_PORT: {}},
             "Labels": labels_of(plan),

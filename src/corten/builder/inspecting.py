@@ -141,5 +141,12 @@ def _key(source: Source) -> str:
         if entry.endswith("-packages") and Path(entry).is_dir()
     ]
     return cache_key(
-        "inspection", code.hexdigest(), file, source.entry, source.method, *source.requirements, *installed
+        "inspection",
+        code.hexdigest(),
+        file,
+        source.entry,
+        source.method,
+        *source.requirements,
+        *installed,
+        *source.trusted,
     )

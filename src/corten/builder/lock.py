@@ -47,6 +47,7 @@ class Inputs:
     """What decides a lock. Where packages come from is no part of it: they are pinned by digest, wherever they are.
 
     The base is a Debian `release` and `packages` of it, or (`release` empty) the image `base`.
+    `purpose` decides nothing: it tells the locks of one platform apart that a project keeps.
     """
 
     requirements: tuple[str, ...]
@@ -57,6 +58,7 @@ class Inputs:
     gpu: bool = False
     base: Pin | None = None
     constraints: tuple[str, ...] = ()
+    purpose: str = ""
 
     @property
     def key(self) -> str:
@@ -77,6 +79,7 @@ class Lock:
     """Everything that is downloaded for an image on one platform, made from the inputs with this key.
 
     Of what it stands on either `release` and `debs` say what it is, or (`release` empty) `base`.
+    `purpose` is empty for the image of the model as it is; see `builder.acceleration` for the others.
     """
 
     inputs: str
@@ -86,6 +89,7 @@ class Lock:
     debs: tuple[Deb, ...]
     wheels: tuple[Locked, ...]
     base: Pin | None = None
+    purpose: str = ""
 
 
 def read(path: Path) -> tuple[Lock, ...]:
@@ -109,7 +113,7 @@ def write(path: Path, locks: Sequence[Lock]) -> None:
 
 def dumps(locks: Sequence[Lock]) -> str:
     """Locks as text: JSON with one package a line."""
-    blocks = [_block(lock) for lock in sorted(locks, key=lambda lock: lock.platform)]
+    blocks = [_block(lock) for lock in sorted(locks, key=lambda lock: (lock.platform, lock.purpose))]
     return f'{{\n "format": {_FORMAT},\n "note": {json.dumps(_NOTE)},\n "locks": [\n' + ",\n".join(blocks) + "\n ]\n}\n"
 
 
@@ -119,17 +123,19 @@ def fitting(locks: Sequence[Lock], inputs: Inputs) -> Lock | None:
 
 
 def for_platform(locks: Sequence[Lock], platform: Platform) -> Lock | None:
-    """The lock of a platform, whatever it was made from."""
-    return next((lock for lock in locks if lock.platform == platform), None)
+    """The lock of a platform for the model as it is, whatever it was made from."""
+    return next((lock for lock in locks if lock.platform == platform and not lock.purpose), None)
 
 
 def with_lock(locks: Sequence[Lock], lock: Lock) -> tuple[Lock, ...]:
-    """The locks with one put in place of the one for its platform."""
-    return (*(other for other in locks if other.platform != lock.platform), lock)
+    """The locks with one put in place of the one for its platform and purpose."""
+    here = (lock.platform, lock.purpose)
+    return (*(other for other in locks if (other.platform, other.purpose) != here), lock)
 
 
 def _block(lock: Lock) -> str:
     head = {"platform": str(lock.platform), "release": lock.release, "python": lock.python, "inputs": lock.inputs}
+    head |= {"purpose": lock.purpose} if lock.purpose else {}
     lines = [f"   {json.dumps(key)}: {json.dumps(text)}" for key, text in head.items()]
     if lock.base:
         pin = {key: str(getattr(lock.base, key)) for key in ("reference", "digest", "manifest")}
@@ -166,6 +172,7 @@ def _lock_from(document: Mapping[str, Any]) -> Lock:
         platform=Platform.parse(document["platform"]),
         release=str(document["release"]),
         python=str(document["python"]),
+        purpose=str(document.get("purpose", "")),
         debs=tuple(
             Deb(
                 name=str(row["name"]), version=str(row["version"]), architecture=str(row["architecture"]),

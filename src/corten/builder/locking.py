@@ -206,6 +206,7 @@ def _resolved(
             debs=debs.result() if debs else (),
             wheels=wheels,
             base=inputs.base,
+            purpose=inputs.purpose,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from corten.adapters import distributions
 from corten.adapters.base import Inspection, SourceFile
@@ -17,6 +18,9 @@ from corten.core.image import Compression, LayerKind
 from corten.core.model import SPEC_FILE, Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
+
+if TYPE_CHECKING:
+    from corten.builder.acceleration import Converted
 
 # overlayfs and the engines built on it take 127 layers and no more.
 MOST_LAYERS = 127
@@ -58,6 +62,7 @@ class Plan:
     """An image to be: its layers from the one that changes least to the one that changes most, and its model.
 
     `base` is what it stands on: packages of a Debian release (`lock.debs`), or another image.
+    `converted` is the verdict on the model's ONNX form, where one was asked for.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Plan:
     labels: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    converted: Converted | None = None
 
     @property
     def python(self) -> Interpreter:
@@ -171,6 +177,7 @@ def spec_of(project: Project, inspection: Inspection, example: Example | None) -
         grpc=project.grpc,
         webhook_hosts=project.webhook_hosts,
         workers=project.workers,
+        trusted=inspection.trusted,
     )
 
 

@@ -21,6 +21,7 @@ from corten.builder.provenance import PREDICATE, provenance_json
 from corten.builder.remote import without_credentials
 from corten.builder.sbom import sbom_json
 from corten.builder.source import Project
+from corten.core.digest import Digest
 from corten.core.image import Descriptor, Image, LayerKind
 from corten.store.layout import Layout
 
@@ -48,7 +49,15 @@ def attach(
         Artifact(
             SBOM_TYPE,
             "sbom.cdx.json",
-            sbom_json(image, plan.spec, lock, contents, __version__, beneath=beneath_of(plan)),
+            sbom_json(
+                image,
+                plan.spec,
+                lock,
+                contents,
+                __version__,
+                beneath=beneath_of(plan),
+                original=_original(project, plan),
+            ),
         ),
         Artifact(
             STATEMENT_TYPE,
@@ -73,6 +82,12 @@ def attach(
 def beneath_of(plan: Plan) -> OciBase | None:
     """The image a plan's stands on, None for packages of Debian."""
     return plan.base if isinstance(plan.base, OciBase) else None
+
+
+def _original(project: Project, plan: Plan) -> tuple[str, Digest] | None:
+    if plan.converted is None or plan.converted.file is None:
+        return None
+    return project.source.path.name, Digest.parse(plan.converted.conversion.original)
 
 
 def _is_replaced(layout: Layout, one: Descriptor) -> bool:

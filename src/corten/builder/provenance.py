@@ -28,6 +28,7 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://corten.dev/build/v1"
 BUILDER = "https://corten.dev/builder/local"
 _SOURCE = "source"
+_ORIGINAL = "original"
 _URL = re.compile(r"[a-z+]+://\S+")
 
 
@@ -55,6 +56,7 @@ def provenance_json(
                     *_base(plan),
                     *_packages(plan.lock),
                     *_files(contents),
+                    *_conversion(plan),
                 ],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": {"corten": corten_version}}},
@@ -80,6 +82,8 @@ def _parameters(project: Project, plan: Plan) -> dict[str, Any]:
         "platform": str(plan.platform),
         "labels": dict(project.labels),
         "env": sorted(project.settings.env),
+        "accelerate": plan.converted is not None,
+        "trust": list(plan.spec.trusted),
     }
     return {key: value for key, value in document.items() if value}
 
@@ -118,6 +122,20 @@ def _packages(lock: Lock) -> list[dict[str, Any]]:
     return [
         *({"uri": deb_purl(deb, lock.release), "digest": {"sha256": deb.digest.hex}} for deb in lock.debs),
         *({"uri": wheel_purl(wheel), "digest": {"sha256": wheel.digest.hex}} for wheel in lock.wheels),
+    ]
+
+
+def _conversion(plan: Plan) -> list[dict[str, Any]]:
+    """The model an ONNX file was made of, and the packages that made it."""
+    converted = plan.converted
+    if converted is None or converted.file is None:
+        return []
+    digest = converted.conversion.original.removeprefix("sha256:")
+    tools = _packages(converted.packages) if converted.packages else []
+    here = {one["uri"] for one in _packages(plan.lock)}
+    return [
+        {"name": _ORIGINAL, "digest": {"sha256": digest}},
+        *({**tool, "annotations": {"for": "conversion"}} for tool in tools if tool["uri"] not in here),
     ]
 
 

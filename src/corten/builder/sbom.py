@@ -44,8 +44,11 @@ def sbom_json(
     corten_version: str,
     *,
     beneath: OciBase | None = None,
+    original: tuple[str, Digest] | None = None,
 ) -> bytes:
-    """The SBOM of an image. `contents` are those of its layers, in any order; `beneath` is the image it stands on."""
+    """The SBOM of an image. `contents` are those of its layers, in any order; `beneath` is the image it stands on,
+    `original` the name and digest of the file its ONNX model was made of.
+    """
     facts = {package.name: package for one in contents for package in one.packages}
     weights = sorted(
         (file for one in contents for file in one.files if file.name.startswith(_MODELS)), key=lambda file: file.name
@@ -55,7 +58,7 @@ def sbom_json(
         *(_beneath(beneath, lock, image.platform) if beneath else ()),
         *(_wheel(wheel, facts.get(distribution(wheel.name))) for wheel in lock.wheels),
         _runtime(corten_version),
-        _model(spec, weights),
+        _model(spec, weights, original),
     ]
     subject = _image(image, spec.name)
     document = {
@@ -186,13 +189,20 @@ def _runtime(version: str) -> dict[str, Any]:
     }
 
 
-def _model(spec: ModelSpec, weights: Sequence[FileFact]) -> dict[str, Any]:
+def _model(spec: ModelSpec, weights: Sequence[FileFact], original: tuple[str, Digest] | None) -> dict[str, Any]:
     parameters: dict[str, Any] = {"modelArchitecture": spec.adapter}
     if spec.schema:
         parameters["inputs"] = [{"format": text} for text in inputs_of(spec.schema)]
         parameters["outputs"] = [{"format": text} for text in outputs_of(spec.schema)]
     properties = {"adapter": spec.adapter, "method": spec.method, "entry": spec.entry}
+    trusted = {one.removeprefix("sha256:") for one in spec.trusted}
+    ancestors = (
+        {"pedigree": {"ancestors": [{"type": "file", "name": original[0], "hashes": [_sha256(original[1])]}]}}
+        if original
+        else {}
+    )
     return {
+        **ancestors,
         "type": "machine-learning-model",
         "bom-ref": _MODEL_REF,
         "name": spec.name,
@@ -202,7 +212,10 @@ def _model(spec: ModelSpec, weights: Sequence[FileFact]) -> dict[str, Any]:
                 "bom-ref": f"{_MODEL_REF}:{file.name}",
                 "name": f"/{file.name}",
                 "hashes": [_sha256(file.digest)],
-                "properties": [{"name": "dev.corten:size_bytes", "value": str(file.size_bytes)}],
+                "properties": [
+                    {"name": "dev.corten:size_bytes", "value": str(file.size_bytes)},
+                    *([{"name": "dev.corten:trusted", "value": "true"}] if file.digest.hex in trusted else []),
+                ],
             }
             for file in weights
         ],

@@ -14,8 +14,10 @@ import msgspec
 from corten.adapters.base import Source
 from corten.builder.lock import LOCK_FILE
 from corten.builder.texts import check_texts
+from corten.core.acceleration import Accelerate
 from corten.core.canary import parse_canary
 from corten.core.deployment import Settings
+from corten.core.digest import Digest
 from corten.core.image import Compression
 from corten.core.model import MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
@@ -47,6 +49,7 @@ class Project:
     compression: Compression = Compression.ZSTD
     max_image_mb: float = 0.0  # 0: any size
     max_cold_start_s: float = 0.0  # 0: any time
+    accelerate: Accelerate = Accelerate.OFF
 
     @property
     def lock_file(self) -> Path | None:
@@ -92,6 +95,8 @@ class Table:
     compression: Literal["zstd", "gzip"] = "zstd"
     max_image_mb: float = 0.0
     max_cold_start_s: float = 0.0
+    accelerate: Accelerate = Accelerate.OFF
+    trust: tuple[str, ...] = ()
 
     def settings(self) -> Settings:
         """How the image is to be run. Raises UsageError `scale.malformed`, `canary.malformed`."""
@@ -125,6 +130,7 @@ def read_project(
     method: str = "",
     extra_files: Iterable[str | Path] = (),
     base: str = "",
+    trust: Iterable[str] = (),
 ) -> Project:
     """Read what was given on the command line; it wins over the folder's settings, requirements are added.
 
@@ -143,6 +149,7 @@ def read_project(
         requirements=(*table.requirements, *requirements),
         extra_files=(*(_inside(folder, extra)[0] for extra in table.files if folder), *given),
         method=method or table.method,
+        trusted=(*(_trusted(text, folder) for text in table.trust), *(_trusted(text, None) for text in trust)),
     )
     for extra in source.extra_files:
         if not _exists(extra):
@@ -165,6 +172,7 @@ def read_project(
         compression=Compression[table.compression.upper()],
         max_image_mb=table.max_image_mb,
         max_cold_start_s=table.max_cold_start_s,
+        accelerate=table.accelerate,
     )
 
 
@@ -189,6 +197,25 @@ def _base(given: str, table: Table, folder: Path | None) -> Reference | None:
         hint = f"for Docker Hub: docker.io/{text[:120]}" if short else error.hint
         code, what = (error.code, error.what) if given else ("source.bad_config", f"`base` is {error.what}")
         raise UsageError(code, what, where=where, why=error.why, hint=hint) from error
+
+
+def _trusted(text: str, project: Path | None) -> str:
+    """A digest as `sha256:...`; of a path given on the command line the digest the file has now."""
+    if text.startswith("sha256:"):
+        return str(Digest.parse(text))
+    path = Path(text) if project is None else project / text
+    if not path.is_file():
+        raise _missing(path)
+    digest = str(Digest.of_file(path))
+    if project is not None:
+        raise UsageError(
+            "source.bad_config",
+            f"`trust` names `{text}`, not a digest",
+            where=str(project),
+            why="settings trust one content of a file, whatever the file becomes",
+            hint=f'trust = ["{digest}"]',
+        )
+    return digest
 
 
 def _split(text: str) -> tuple[Path, str]:

@@ -76,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Build, then print the reference; the report goes to stderr."""
+    from corten.core.acceleration import Accelerate
     from corten.core.home import Home
     from corten.core.image import Compression
     from corten.core.platform import Platform
@@ -92,6 +93,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         method=options.method,
         extra_files=tuple(options.file),
         base=options.base,
+        accelerate=Accelerate(options.accelerate) if options.accelerate else None,
+        trust=tuple(options.trust),
         locked=options.locked,
         frozen=options.frozen,
         offline=options.offline,

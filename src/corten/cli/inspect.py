@@ -76,6 +76,13 @@ def _facts(seen: Inspected) -> list[tuple[str, str]]:
     ]
     if spec:
         facts.append(("model", " ".join(filter(None, (spec.adapter, spec.entry, f"({spec.method})")))))
+    if verdict := seen.acceleration:
+        from corten.builder.acceleration import told
+
+        facts.append(("original", f"{verdict.file} {verdict.conversion.original}"))
+        facts.append(("acceleration", told(verdict.conversion)))
+    if spec and spec.trusted:
+        facts.append(("trusted", "may name anything: " + ", ".join(spec.trusted)))
     if spec and spec.schema:
         facts += _schema(spec.schema)
     if provenance:

@@ -176,6 +176,19 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         metavar="REF",
         help="an image to build on, REGISTRY/REPOSITORY:TAG@DIGEST, not Debian's packages (default: corten.toml's)",
     )
+    parser.add_argument(
+        "--accelerate",
+        choices=("off", "auto", "require"),
+        default=None,
+        help="answer by ONNX Runtime where the model's ONNX form answers the same (default: corten.toml's, else off)",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="sha256:DIGEST|FILE",
+        help="let this model file name what no model needs: it may run anything in the replica; repeatable",
+    )
     parser.add_argument("--locked", action="store_true", help="fail if corten.lock would have to change")
     parser.add_argument(
         "--frozen", action="store_true", help="take corten.lock as it is, without asking whether it still fits"

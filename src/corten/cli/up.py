@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Build, deploy, then print where it answers and how to ask it."""
+    from corten.core.acceleration import Accelerate
     from corten.core.home import Home
     from corten.ops.up import up
 
@@ -52,6 +53,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         base=options.base,
         plain_http=options.plain_http,
         ca=options.ca,
+        accelerate=Accelerate(options.accelerate) if options.accelerate else None,
+        trust=tuple(options.trust),
         locked=options.locked,
         frozen=options.frozen,
         offline=options.offline,

@@ -7,6 +7,8 @@ from enum import Enum
 
 # What of the tolerance is relative; absolute it is as much of the answers' usual size, but never of more than 1.
 TOLERANCE = 1e-5
+# The adapters whose models have converters.
+CONVERTED_ADAPTERS = ("sklearn", "xgboost", "lightgbm")
 ONNX_FILE = "model.onnx"
 REPORT_FILE = "conversion.json"
 

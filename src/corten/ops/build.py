@@ -19,7 +19,7 @@ from corten.builder import image as documents
 from corten.builder import lock as locks
 from corten.builder import locking, proof
 from corten.builder import plan as planning
-from corten.builder.debian.release import DEFAULT_MIRROR, Release, minor_version
+from corten.builder.debian.release import DEFAULT_MIRROR, RELEASES, Release, minor_version
 from corten.builder.download import Downloader
 from corten.builder.index import index_json
 from corten.builder.indexes import with_indexes
@@ -35,6 +35,7 @@ from corten.builder.remote import Access, shown
 from corten.builder.sizes import PackageSize, check_budget, packages_by_layer
 from corten.builder.source import Project, read_project
 from corten.builder.weights_image import store_weights, weights_name
+from corten.core.acceleration import CONVERTED_ADAPTERS, Accelerate
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
@@ -46,6 +47,7 @@ from corten.store.guard import using
 from corten.store.layout import Layout
 
 if TYPE_CHECKING:
+    from corten.builder.acceleration import Converted, Verdict
     from corten.ops.gate import Gate
     from corten.ops.oci_base import Bases
     from corten.ops.sign import Signer
@@ -107,6 +109,15 @@ class Built:
         return self.plan.spec
 
     @property
+    def acceleration(self) -> Verdict | None:
+        """What was found out about the model's ONNX form; None when nobody asked."""
+        if (converted := self.plan.converted) is None:
+            return None
+        from corten.builder.acceleration import Verdict
+
+        return Verdict(self.project.source.path.name, converted.conversion)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What may go wrong with this model."""
         return self.plan.warnings
@@ -145,6 +156,7 @@ class Built:
                 for layer in self.layers
             ],
             **({"gate": self.gate.as_dict()} if self.gate else {}),
+            **({"acceleration": self.acceleration.as_dict()} if self.acceleration else {}),
             **({"weights_image": f"{weights_name(self.name)}@{self.weights.digest}"} if self.weights else {}),
             "notes": list(self.plan.notes),
             "warnings": list(self.plan.warnings),
@@ -172,6 +184,9 @@ def build(
     max_cold_start_s: float | None = None,
     sign_key: str | Path = "",
     weights_image: bool = False,
+    accelerate: Accelerate | None = None,
+    converted: Converted | None = None,
+    trust: Iterable[str] = (),
     compression: Compression | None = None,
     plain_http: bool = False,
     ca: str | Path | None = None,
@@ -192,7 +207,10 @@ def build(
     image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image, asks it and compares with
     what was recorded before it gets its name; `max_cold_start_s` (else the project's own), a limit for how long it
     takes to get ready, asks for that test too. `weights_image` makes `NAME-weights` besides: the same weights as an
-    image to mount. `sign_key` (else CORTEN_SIGN_KEY) is the file of a private key to sign with.
+    image to mount. `accelerate` (else the project's own) exchanges the model for its ONNX form: never, where it answers
+    the same, or else the build fails; `converted` is a verdict on that there is already. `trust` are digests or paths
+    of model files that may name what no model needs. `sign_key` (else CORTEN_SIGN_KEY) is the file of a private key to
+    sign with.
 
     Raises any CortenError; nothing half-built is visible then.
     """
@@ -202,7 +220,13 @@ def build(
     steps = _Steps(listen)
     signer = _signer(sign_key or env.get("CORTEN_SIGN_KEY", ""), env)  # a key that cannot be read ends it at once
     project = read_project(
-        source, name=name, requirements=requirements, method=method, extra_files=extra_files, base=base
+        source,
+        name=name,
+        requirements=requirements,
+        method=method,
+        extra_files=extra_files,
+        base=base,
+        trust=trust,
     )
     rules = Rules(frozen=frozen, locked=locked, offline=offline, anew=upgrade, dry=dry_run)
     rules.check()
@@ -222,25 +246,17 @@ def build(
 
     with Downloader(access, offline=offline, listen=steps.listen) as downloads:
         sources = Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads)
-        plan_for = partial(
-            _plan,
-            project,
-            home=home,
-            rules=rules,
-            sources=sources,
-            bases=bases,
-            example=example,
-            compression=compression or project.compression,
-            now_s=now_s,
-            steps=steps,
-        )
+        made = _Locking(project, home, rules, sources, bases, now_s, steps)
+        plan_for = partial(_plan, made, example=example, compression=compression or project.compression)
         if dry_run:
             with using(home.store) if project.base else nullcontext():
-                return _whole([Built(project.name, plan_for(one), project, None) for one in wanted], None, steps)
+                return _whole([Built(project.name, plan_for(one)[0], project, None) for one in wanted], None, steps)
         layout.sweep(now_s=now_s)
         shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
         with using(home.store), Making(shop) as making:
-            plans = [plan_for(one, making=making) for one in wanted]
+            planned = [plan_for(one, making=making) for one in wanted]
+            wish = project.accelerate if accelerate is None else accelerate
+            plans = _accelerated(planned, converted, wish=wish, made=made, shop=shop, making=making, env=env)
             budget_mb = project.max_image_mb if max_image_mb is None else max_image_mb
             commit = commit_of(project.folder or project.source.path, env)
             built = [_make(project, plan, making, shop, steps, budget_mb=budget_mb, commit=commit) for plan in plans]
@@ -301,6 +317,11 @@ def _make(
     proof.attach(image, manifest, project=project, plan=plan, layout=shop.layout, cache=shop.cache, commit=commit)
     figures = {"seconds": time.perf_counter() - began_s}
     steps.listen(Event("proof", Phase.DONE, "lock, SBOM, provenance", figures))
+    if plan.converted:
+        from corten.builder.acceleration import attach as attach_verdict
+
+        file, conversion = project.source.path.name, plan.converted.conversion
+        attach_verdict(shop.layout, manifest, name=plan.name, file=file, conversion=conversion)
     contents = packages_by_layer(plan, layers)
     reports = (_report(one, packages) for one, packages in zip(made, contents, strict=True))
     return Built(project.name, plan, project, image, tuple(reports))
@@ -356,20 +377,68 @@ def _whole(built: Sequence[Built], index: Descriptor | None, steps: _Steps) -> B
     return replace(first, seconds=steps.total_s, steps=dict(steps.seconds), index=index, platforms=several)
 
 
+def _accelerated(
+    planned: Sequence[tuple[Plan, Inputs]],
+    converted: Converted | None,
+    *,
+    wish: Accelerate,
+    made: _Locking,
+    shop: Workshop,
+    making: Making,
+    env: Mapping[str, str],
+) -> list[Plan]:
+    """The plans with the model's ONNX form where it is as good. One verdict serves all platforms."""
+    if wish is Accelerate.OFF:
+        if planned[0][0].spec.adapter in CONVERTED_ADAPTERS:
+            note = "as ONNX it may answer many times faster: --accelerate auto tries, and keeps what agrees"
+            made.steps.listen(Event("accelerate", Phase.NOTE, note))
+        return [plan for plan, _ in planned]
+    from corten.ops.acceleration import Attempts, accelerated  # the engine, for who asks for it
+
+    attempts = Attempts(wish, shop, making, made.home, env, made.obtain)
+    plans: list[Plan] = []
+    for plan, inputs in planned:
+        plans.append(accelerated(plan, inputs, attempts, converted))
+        converted = plans[-1].converted
+    return plans
+
+
+@dataclass(frozen=True, slots=True)
+class _Locking:
+    """How this build comes by its locks."""
+
+    project: Project
+    home: Home
+    rules: Rules
+    sources: Sources
+    bases: Callable[[], Bases]
+    now_s: float
+    steps: _Steps
+
+    def obtain(self, inputs: Inputs, resolved: Callable[[tuple[Locked, ...]], None] = lambda _: None) -> Lock:
+        return locking.obtain(
+            inputs,
+            RELEASES[inputs.release] if inputs.release else None,
+            beside=self.project.lock_file,
+            cache=self.home.cache,
+            rules=self.rules,
+            sources=self.sources,
+            now_s=self.now_s,
+            clock=time.perf_counter,
+            listen=self.steps.listen,
+            resolved=resolved,
+        )
+
+
 def _plan(
-    project: Project,
+    made: _Locking,
     platform: Platform,
     *,
-    home: Home,
-    rules: Rules,
-    sources: Sources,
-    bases: Callable[[], Bases],
     example: Example | None,
     compression: Compression,
-    now_s: float,
-    steps: _Steps,
     making: Making | None = None,
-) -> Plan:
+) -> tuple[Plan, Inputs]:
+    project, home, steps, rules = made.project, made.home, made.steps, made.rules
     steps.listen(Event("inspect", Phase.STARTED, str(project.source.path)))
     began_s = time.perf_counter()
     _, inspection = inspect(project.source, cache=home.cache)
@@ -383,7 +452,7 @@ def _plan(
     seen = "; ".join(inspection.notes[:2]) or inspection.adapter
     steps.listen(Event("inspect", Phase.DONE, seen, figures))
     lock = locking.frozen(project.lock_file, platform) if rules.frozen and project.lock_file else None
-    base = _base(project, inspection, platform, bases=bases, rules=rules, frozen=lock)
+    base = _base(project, inspection, platform, bases=made.bases, rules=rules, frozen=lock)
     sizes = {file.name: file.path.stat().st_size for file in inspection.weights}
 
     def begin(wheels: tuple[Locked, ...]) -> None:
@@ -393,41 +462,31 @@ def _plan(
             groups = planning.group_wheels(wheels, most=planning.wheel_layers(base, len(weights)))
             making.begin_wheels(groups, base.interpreter if isinstance(base, Release) else base.python, compression)
 
+    inputs = Inputs(
+        requirements=planning.requirements_of(project, inspection),
+        packages=project.packages,
+        release=base.codename if isinstance(base, Release) else "",
+        python=base.interpreter if isinstance(base, Release) else base.python,
+        platform=platform,
+        gpu=project.gpu,
+        constraints=inspection.constraints,
+        base=None if isinstance(base, Release) else base.pin,
+    )
     if lock is None:
-        inputs = Inputs(
-            requirements=planning.requirements_of(project, inspection),
-            packages=project.packages,
-            release=base.codename if isinstance(base, Release) else "",
-            python=base.interpreter if isinstance(base, Release) else base.python,
-            platform=platform,
-            gpu=project.gpu,
-            constraints=inspection.constraints,
-            base=None if isinstance(base, Release) else base.pin,
-        )
-        lock = locking.obtain(
-            inputs,
-            base if isinstance(base, Release) else None,
-            beside=project.lock_file,
-            cache=home.cache,
-            rules=rules,
-            sources=sources,
-            now_s=now_s,
-            clock=time.perf_counter,
-            listen=steps.listen,
-            resolved=begin,
-        )
+        lock = made.obtain(inputs, begin)
     for warning in planning.overruled(inspection, lock):
         steps.listen(Event("lock", Phase.WARNING, warning))
-    return planning.plan(
+    plan = planning.plan(
         project,
         inspection,
-        lock,
+        lock or made.obtain(inputs),
         base=base,
         platform=platform,
         spec=planning.spec_of(project, inspection, example),
         sizes=sizes,
         compression=compression,
     )
+    return plan, inputs
 
 
 def _base(

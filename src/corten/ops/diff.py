@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from corten.builder.acceleration import told
 from corten.builder.contents import FileFact
 from corten.builder.sbom import Component
 from corten.core.home import Home
@@ -21,7 +22,7 @@ from corten.ops.schema_changes import SchemaChange, schema_changes
 _WEIGHTS = "models/"
 # Said in other words: as fields of the model, and as the schema.
 _OWN_LABELS = (SPEC_LABEL, SCHEMA_LABEL, BASE_NAME, BASE_DIGEST)
-_SPEC_FIELDS = ("adapter", "entry", "method", "files", "batching", "limits")
+_SPEC_FIELDS = ("adapter", "entry", "method", "files", "batching", "limits", "trusted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ def _described(one: Inspected) -> dict[tuple[str, str], str]:
         ("image", "working directory"): image.working_dir,
         **{("env", name): text for name, text in image.env.items()},
         **{("label", name): text for name, text in image.labels.items() if name not in _OWN_LABELS},
+        ("model", "accelerated"): told(one.acceleration.conversion) if one.acceleration else "",
         **{("model", name): _plain(spec[name]) for name in _SPEC_FIELDS if name in spec},
     }
 

@@ -1,20 +1,14 @@
-"""The test gate of a build: start the image as a replica, ask every endpoint, compare with what was recorded, stop it.
-
-The replica lives in a folder of its own beside the daemon's, so that neither takes the other's for a stray.
-"""
+"""The test gate of a build: start the image as a replica, ask every endpoint, compare with the recording, stop it."""
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
-import os
 import re
 import secrets
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,12 +23,12 @@ from corten.core.home import Home
 from corten.core.model import ModelSpec
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, UnhealthyError
+from corten.ops.quarters import quarters
 from corten.ops.sample import sample_body
 from corten.ops.unused import Unused, unused_packages
 from corten.serve.golden import difference
 from corten.store.layout import Layout
 from corten.store.trees import Trees
-from corten.store.writing import translated
 
 _ENGINE: Final = "embedded"
 _FOLDER: Final = "gate-"
@@ -76,21 +70,6 @@ class Gate:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _GateHome(Home):
-    """A home with the store and trees of another, whose replicas and sockets are below `place`."""
-
-    place: Path
-
-    @property
-    def replicas(self) -> Path:
-        return self.place / "replicas"
-
-    @property
-    def run(self) -> Path:
-        return self.place / "run"
-
-
 def run_gate(
     image: Digest,
     spec: ModelSpec,
@@ -109,8 +88,8 @@ def run_gate(
     kind = plugin.find("engines", _ENGINE)
     # With the home itself: unpacking makes its folders, and others profit from it.
     kind.from_env(home, env, listen=listen).prepare(image)
-    with _quarters(home, kind) as quarters:
-        engine: Engine = kind.from_env(quarters, env)
+    with quarters(home, kind, _FOLDER) as rooms:
+        engine: Engine = kind.from_env(rooms, env)
         replica = ReplicaSpec(
             id=f"gate-r1-{secrets.token_hex(3)}",
             deployment=spec.name,
@@ -123,47 +102,6 @@ def run_gate(
             return _Test(image, spec, settings, engine, replica, home).run(max_cold_start_s)
         finally:
             engine.remove(replica.id)
-
-
-@contextmanager
-def _quarters(home: Home, kind: Any) -> Iterator[_GateHome]:
-    """A folder for one gate, held by a lock as long as we live; those of killed ones are cleared away first."""
-    with translated(home.run, "make the test's folder"):
-        for left in home.run.glob(f"{_FOLDER}*"):
-            with _locked(left) as gained:
-                if gained:
-                    _clear(_GateHome(home.root, left), kind)
-        folder = home.run / f".{_FOLDER}{secrets.token_hex(4)}"
-        folder.mkdir()
-        folder.chmod(0o711)  # replicas of another user pass through
-    try:
-        with _locked(folder):
-            # Only a folder that is held gets a name others look for.
-            folder = folder.rename(folder.with_name(folder.name[1:]))
-            yield _GateHome(home.root, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        gained = False
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            gained = True
-        yield gained
-    finally:
-        os.close(descriptor)
-
-
-def _clear(left: _GateHome, kind: Any) -> None:
-    engine: Engine = kind(left)
-    if left.replicas.is_dir():
-        for one in engine.list():
-            engine.remove(one.id)
-    shutil.rmtree(left.place, ignore_errors=True)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from corten.builder import artifact, gate
+from corten.builder import acceleration, artifact, gate
 from corten.builder import contents as facts
 from corten.builder.artifact import SBOM_TYPE, STATEMENT_TYPE
 from corten.builder.contents import Contents, FileFact
@@ -52,7 +52,8 @@ class Inspected:
     """An image in the store. `spec` is None for an image Corten did not build.
 
     `packages` are those of the base and wheels, `files` what lies below /models and /app, `attached` its lock, SBOM,
-    provenance, signatures ... `tested` is what its test found, if it was tested.
+    provenance, signatures ... `tested` is what its test found, if it was tested. `acceleration` is
+    the verdict on its model's ONNX form, where there was one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Inspected:
     provenance: Provenance | None
     attached: tuple[Attached, ...]
     tested: TestResult | None = None
+    acceleration: acceleration.Verdict | None = None
 
     @property
     def base(self) -> str:
@@ -108,6 +110,7 @@ class Inspected:
                 "git": msgspec.to_builtins(provenance.commit),
             },
             "tested": msgspec.to_builtins(self.tested),
+            "acceleration": self.acceleration.as_dict() if self.acceleration else None,
             "attached": [
                 {"type": one.type, "digest": str(one.digest), "predicate": one.predicate} for one in self.attached
             ],
@@ -138,6 +141,7 @@ def inspect(image: str, *, home: Home | None = None, platform: Platform | None =
         provenance=_provenance(layout, seen.digest),
         attached=tuple(_attached(layout, seen.digest)),
         tested=_tested(layout, seen.digest),
+        acceleration=acceleration.verdict_on(layout, seen.digest),
     )
 
 

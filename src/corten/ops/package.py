@@ -16,9 +16,11 @@ import msgspec
 
 from corten import plugin
 from corten.adapters.base import Inspection, Source
+from corten.builder.acceleration import Converted
 from corten.builder.inspecting import inspect
 from corten.builder.plan import distribution
 from corten.builder.source import read_project
+from corten.core.acceleration import ONNX_FILE, Accelerate
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
@@ -109,6 +111,8 @@ def package(
     home: Home | None = None,
     requirements: Iterable[str] = (),
     base: str = "",
+    accelerate: Accelerate | str = Accelerate.OFF,
+    trust: Iterable[str] = (),
     listen: Listener = nobody,
 ) -> Packaged:
     """Build an image of a model in this process: a scikit-learn estimator, an ONNX model, an object with `predict`.
@@ -118,15 +122,20 @@ def package(
     answers to them here, now, is recorded, and each replica must answer the same before it gets requests.
     `method` is the estimator's to call (default `predict`). The versions of this process are pinned; `requirements`
     are added and win over them. `base` is an image to build on instead of Debian's packages.
+    are added and win over them. `accelerate` (`auto`, `require`) exchanges the model for its ONNX form where that
+    answers the same; with skl2onnx and onnxruntime installed here it is done here, else in a sandbox. `trust` are
+    digests or paths of model files that may name what no model needs.
 
     Raises UsageError `package.unknown_model`, `package.no_source`, `package.bad_example`, and what `build` raises.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
     with tempfile.TemporaryDirectory(prefix="corten-package-") as folder:
         saved = _save(model, Path(folder))
-        project = read_project(saved.source, name=name or saved.name, method=method)
+        wish, trusted = Accelerate(accelerate), tuple(trust)
+        project = read_project(saved.source, name=name or saved.name, method=method, trust=trusted)
         source, inspection = inspect(project.source, cache=home.cache)
         recorded = None if example is None else _record(saved, source, inspection, example, listen)
+        converted = None if wish is Accelerate.OFF else _converted(saved, source, inspection, recorded, Path(folder))
         declared = tuple(requirements)
         named = {distribution(line) for line in declared}
         built = build(
@@ -137,6 +146,9 @@ def package(
             method=method,
             example=recorded,
             base=base,
+            accelerate=wish,
+            converted=converted,
+            trust=trusted,
             listen=listen,
         )
     return Packaged(built, recorded, home)
@@ -221,6 +233,26 @@ def _record(saved: _Saved, source: Source, inspection: Inspection, example: Any,
     answer = result.body if isinstance(result, Reply) else result
     assert isinstance(answer, bytes)  # noqa: S101 - asked without a sink
     return Example(body, msgspec.json.decode(answer)["outputs"])
+
+
+def _converted(
+    saved: _Saved, source: Source, inspection: Inspection, recorded: Example | None, folder: Path
+) -> Converted | None:
+    """The verdict on the model's ONNX form, found out in this process; None where the sandbox is to find it out.
+
+    Only of an object of this process: a file is not to be loaded here.
+    """
+    here = all(importlib.util.find_spec(name) for name in ("skl2onnx", "onnxruntime"))
+    if saved.live is None or inspection.adapter != "sklearn" or not here:
+        return None
+    from corten.serve.convert import attempt
+
+    original = Digest.of_file(source.path)
+    conversion, data = attempt(_loaded(saved, source, inspection), inspection.method, recorded, str(original))
+    if not data:
+        return Converted(conversion)
+    (folder / ONNX_FILE).write_bytes(data)
+    return Converted(conversion, folder / ONNX_FILE)
 
 
 def _bad_example(error: BaseException) -> UsageError:

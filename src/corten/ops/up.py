@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corten.core.acceleration import Accelerate
 from corten.core.canary import Canary
 from corten.core.deployment import Settings
 from corten.core.events import Listener, nobody
@@ -71,6 +72,8 @@ def up(
     base: str = "",
     plain_http: bool = False,
     ca: str | Path | None = None,
+    accelerate: Accelerate | None = None,
+    trust: Iterable[str] = (),
     locked: bool = False,
     frozen: bool = False,
     offline: bool = False,
@@ -106,6 +109,8 @@ def up(
         base=base,
         plain_http=plain_http,
         ca=ca,
+        accelerate=accelerate,
+        trust=trust,
         locked=locked,
         frozen=frozen,
         offline=offline,
