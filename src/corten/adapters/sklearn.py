@@ -13,6 +13,7 @@ from corten.adapters.distributions import installed, numbers
 from corten.adapters.pickles import is_pickle, read_pickle
 from corten.adapters.sklearn_facts import BOOSTERS, Facts, default_method, facts_of, schema_of, with_booster
 from corten.adapters.sklearn_frame import Frames, wants_frame
+from corten.adapters.sklearn_quick import settle
 from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
 from corten.adapters.unpickle import is_trusted, load_pickle, refused
@@ -97,6 +98,7 @@ class Sklearn:
             from corten.adapters import pickled_boosters
 
             return pickled_boosters.model(estimator, path, spec)
+        settle(estimator)
         return SklearnModel(estimator, spec.method, spec.schema)
 
 
