@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 
 from corten.builder.source import Table
@@ -77,6 +78,8 @@ def _is_told(default, told):
             return told == f"`{str(default).lower()}`"
         case int() | float():
             return told.partition(",")[0] == f"{default:g}" if default < 1e6 else told == str(default)
+        case Enum():
+            return told == f'`"{default.value}"`'
         case str() if default:
             return told == f'`"{default}"`'
         case _:

@@ -107,3 +107,23 @@ def test_a_class_within_a_function_is_refused(home):
 
     with pytest.raises(UsageError, match="top level"):
         corten.package(Inner(), home=home)
+
+
+def test_what_was_trained_here_is_converted_here(model, home):
+    import numpy as np
+    from sklearn.datasets import load_iris
+
+    rows, _ = load_iris(return_X_y=True)
+    before = dict(vars(model))
+    packaged = corten.package(
+        model, name="iris", example=rows[:4], method="predict_proba", accelerate="require", home=home
+    )
+    verdict = packaged.built.acceleration.conversion
+    assert verdict.agreement.recorded == 4
+    assert packaged.built.spec.adapter == "onnx"
+    assert packaged.built.spec.schema.inputs[0].shape == (None, 4)
+    assert packaged.example.outputs == model.predict_proba(rows[:4]).tolist()
+    assert {wheel.name for wheel in packaged.built.plan.lock.wheels}.isdisjoint({"scikit-learn", "scipy", "skl2onnx"})
+    assert {name: value for name, value in vars(model).items() if not isinstance(value, np.ndarray)} == {
+        name: value for name, value in before.items() if not isinstance(value, np.ndarray)
+    }

@@ -103,6 +103,7 @@ def accelerated_plan(plan: Plan, lock: Lock, converted: Converted) -> Plan:
         lock=lock,
         wheels=group_wheels(lock.wheels, most=wheel_layers(plan.base, len(weights))),
         weights=tuple(sorted(weights, key=lambda group: group.title)),
+        notes=(*plan.notes[:1], told(converted.conversion)),  # the others are about the original's packages
         converted=converted,
     )
 

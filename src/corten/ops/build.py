@@ -479,7 +479,7 @@ def _plan(
     plan = planning.plan(
         project,
         inspection,
-        lock or made.obtain(inputs),
+        lock,
         base=base,
         platform=platform,
         spec=planning.spec_of(project, inspection, example),

@@ -121,10 +121,10 @@ def package(
     attributes: it is made anew there. `example` are inputs (rows, a data frame, a dict of arguments); what the model
     answers to them here, now, is recorded, and each replica must answer the same before it gets requests.
     `method` is the estimator's to call (default `predict`). The versions of this process are pinned; `requirements`
-    are added and win over them. `base` is an image to build on instead of Debian's packages.
-    are added and win over them. `accelerate` (`auto`, `require`) exchanges the model for its ONNX form where that
-    answers the same; with skl2onnx and onnxruntime installed here it is done here, else in a sandbox. `trust` are
-    digests or paths of model files that may name what no model needs.
+    are added and win over them. `base` is an image to build on instead of Debian's packages. `accelerate` (`auto`,
+    `require`) exchanges the model for its ONNX form where that answers the same; with skl2onnx and onnxruntime
+    installed here it is done here, else in a sandbox. `trust` are digests or paths of model files that may name what no
+    model needs.
 
     Raises UsageError `package.unknown_model`, `package.no_source`, `package.bad_example`, and what `build` raises.
     """
