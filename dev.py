@@ -3,7 +3,8 @@
 
     python3 dev.py demo      build, start and ask a really trained model
     python3 dev.py test      the tests (what the machine lacks is skipped; `--need NAME` makes that a failure)
-    python3 dev.py check     formatting, lint, types, layers, unit and contract tests
+    python3 dev.py lint      formatting, lint, types, layers
+    python3 dev.py check     the same, and the tests that take a minute
     python3 dev.py setup     only the set-up the others begin with
 
 Set-up means: `uv` (the wheel pinned in uv.lock, checked by its hash) into .tools/, the locked environment into .venv/,
@@ -161,19 +162,25 @@ def test_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def check(rest: list[str]) -> int:
+def lint(rest: list[str]) -> int:
     del rest
-    environment = {**test_environment(), "HYPOTHESIS_PROFILE": "quick"}  # `test` tries more in CI (tests/conftest.py)
+    return run_all(["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"], ["lint-imports"])
+
+
+def check(rest: list[str]) -> int:
     pytest = ["pytest", "-q", "-m", "not slow"]
-    steps = (
-        ["ruff", "format", "--check", "."],
-        ["ruff", "check", "."],
-        ["mypy"],
-        ["lint-imports"],
+    linted = lint(rest)
+    tested = run_all(
         # Nothing in them waits for another process, so each processor may take its share.
         [*pytest, "-n", "auto", "--maxprocesses", "4", "tests/unit"],
         [*pytest, "tests/contract", "tests/docs", "tests/integration/adapters"],
     )
+    return linted or tested
+
+
+def run_all(*steps: list[str]) -> int:
+    """Run them all, whatever becomes of each, and name those that failed."""
+    environment = {**test_environment(), "HYPOTHESIS_PROFILE": "quick"}  # `test` tries more in CI (tests/conftest.py)
     failed = [
         " ".join(step)
         for step in steps
@@ -184,7 +191,7 @@ def check(rest: list[str]) -> int:
     return 1 if failed else 0
 
 
-VERBS = {"demo": demo, "test": test, "check": check, "setup": lambda rest: 0 if not rest else 2}
+VERBS = {"demo": demo, "test": test, "check": check, "lint": lint, "setup": lambda rest: 0 if not rest else 2}
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))

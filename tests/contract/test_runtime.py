@@ -133,7 +133,7 @@ def test_2_7_jobs_are_kept_where_it_is_told(tmp_path):
         for url, status in (("http://127.0.0.1:1/", 202), ("http://127.0.0.1:2/", 422)):
             headers = {"Prefer": "respond-async", "X-Corten-Webhook": url}
             assert server.ask("POST", "/predict", b"{}", headers)[0] == status
-        assert len(list(tmp_path.glob("*.job"))) == 1
+        assert len(list(tmp_path.glob("[!.]*.job"))) == 1
 
 
 @pytest.mark.bwrap
