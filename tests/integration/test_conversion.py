@@ -53,7 +53,8 @@ def columns(numbers, categories):
 @pytest.fixture(scope="module")
 def models():
     """Fitted models by name, with rows they were fitted on."""
-    pytest.importorskip("skl2onnx")
+    for needed in ("skl2onnx", "pandas"):
+        pytest.importorskip(needed)
     from sklearn.ensemble import (
         ExtraTreesClassifier,
         GradientBoostingClassifier,
