@@ -147,6 +147,49 @@ def test_a_daemon_killed_at_any_line_of_start_leaves_no_orphan(home: Home, tiny:
     assert {True, None} <= outcomes, "the points of the kill did not cover the start"
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Popen, of a process we end ourselves
+@pytest.mark.parametrize("sandbox", [Sandbox.BWRAP, Sandbox.NONE])
+def test_a_start_interrupted_at_any_line_leaves_nothing_running(home: Home, tiny: TinyImage, sandbox: Sandbox) -> None:
+    mark = f"mark-stopped-{sandbox.value}-{os.getpid()}"
+    image = sleeper(tiny, mark)
+    engine = Embedded(home, sandbox=sandbox)
+    engine.prepare(image)
+    engine.describe()
+    left = 10**9
+
+    def trace(frame, event, _):
+        nonlocal left
+        if "/corten/engine/launch.py" not in frame.f_code.co_filename:
+            return trace if event == "call" and "/corten/engine/" in frame.f_code.co_filename else None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    def start(last: int) -> int:
+        """Start, interrupted at the `last`-th line of the launch; gives how many lines it has."""
+        nonlocal left
+        left = last
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            engine.start(ReplicaSpec(f"stopped-r1-{last}", "stopped", 1, image))
+        finally:
+            sys.settrace(before)
+        return last - left
+
+    lines = start(10**9)
+    engine.remove(f"stopped-r1-{10**9}")
+    for last in sorted({*range(1, lines, max(1, lines // 30)), *range(max(1, lines - 5), lines)}):
+        with pytest.raises(KeyboardInterrupt):
+            start(last)
+        engine.remove(f"stopped-r1-{last}")  # as whoever is interrupted does; it may have got that far
+        wait_until(lambda: not processes(mark), f"something runs after line {last} of {lines}")
+        assert engine.list() == []
+
+
 def test_replica_and_its_exit_code_outlive_the_daemon(home: Home, tiny: TinyImage) -> None:
     code = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\ntime.sleep(600)"
     image = tiny.build(["/usr/bin/python3", "-c", code], code={"x": ""})

@@ -28,7 +28,7 @@ from corten.engine.logs import keep_short, last_lines
 from corten.engine.plain import plain_process
 from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
 from corten.engine.sandbox import GID, JOBS, RUN, UID, Bounds, Cell, Host, Sandbox
-from corten.errors import EngineError, UsageError
+from corten.errors import CortenError, EngineError, UsageError
 from corten.store.layout import Layout
 from corten.store.trees import Prepared, Trees
 from corten.store.writing import translated
@@ -133,7 +133,10 @@ class Embedded:
                     record = self._start_sandbox(record, spec, image, prepared, found)
                 else:
                     record = self._start_plain(record, spec, image, prepared)
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, CortenError):
+                    # Ctrl-C in the middle: unlike after an error of the launch's own, something may run already.
+                    self._kill(folder.read() or record, folder)
                 self._forget(folder)
                 self._forget_jobs(spec.deployment)
                 raise
