@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent
 TOOLS = ROOT / ".tools"
 UV = TOOLS / "uv"
 BIN = ROOT / ".venv" / "bin"
+ON_ALL_PROCESSORS = ("-n", "auto", "--maxprocesses", "4")
 
 
 def say(text: str) -> None:
@@ -153,8 +154,16 @@ def needed() -> list[str]:
 def test(rest: list[str]) -> int:
     # As one word each: before conftest.py is read, pytest would take the second word for a path.
     needs = [f"--need={name}" for name in needed()]
-    command = [str(BIN / "pytest"), *needs, *rest]
-    return subprocess.run(command, cwd=ROOT, env=test_environment(), check=False).returncode
+    if rest:
+        return pytest(*needs, *rest)
+    # Unit tests wait for no other process, so each processor may take its share; the rest share the machine as it is.
+    units = pytest(*needs, *ON_ALL_PROCESSORS, "tests/unit")
+    others = pytest(*needs, "--ignore=tests/unit")
+    return units or others
+
+
+def pytest(*words: str) -> int:
+    return subprocess.run([str(BIN / "pytest"), *words], cwd=ROOT, env=test_environment(), check=False).returncode
 
 
 def test_environment() -> dict[str, str]:
@@ -168,12 +177,11 @@ def lint(rest: list[str]) -> int:
 
 
 def check(rest: list[str]) -> int:
-    pytest = ["pytest", "-q", "-m", "not slow"]
+    quick = ["pytest", "-q", "-m", "not slow"]
     linted = lint(rest)
     tested = run_all(
-        # Nothing in them waits for another process, so each processor may take its share.
-        [*pytest, "-n", "auto", "--maxprocesses", "4", "tests/unit"],
-        [*pytest, "tests/contract", "tests/docs", "tests/integration/adapters"],
+        [*quick, *ON_ALL_PROCESSORS, "tests/unit"],
+        [*quick, "tests/contract", "tests/docs", "tests/integration/adapters"],
     )
     return linted or tested
 
