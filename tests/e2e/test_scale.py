@@ -31,7 +31,8 @@ def test_replicas_follow_the_requests_and_none_fails(corten, port, tmp_path):
         until(lambda: corten.deployment("slow")["ready"] == 3, "three replicas are ready")
     assert load.report["failed"] == 0, load.report
     decisions = corten.run("why", "slow", "--json").json["decisions"]
-    ups = [one["data"] for one in decisions if one["step"] == "scale"]
+    # A busy machine may first have kept it from growing, which is told as well.
+    ups = [one["data"] for one in decisions if one["step"] == "scale" and "was" in one["data"]]
     assert ups[0]["was"] == 1
     assert ups[0]["load"] > 0.7
     # The same again is no change, and takes nothing away.
