@@ -38,6 +38,7 @@ def test_a_bad_canary_is_rolled_back_within_few_requests(bad, within):
     assert max(requests for _, requests in found) <= within
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("usual", [0.0, 0.001, 0.01, 0.1])
 def test_a_canary_that_is_no_worse_is_hardly_ever_rolled_back(usual):
     wronged = sum(verdict is Verdict.ROLL_BACK for verdict, _ in lives(usual, usual))

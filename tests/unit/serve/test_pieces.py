@@ -112,6 +112,7 @@ def test_a_mistake_in_a_large_body_is_told_with_its_place():
     assert caught.value.path == "inputs[40000][1]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [b"1", b"0.123456"])
 def test_sixteen_megabytes_of_numbers_take_little_more_than_their_arrays(number):
     row = b"[" + b",".join([number] * 8) + b"]"
