@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -157,7 +158,7 @@ class State:
                     hint=f"deploy one with `--canary auto`; see `corten status {name}`",
                 )
             after = self._last_seq()
-            self._share(rollout, share, (), now_s, reason="told so")
+            self._share(replace(rollout, share=share, steps=(), judged=False), rollout.share, "told so", now_s)
             now_at = self._raise_generation(name)
             return Accepted(name, known.wanted.number, now_at, changed=True, rollout=rollout.id, after=after)
 
@@ -167,7 +168,8 @@ class State:
             rollout = self.deployment(name).canary
             if rollout is not None:
                 share, *rest = (*rollout.steps, ALL)
-                self._share(rollout, share, tuple(each for each in rest if each < ALL), now_s, reason=reason, data=data)
+                grown = replace(rollout, share=share, steps=tuple(each for each in rest if each < ALL))
+                self._share(grown, rollout.share, reason, now_s, data)
 
     def count_from(self, name: str, counted: Mapping[int, Traffic]) -> None:
         """What the gateway had counted of both revisions when the canary's share came into force."""
@@ -175,22 +177,15 @@ class State:
         self._run("UPDATE rollouts SET counted = ? WHERE deployment = ? AND state = 'progressing'", text, name)
 
     def _share(
-        self,
-        rollout: Rollout,
-        share: int,
-        steps: tuple[int, ...],
-        now_s: float,
-        *,
-        reason: str,
-        data: Mapping[str, Any] | None = None,
+        self, rollout: Rollout, was: int, reason: str, now_s: float, data: Mapping[str, Any] | None = None
     ) -> None:
-        judged = rollout.judged and reason != "told so"
+        """Write down the share a canary has from now on, and tell it; what was counted before says nothing of it."""
         self._run(
             "UPDATE rollouts SET share = ?, steps = ?, judged = ?, counted = '' WHERE id = ?",
-            *(share, msgspec.json.encode(steps).decode(), judged, rollout.id),
+            *(rollout.share, msgspec.json.encode(rollout.steps).decode(), rollout.judged, rollout.id),
         )
-        message = f"r{rollout.target} gets {share} % of the requests: {reason}"
-        told = {"revision": f"r{rollout.target}", "share": share, "was": rollout.share, **(data or {})}
+        message = f"r{rollout.target} gets {rollout.share} % of the requests: {reason}"
+        told = {"revision": f"r{rollout.target}", "share": rollout.share, "was": was, **(data or {})}
         self._say(rollout.deployment, "canary", message, now_s, phase=Phase.DONE, data=told)
 
     def roll_back(self, name: str, to: int | None, *, generation: int | None, now_s: float) -> Accepted:
