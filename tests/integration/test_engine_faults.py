@@ -182,12 +182,18 @@ def test_a_start_interrupted_at_any_line_leaves_nothing_running(home: Home, tiny
 
     lines = start(10**9)
     engine.remove(f"stopped-r1-{10**9}")
-    for last in sorted({*range(1, lines, max(1, lines // 30)), *range(max(1, lines - 5), lines)}):
-        with pytest.raises(KeyboardInterrupt):
+    # A launch waits in loops, so the next one may have fewer lines than this one; then it starts whole.
+    interrupted = 0
+    points = sorted({*range(1, lines, max(1, lines // 30)), *range(max(1, lines - 5), lines)})
+    for last in points:
+        try:
             start(last)
+        except KeyboardInterrupt:
+            interrupted += 1
         engine.remove(f"stopped-r1-{last}")  # as whoever is interrupted does; it may have got that far
         wait_until(lambda: not processes(mark), f"something runs after line {last} of {lines}")
         assert engine.list() == []
+    assert interrupted > len(points) / 2
 
 
 def test_replica_and_its_exit_code_outlive_the_daemon(home: Home, tiny: TinyImage) -> None:
@@ -206,9 +212,10 @@ def test_replica_and_its_exit_code_outlive_the_daemon(home: Home, tiny: TinyImag
 
 def test_killing_a_replica_ends_all_it_started(engine: Embedded, tiny: TinyImage) -> None:
     mark = f"mark-children-{os.getpid()}"
+    # In two pieces, so that only the children have the mark on their command line.
     code = (
         "import os, subprocess, sys, time\n"
-        f'child = "import os, time; os.setsid(); time.sleep(600)  # {mark}"\n'
+        f'child = "import time; time.sleep(600)  # " + "{mark[:4]}" + "{mark[4:]}"\n'
         "for _ in range(5): subprocess.Popen([sys.executable, '-c', child], start_new_session=True)\n"
         "open('/run/corten/s', 'w').close()\ntime.sleep(600)"
     )

@@ -33,7 +33,7 @@ def fetch(
 
     `cache` is the installation's cache folder. No connection is opened when all are there. Raises PolicyError
     (`debian.package_mismatch`), RemoteError (`debian.unreachable`, `debian.gone`, `debian.refused`) and CortenError
-    (`cache.write`).
+    (`store.disk_full`, `store.write_failed`).
     """
     wanted = {deb.digest: deb for deb in debs}  # a package may be named twice; two threads must not write one file
     with ThreadPoolExecutor(_CONNECTIONS) as threads:

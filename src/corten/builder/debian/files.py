@@ -8,30 +8,34 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from corten.core.digest import Digest
-from corten.errors import CortenError, PolicyError
+from corten.errors import PolicyError
+from corten.store.writing import atomic_write, translated
+
+_DOING: Final = "write to the cache"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Callable[[bytes], None]]:
     """A function that writes to a file beside `path`, which takes its place when the block ends well.
 
-    When it does not, the file is deleted. Raises CortenError (`cache.write`): told apart from a failing network, whose
-    errors are OSErrors as well and pass through here.
+    When it does not, the file is deleted. Raises CortenError (`store.disk_full`, `store.write_failed`): told apart from
+    a failing network, whose errors are OSErrors as well and pass through here.
     """
-    with _translated(path):
+    with translated(path, _DOING):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:24]}.")
     stream = os.fdopen(handle, "wb")
 
     def write_piece(data: bytes) -> None:
-        with _translated(path):
+        with translated(path, _DOING):
             stream.write(data)
 
     try:
         yield write_piece
-        with _translated(path):
+        with translated(path, _DOING):
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
@@ -40,28 +44,15 @@ def replacing(path: Path) -> Iterator[Callable[[bytes], None]]:
         Path(beside).unlink(missing_ok=True)
         raise
     finally:
-        with _translated(path):
+        with translated(path, _DOING):
             stream.close()
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CortenError(
-            "cache.write",
-            "cannot write to the cache",
-            where=str(path.parent),
-            why=str(error),
-            hint="free space there or make it writable; all of the cache may be deleted",
-        ) from error
 
 
 def write(path: Path, data: bytes) -> None:
     """Put bytes in a file, whole or not at all."""
-    with replacing(path) as write_piece:
-        write_piece(data)
+    with translated(path, _DOING):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, data)
 
 
 def is_intact(path: Path, digest: Digest, size_bytes: int) -> bool:
