@@ -20,7 +20,7 @@ gc.set_threshold(100_000, 50, 50)
 # nobody waits, as many as find rare things. HYPOTHESIS_PROFILE decides otherwise.
 # How fast an example is drawn or run is the machine's doing: no test is about that.
 UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("quick", max_examples=25, **UNHURRIED)
+settings.register_profile("quick", max_examples=10, **UNHURRIED)
 settings.register_profile("thorough", max_examples=400, **UNHURRIED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 

@@ -8,7 +8,7 @@ import types
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.adapters import json_members, ubjson
@@ -233,13 +233,11 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
-@settings(max_examples=60)
 def test_ubjson_reads_back_what_was_written(value):
     assert ubjson.read(in_ubjson(value)) == value
 
 
 @given(st.dictionaries(st.text(max_size=6), _VALUES, max_size=5), st.sampled_from([None, 2]))
-@settings(max_examples=60)
 def test_members_of_an_object_are_found_with_their_values(value, indent):
     found = json_members.whole(json.dumps(value, indent=indent).encode()).members()
     assert {key: span.value() for key, span in found.items()} == value
@@ -247,7 +245,6 @@ def test_members_of_an_object_are_found_with_their_values(value, indent):
 
 @pytest.mark.parametrize("read", [ubjson.read, lambda data: json_members.whole(data).members()])
 @given(data=st.binary(max_size=60), start=st.sampled_from([b"", b"{", b"{L", b'{"a":', b"[$d#"]))
-@settings(max_examples=60)
 def test_any_other_bytes_are_refused_in_one_way(read, data, start):
     with suppress(ubjson.BrokenError, json_members.BrokenError):
         read(start + data)

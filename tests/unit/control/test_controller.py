@@ -135,7 +135,7 @@ def test_a_start_is_written_down_before_the_engine_is_asked(bench):
 
 
 def test_a_rollout_is_done_only_when_the_share_is_in_force(bench):
-    bench.wire.apply_s = 0.05
+    bench.wire.apply_s = 0.02
 
     async def story(controller):
         bench.deploy(ONE)
@@ -325,7 +325,9 @@ def test_a_successor_removes_replicas_nobody_knows(bench):
     assert bench.machine.observed == {}
 
 
-def test_a_gateway_that_refuses_is_told_and_tried_again(bench):
+def test_a_gateway_that_refuses_is_told_and_tried_again(bench, monkeypatch):
+    monkeypatch.setattr("corten.control.router._RETRY_S", 0.05)
+
     async def story(controller):
         bench.deploy(ONE)
         await bench.until_rolled_out(controller)

@@ -5,13 +5,14 @@ import random
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from planner_world import KINDS, live_through
 
 from corten.control.reconcile import back_off_s, surge_of
 from corten.core.canary import Canary
 from corten.core.deployment import ReplicaState, RolloutState
 
 IN_THE_SANDBOX = settings(
-    max_examples=20,
+    max_examples=10,  # tests/simulation lives through a thousand
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -263,41 +264,6 @@ def shares(world):
     return {revision: 100 * weight / sum(weights.values()) for revision, weight in weights.items()}
 
 
-def live_through(world, make_behaviour, sizes, *, kinds, killed_share):
-    """Deploy one revision after the other, whatever becomes of them; then a good one; then stop."""
-    behaviours = {
-        "good": make_behaviour(ready_after_s=0.5),
-        "slow": make_behaviour(ready_after_s=6.0, ends_after_term_s=30.0),
-        "dies": make_behaviour(ready_after_s=None, dies_after_s=0.7),
-        "never": make_behaviour(ready_after_s=None),
-        "late death": make_behaviour(ready_after_s=0.2, dies_after_s=3.0),
-    }
-    crash_share = world.crash_daemon_share
-    for size, kind in zip(sizes, kinds, strict=False):
-        canary = world.chance.choice([Canary(), Canary((5, 50), judged=True), Canary((30,))])
-        world.deploy(behaviours[kind], replicas=size, ready_timeout_s=10.0, drain_s=4.0, canary=canary)
-        for _ in range(world.chance.randrange(1, 60)):
-            if world.chance.random() < 0.05:  # the judge passes it
-                world.state.grow("m", "by fate", now_s=world.now_s, data={})
-            world.step()
-            world.pass_time(0.25)
-            if world.chance.random() < killed_share:
-                world.kill_one()
-    world.crash_daemon_share = 0.0
-    last = world.deploy(behaviours["good"], replicas=sizes[-1], ready_timeout_s=10.0, drain_s=4.0)
-    world.run_until_settled(240)
-    assert world.state.deployment("m").serving.number == last, world.story()
-    world.crash_daemon_share = crash_share
-    world.state.delete("m", now_s=world.now_s)
-    world.run_until_settled(240)
-    world.crash_daemon_share = 0.0
-    world.run_until_settled(240)
-    assert world.state.find("m") is None, world.story()
-
-
-KINDS = ("good", "slow", "dies", "never", "late death")
-
-
 @given(
     story=st.tuples(st.integers(0, 2**32), st.sampled_from([0.0, 0.02, 0.2]), st.sampled_from([0.0, 0.05, 0.3])),
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
@@ -307,18 +273,7 @@ KINDS = ("good", "slow", "dies", "never", "late death")
 def test_whatever_happens_it_converges(make_world, make_behaviour, story, sizes, kinds):
     seed, killed_share, crash_share = story
     world = make_world(chance=random.Random(seed), crash_daemon_share=crash_share)
-    live_through(world, make_behaviour, sizes, kinds=kinds, killed_share=killed_share)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
-def test_a_thousand_seeded_histories_converge(make_world, make_behaviour, block):
-    for seed in range(block * 100, block * 100 + 100):
-        chance = random.Random(seed)
-        world = make_world(chance=chance, crash_daemon_share=chance.choice([0.0, 0.05, 0.3]))
-        sizes = [chance.randint(1, 5) for _ in range(chance.randint(1, 4))]
-        kinds, killed_share = chance.choices(KINDS, k=4), chance.choice([0.0, 0.02, 0.2])
-        live_through(world, make_behaviour, sizes, kinds=kinds, killed_share=killed_share)
+    live_through(world, sizes, kinds=kinds, killed_share=killed_share)
 
 
 def test_the_back_off_doubles_up_to_half_a_minute():
