@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from corten.core.front import Front
 from corten.core.home import Home
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 from corten.gateway import resources
@@ -160,7 +161,7 @@ async def measure(seconds, rounds):
     folder.chmod(0o755)  # noqa: ASYNC240
     (p, a), (q, b) = upstream(folder, "a"), upstream(folder, "b")
     bare = bare_envoy(folder, a)
-    gateway = Envoy(Home(folder / "home"), PORT)
+    gateway = Envoy(Home(folder / "home"), Front(port=PORT))
     result = {}
     try:
         result["start_ms"] = round(await timed(gateway.start(table(share("r1", a)))), 1)

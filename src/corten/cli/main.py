@@ -26,6 +26,7 @@ VERBS = (
     ("rollback", "back to the revision before"),
     ("why", "what was decided about a deployment, and from what"),
     ("stop", "end a deployment"),
+    ("gateway", "where requests come in: address, port, TLS"),
     ("images", "the images in the local store"),
     ("inspect", "what is in an image and how it came to be"),
     ("diff", "what changed between two images"),

@@ -10,7 +10,8 @@
     POST   /v1/deployments/NAME/promote     {"share"?, "generation"?}             -> Accepted
     GET    /v1/deployments/NAME/events      ?after=SEQ&wait_s=S                   (held until there is one)
     GET    /v1/deployments/NAME/logs        ?tail=N
-    PUT    /v1/gateway                      {"port"}
+    GET    /v1/gateway                                                            -> FrontView
+    PUT    /v1/gateway                      {"port"?, "host"?, "certificate"?, "key"?, "http_port"?} -> FrontView
     POST   /v1/shutdown                     {"replicas": "keep" | "stop"}
 """
 
@@ -20,6 +21,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,6 +34,7 @@ from corten.control.news import News
 from corten.core.digest import Digest
 from corten.core.name import parse_name
 from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
+from corten.gateway.certificate import Certificate, read_certificate
 from corten.http import Request
 
 _log = logging.getLogger(__name__)
@@ -61,8 +65,10 @@ class Api:
         match (request.method, *request.path.strip("/").split("/")):
             case ("GET", "v1", "status"):
                 return 200, self.status()
+            case ("GET", "v1", "gateway"):
+                return 200, self.front()
             case ("PUT", "v1", "gateway"):
-                return 200, await self._whole(self._move_gateway(wire.read(request.body, wire.PortChange)))
+                return 200, await self._whole(self._change_front(wire.read(request.body, wire.FrontChange)))
             case ("POST", "v1", "shutdown"):
                 return 202, self._shut_down(wire.read(request.body, wire.Ending))
             case (_, "v1", "deployments", name):
@@ -108,17 +114,28 @@ class Api:
         """All that is known."""
         controller = self._controller
         router = controller.router
+        warning = f"; {router.warning}" if router.warning else ""
         return views.StatusView(
             pid=os.getpid(),
             version=__version__,
             engine=controller.engine.name,
             isolation=dict(controller.engine.describe()),
-            port=router.port,
-            gateway=router.trouble or ("running" if router.running else "not running"),
+            front=self.front(),
+            gateway=router.trouble or (f"running{warning}" if router.running else "not running"),
             gateway_pid=router.pid,
             trouble=controller.trouble,
             deployments=tuple(self.view(one.name) for one in controller.state.deployments()),
         )
+
+    def front(self) -> views.FrontView:
+        """Where requests go."""
+        front = self._controller.router.front
+        found: Certificate | None = None
+        if front.tls:
+            with suppress(UsageError):
+                files = Path(front.certificate), Path(front.key)
+                found = self._controller.router.certificate or read_certificate(*files, now_s=self._controller.clock())
+        return views.front_view(front, found)
 
     def view(self, name: str) -> views.DeploymentView:
         """One deployment; raises NotFoundError."""
@@ -188,12 +205,17 @@ class Api:
             lines += [{"replica": one.replica.id, "text": text} for text in found]
         return {"lines": lines}
 
-    async def _move_gateway(self, change: wire.PortChange) -> Any:
+    async def _change_front(self, change: wire.FrontChange) -> Any:
         controller = self._controller
         async with self._changing:
-            await controller.router.move(change.port)
-            controller.state.set_setting("port", str(change.port))
-        return {"port": change.port}
+            front = change.of(controller.router.front)
+            if front.tls:
+                # Also while no gateway runs to find it out.
+                read_certificate(Path(front.certificate), Path(front.key), now_s=controller.clock())
+            await controller.router.listen(front)
+            controller.state.set_front(front)
+        self._changed()
+        return self.front()
 
     def _shut_down(self, ending: wire.Ending) -> Any:
         controller = self._controller

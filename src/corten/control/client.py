@@ -121,7 +121,7 @@ def connect(home: Home, *, start: bool = True, port: int | None = None, engine: 
         if not start:
             raise NotFoundError("control.no_daemon", "no daemon runs for this home", where=str(home.root))
         _start(home, port, engine)
-    if port is not None and client.get("/v1/status")["port"] != port:
+    if port is not None and client.get("/v1/gateway")["port"] != port:
         client.put("/v1/gateway", {"port": port})
     return client
 

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from corten.control.news import News
 from corten.control.router import GatewayMaker, Router
 from corten.control.state import State
 from corten.control.tasks import Tasks
+from corten.core.front import Front
 from corten.core.home import Home
 from corten.engine.base import Engine
 from corten.errors import CortenError, UsageError
@@ -38,7 +40,6 @@ from corten.gateway.base import Gateway
 from corten.http import Limits, Server, UnixAddress, run, spawn
 from corten.observe import logs
 
-DEFAULT_PORT = 8080
 IDLE_END_S = 60.0
 IDLE_LOOK_S = 5.0
 _STOP_ALL_S = 120.0
@@ -58,12 +59,13 @@ class Daemon:
         self._stop_replicas = False
         self._wake = asyncio.Event()
         self._news = News()
-        kept = state.setting("port")
-        chosen = port or (int(kept) if kept.isdecimal() else DEFAULT_PORT)
-        for key, value in (("port", str(chosen)), ("engine", engine.name)):
-            if state.setting(key) != value:
-                state.set_setting(key, value)
-        router = Router(make_gateway, chosen, self._wake.set)
+        front = state.front()
+        if port and port != front.port:
+            front = replace(front, port=port)
+            state.set_front(front)
+        if state.setting("engine") != engine.name:
+            state.set_setting("engine", engine.name)
+        router = Router(make_gateway, front, self._wake.set)
         self.controller = Controller(
             state=state,
             engine=engine,
@@ -171,8 +173,8 @@ def make_envoy(home: Home) -> GatewayMaker:
 
     chosen = os.environ.get("CORTEN_ENVOY")
 
-    def make(port: int) -> Gateway:
-        return Envoy(home, port, binary=Path(chosen) if chosen else None)
+    def make(front: Front) -> Gateway:
+        return Envoy(home, front, binary=Path(chosen) if chosen else None)
 
     return make
 

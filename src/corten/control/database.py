@@ -95,6 +95,10 @@ MIGRATIONS: Sequence[str] = (
     ALTER TABLE deployments ADD COLUMN most INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE deployments ADD COLUMN concurrency INTEGER NOT NULL DEFAULT 8;
     """,
+    # Where the gateway takes requests is more than a port (JSON).
+    """
+    UPDATE settings SET key = 'front', value = '{"port":' || value || '}' WHERE key = 'port';
+    """,
 )
 
 

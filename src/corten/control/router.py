@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 
 from corten.control.routes import steps
 from corten.control.tasks import settle
+from corten.core.front import Front
 from corten.core.route import RouteTable
 from corten.core.traffic import Traffic
 from corten.errors import CortenError, EngineError
 from corten.gateway.base import Gateway
+from corten.gateway.certificate import Certificate
 
 _log = logging.getLogger(__name__)
 _APPLY_TIMEOUT_S = 15.0
@@ -19,14 +21,14 @@ _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 20.0
 _RETRY_S = 0.5
 
-GatewayMaker = Callable[[int], Gateway]
+GatewayMaker = Callable[[Front], Gateway]
 
 
 class Router:
-    """One gateway on one port. `on_change` is called when another table is in force."""
+    """One gateway behind one front. `on_change` is called when another table is in force."""
 
-    def __init__(self, make: GatewayMaker, port: int, on_change: Callable[[], None]) -> None:
-        self.port = port
+    def __init__(self, make: GatewayMaker, front: Front, on_change: Callable[[], None]) -> None:
+        self.front = front
         self.trouble = ""
         self.in_force = RouteTable()
         self._make = make
@@ -42,6 +44,17 @@ class Router:
         return self._gateway is not None
 
     @property
+    def certificate(self) -> Certificate | None:
+        """What a gateway that runs shows its clients."""
+        found: Certificate | None = getattr(self._gateway, "certificate", None)
+        return found
+
+    @property
+    def warning(self) -> str:
+        """What should be looked after though the gateway serves; empty for nothing."""
+        return str(getattr(self._gateway, "warning", ""))
+
+    @property
     def pid(self) -> int:
         """The gateway's process; 0 when there is none, or it is none of this machine's."""
         return int(getattr(self._gateway, "pid", 0) or 0)
@@ -52,32 +65,24 @@ class Router:
             if self._gateway is not None:
                 return
             self._wanted = table
-            await self._begin(self.port)
+            await self._begin()
 
-    async def move(self, port: int) -> None:
-        """Serve on another port from now on; back to the old one if that fails. Raises EngineError."""
+    async def listen(self, front: Front) -> None:
+        """Take requests there from now on. Raises EngineError, UsageError: then it is as it was."""
         async with self._lock:
-            if port == self.port:
-                return
-            if self._gateway is None:
-                self.port = port
-                return
-            await self._end()
-            try:
-                await self._begin(port)
-            except CortenError:
-                await self._begin(self.port)
-                raise
-            self.port = port
+            if front != self.front and self._gateway is not None:
+                try:
+                    await settle(self._gateway.listen(front), _START_TIMEOUT_S)
+                except TimeoutError as error:
+                    raise _too_slow("did not take requests elsewhere") from error
+            self.front = front
 
-    async def _begin(self, port: int) -> None:
-        gateway = self._make(port)
+    async def _begin(self) -> None:
+        gateway = self._make(self.front)
         try:
             await settle(gateway.start(self._wanted), _START_TIMEOUT_S)
         except TimeoutError as error:
-            raise EngineError(
-                "gateway.start_timeout", "the gateway did not start", why=f"not within {_START_TIMEOUT_S:g} s"
-            ) from error
+            raise _too_slow("did not start") from error
         self._gateway = gateway
         self._in_force(self._wanted)
 
@@ -189,3 +194,7 @@ class Router:
             gateway, self._gateway = self._gateway, None
             if gateway is not None:
                 await settle(gateway.detach(), _STOP_TIMEOUT_S)
+
+
+def _too_slow(what: str) -> EngineError:
+    return EngineError("gateway.start_timeout", f"the gateway {what}", why=f"not within {_START_TIMEOUT_S:g} s")

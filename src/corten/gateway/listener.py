@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from corten.core.front import Front
+from corten.gateway import tls
 from corten.gateway.resources import (
     BUFFER_FILTER,
     BUFFER_TYPE,
@@ -17,6 +19,11 @@ from corten.gateway.resources import (
     config_source,
 )
 
+_MANAGER_TYPE = TYPES + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": TYPES + "extensions.filters.http.router.v3.Router"},
+}
 _LARGEST_HEADERS_KB = 32  # as corten.http.Limits.header_bytes
 
 # Envoy's own answers by status: (code, message, seconds to wait before another try, 0: no point in one).
@@ -54,9 +61,46 @@ _ACCESS_LOG = {
 }
 
 
-def listener(host: str, port: int, access_log: Path) -> Resource:
-    """The front door at `host:port`; its routes come by RDS, so it need not change with them."""
+def listeners(front: Front, access_log: Path) -> list[Resource]:
+    """The front door, and the one that only sends on to it."""
+    found = [listener(front, access_log)]
+    if front.http_port:
+        found.append(_redirect(front))
+    return found
+
+
+def listener(front: Front, access_log: Path) -> Resource:
+    """The front door; its routes come by RDS and its certificate by SDS, so it need not change with them."""
     manager = _connection_manager(access_log)
+    chain: Resource = {"filters": [{"name": "http", "typed_config": manager}]}
+    if front.tls:
+        chain["transport_socket"] = tls.transport_socket()
+    return _listener(front.host, front.port, chain)
+
+
+def _redirect(front: Front) -> Resource:
+    """To the same place by TLS. 308 keeps method and body, as a client that is told to move on needs them again."""
+    to = {"https_redirect": True, "port_redirect": front.port, "response_code": "PERMANENT_REDIRECT"}
+    everything = {"match": {"prefix": "/"}, "redirect": to}
+    manager = {
+        "@type": _MANAGER_TYPE,
+        "stat_prefix": "redirect",
+        "codec_type": "AUTO",
+        "server_name": "corten",
+        "route_config": {
+            "name": "redirect",
+            "virtual_hosts": [{"name": "redirect", "domains": ["*"], "routes": [everything]}],
+        },
+        "http_filters": [_ROUTER],
+        "use_remote_address": True,
+        "request_headers_timeout": "10s",
+        "max_request_headers_kb": _LARGEST_HEADERS_KB,
+        "common_http_protocol_options": {"idle_timeout": "60s"},
+    }
+    return _listener(front.host, front.http_port, {"filters": [{"name": "http", "typed_config": manager}]})
+
+
+def _listener(host: str, port: int, chain: Resource) -> Resource:
     return {
         "@type": TYPES + "config.listener.v3.Listener",
         "name": f"{host}:{port}",
@@ -64,7 +108,7 @@ def listener(host: str, port: int, access_log: Path) -> Resource:
         # Trap: with SO_REUSEPORT, Envoy's default, a second gateway binds the same port and takes half of the traffic.
         "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": 1 << 20,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        "filter_chains": [chain],
     }
 
 
@@ -86,7 +130,7 @@ def bootstrap(*, node: str, admin_socket: Path, xds_socket: Path, downstream_con
 
 def _connection_manager(access_log: Path) -> Resource:
     return {
-        "@type": TYPES + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": _MANAGER_TYPE,
         "stat_prefix": "front",
         "codec_type": "AUTO",
         "server_name": "corten",
@@ -135,10 +179,7 @@ def _filters() -> list[Resource]:
             "disabled": True,  # a route that wants it brings its own limit
             "typed_config": {"@type": BUFFER_TYPE + "Buffer", "max_request_bytes": 1},
         },
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": {"@type": TYPES + "extensions.filters.http.router.v3.Router"},
-        },
+        _ROUTER,
     ]
 
 

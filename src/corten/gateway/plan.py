@@ -19,6 +19,7 @@ Key = tuple[str, str]
 CLUSTERS: Key = ("clusters", "")
 LISTENERS: Key = ("listeners", "")
 ROUTES: Key = ("routes", resources.ROUTES_NAME)
+CERTIFICATE: Key = ("secrets", resources.CERTIFICATE_NAME)
 
 Upstreams = Mapping[str, tuple[Endpoint, ...]]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
+from corten.core.front import Front
 from corten.core.process import ProcessId
 from corten.errors import EngineError
 from corten.store.writing import atomic_write
@@ -49,19 +51,24 @@ class Record:
     start_ticks: int
     host: str
     port: int
+    http_port: int = 0
+
+    @classmethod
+    def of(cls, process: Process, front: Front) -> Self:
+        """The record of a process that listens there."""
+        return cls(process.pid, process.start_ticks, front.host, front.port, front.http_port)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """The record, or None when there is none that makes sense."""
         try:
-            found = json.loads(path.read_text())
-            return cls(int(found["pid"]), int(found["start_ticks"]), str(found["host"]), int(found["port"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError):
             return None
 
     def write(self, path: Path) -> None:
         """Write it in one step."""
-        atomic_write(path, json.dumps(asdict(self)).encode(), mode=0o600)
+        atomic_write(path, msgspec.json.encode(self), mode=0o600)
 
 
 class Process:

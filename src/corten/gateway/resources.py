@@ -16,6 +16,7 @@ Resource = dict[str, Any]
 
 TYPES = "type.googleapis.com/envoy."
 ROUTES_NAME = "main"
+CERTIFICATE_NAME = "front"
 REVISION_HEADER = "x-corten-revision"
 BUFFER_FILTER = "envoy.filters.http.buffer"
 BUFFER_TYPE = TYPES + "extensions.filters.http.buffer.v3."

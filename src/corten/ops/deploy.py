@@ -120,7 +120,7 @@ def follow(
     return Deployed(
         name=follower.name,
         revision=view["rollout"]["target"],
-        url=url_of(around["port"], follower.name),
+        url=url_of(around["front"], follower.name),
         image=Digest.parse(view["image"]),
         seconds=time.perf_counter() - began_s,
         changed=accepted["changed"],
@@ -128,9 +128,9 @@ def follow(
     )
 
 
-def url_of(port: int, name: str) -> str:
-    """Where a deployment answers."""
-    return f"http://127.0.0.1:{port}/{name}/"
+def url_of(front: Mapping[str, Any], name: str) -> str:
+    """Where a deployment answers behind the gateway's front (`control.views.FrontView`)."""
+    return f"{front['url']}/{name}/"
 
 
 def patience_s(settings: Settings) -> float:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import ssl
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from corten.control.client import connect_if_deployed
 from corten.core.digest import Digest
+from corten.core.front import near_host
 from corten.core.home import Home
 from corten.core.image import SPEC_LABEL
 from corten.core.model import ModelSpec
@@ -22,6 +25,7 @@ from corten.store.layout import Layout
 
 # Longer than any deployment's own request time, so that the gateway's 504 and not our impatience is heard.
 _TIMEOUT_S = 600.0
+_END_OF_ONE = "-----END CERTIFICATE-----"
 
 
 def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s: float = _TIMEOUT_S) -> Any:
@@ -37,7 +41,7 @@ def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s:
     view = client.get(f"/v1/deployments/{parse_name(name)}")
     if body is None:
         body = _sample(home, name, Digest.parse(view["image"]))
-    status, text = _post(client.get("/v1/status")["port"], f"/{name}/predict", body, timeout_s)
+    status, text = _post(client.get("/v1/gateway"), f"/{name}/predict", body, timeout_s)
     try:
         answer = json.loads(text)
     except ValueError:
@@ -47,8 +51,13 @@ def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s:
     raise _refused(name, status, answer)
 
 
-def _post(port: int, path: str, body: Any, timeout_s: float) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+def _post(front: Mapping[str, Any], path: str, body: Any, timeout_s: float) -> tuple[int, bytes]:
+    host = near_host(front["host"])
+    connection = http.client.HTTPConnection(host, front["port"], timeout=timeout_s)
+    if front["certificate"]:
+        connection = http.client.HTTPSConnection(
+            host, front["port"], timeout=timeout_s, context=_pinned(front["chain"])
+        )
     try:
         # Whole, also from models that answer piece by piece.
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -59,12 +68,23 @@ def _post(port: int, path: str, body: Any, timeout_s: float) -> tuple[int, bytes
         raise UnhealthyError(
             "predict.unavailable",
             "the gateway does not answer",
-            where=f"http://127.0.0.1:{port}{path}",
+            where=f"{front['url']}{path}",
             why=str(error) or type(error).__name__,
             hint="see `corten status`",
         ) from error
     finally:
         connection.close()
+
+
+def _pinned(chain: str) -> ssl.SSLContext:
+    """Trusts our own gateway's certificate and nobody else's, by whatever name: it is asked by its address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    # The server's own certificate is enough, whoever signed it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if chain:
+        context.load_verify_locations(cadata=chain.partition(_END_OF_ONE)[0] + _END_OF_ONE)
+    return context
 
 
 def _sample(home: Home, name: str, image: Digest) -> Any:

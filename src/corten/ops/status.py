@@ -82,18 +82,22 @@ def status(name: str = "", *, home: Home | None = None) -> Status:
     isolation = seen["isolation"]
     return Status(
         engine=f"{seen['engine']} ({isolation['sandbox']})" if "sandbox" in isolation else seen["engine"],
-        gateway=f"port {seen['port']}, {seen['gateway']}",
+        gateway=f"{seen['front']['url']}, {seen['gateway']}",
         daemon=f"pid {seen['pid']}" + (f", {seen['trouble']}" if seen["trouble"] else ""),
-        deployments=tuple(_deployment(one, seen["port"], time.time()) for one in found),
+        deployments=tuple(_deployment(one, seen["front"], time.time()) for one in found),
         parts={
             "engine": {"name": seen["engine"], **isolation},
-            "gateway": {"port": seen["port"], "state": seen["gateway"], "pid": seen["gateway_pid"]},
+            "gateway": {**_front(seen["front"]), "state": seen["gateway"], "pid": seen["gateway_pid"]},
             "daemon": {"pid": seen["pid"], "version": seen["version"], "trouble": seen["trouble"]},
         },
     )
 
 
-def _deployment(one: Mapping[str, Any], port: int, now_s: float) -> DeploymentStatus:
+def _front(front: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in front.items() if key != "chain"}
+
+
+def _deployment(one: Mapping[str, Any], front: Mapping[str, Any], now_s: float) -> DeploymentStatus:
     return DeploymentStatus(
         name=one["name"],
         revision=one["revision"],
@@ -102,7 +106,7 @@ def _deployment(one: Mapping[str, Any], port: int, now_s: float) -> DeploymentSt
         state=one["state"],
         reason=one["reason"],
         image=Digest.parse(one["image"]),
-        url=url_of(port, one["name"]),
+        url=url_of(front, one["name"]),
         generation=one["generation"],
         rollout=one["rollout"],
         replicas=tuple(_replica(each, now_s) for each in one["replicas"]),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from corten.core.front import Front
 from corten.core.route import Endpoint, RouteTable
 from corten.core.traffic import Traffic
 from corten.errors import EngineError
@@ -29,6 +30,7 @@ class Wire:
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)
     apply_s: float = 0.0
     fail_next: EngineError | None = None
+    front: Front | None = None
 
 
 class MemoryGateway:
@@ -52,6 +54,11 @@ class MemoryGateway:
         if not self.wire.running:
             raise EngineError("gateway.missing", "the gateway is not running")
         self._put(table)
+
+    async def listen(self, front: Front) -> None:
+        """Remembered as `wire.front`."""
+        self._fail()
+        self.wire.front = front
 
     async def routable(self, address: str) -> bool:
         """Listed, not draining and not among the unhealthy."""

@@ -2,15 +2,19 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.control import wire
+from corten.control.views import front_view
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
+from corten.core.front import Front
 from corten.errors import CortenError, EngineError, NotFoundError, PolicyError, RemoteError, UnhealthyError, UsageError
+from corten.gateway.certificate import Certificate
 
 IMAGE = str(Digest.of(b""))
 
@@ -61,7 +65,7 @@ def test_what_is_no_change_is_a_usage_error(body):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body):
-    for kind in (wire.Change, wire.Back, wire.PortChange, wire.Ending):
+    for kind in (wire.Change, wire.Back, wire.FrontChange, wire.Ending):
         with suppress(UsageError):
             wire.read(body, kind)
 
@@ -88,3 +92,43 @@ def test_any_answer_becomes_an_error(parts):
 def test_a_conflict_has_its_own_status():
     assert wire.http_status(CortenError("control.conflict", "x")) == 409
     assert wire.http_status(NotFoundError("x", "x")) == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"port": 0},
+        {"port": 70_000},
+        {"host": "nowhere"},
+        {"certificate": "/a.crt"},
+        {"http_port": 8081},
+        {"certificate": "/a.crt", "key": "/a.key", "http_port": 8080},
+    ],
+)
+def test_a_front_nothing_can_listen_on_is_refused(change):
+    with pytest.raises(UsageError) as refused:
+        wire.read(json.dumps(change).encode(), wire.FrontChange).of(Front())
+    assert refused.value.code == "control.bad_request"
+
+
+def test_what_a_change_of_the_front_does_not_name_stays():
+    before = Front(port=9000, certificate="/a.crt", key="/a.key", http_port=9001)
+    assert wire.FrontChange(host="0.0.0.0").of(before) == replace(before, host="0.0.0.0")
+    assert wire.FrontChange(certificate="", key="", http_port=0).of(before) == Front(port=9000)
+
+
+@pytest.mark.parametrize(
+    ("front", "names", "url"),
+    [
+        (Front(), (), "http://127.0.0.1:8080"),
+        (Front(host="0.0.0.0", port=80), (), "http://127.0.0.1:80"),
+        (Front(host="::"), (), "http://[::1]:8080"),
+        (Front(certificate="c", key="k"), ("*.example", "models.example"), "https://models.example:8080"),
+        (Front(certificate="c", key="k"), ("models.example", "localhost"), "https://localhost:8080"),
+        (Front(host="::1", certificate="c", key="k"), ("::1",), "https://[::1]:8080"),
+        (Front(certificate="c", key="k"), ("*.example",), "https://127.0.0.1:8080"),
+    ],
+)
+def test_the_url_of_a_front_has_a_name_its_clients_can_verify(front, names, url):
+    found = Certificate("chain", "key", names, 1.0) if front.tls else None
+    assert front_view(front, found).url == url

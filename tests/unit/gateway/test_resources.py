@@ -4,6 +4,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.core.front import Front
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 from corten.gateway import listener, resources
 
@@ -84,7 +85,7 @@ def golden():
         xds_socket=Path("/run/xds.sock"),
         downstream_connections=1000,
     )
-    front = listener.listener("127.0.0.1", 8080, Path("/state/access.log"))
+    front = listener.listener(Front(), Path("/state/access.log"))
     return {**everything(table), "listener": front, "bootstrap": bootstrap}
 
 
