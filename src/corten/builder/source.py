@@ -22,6 +22,7 @@ from corten.core.image import Compression
 from corten.core.model import MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference, is_repository
+from corten.core.resources import Resources, parse_cpus, parse_memory
 from corten.core.scale import parse_replicas
 from corten.errors import CortenError, NotFoundError, UsageError
 
@@ -77,6 +78,8 @@ class Table:
     labels: dict[str, str] = field(default_factory=dict)
     replicas: int | str = _SETTINGS.replicas
     concurrency: int = _SETTINGS.concurrency
+    memory: int | str = 0
+    cpus: float = 0.0
     env: dict[str, str] = field(default_factory=dict)
     egress: bool = _SETTINGS.egress
     ready_timeout_s: float = _SETTINGS.ready_timeout_s
@@ -99,7 +102,10 @@ class Table:
     trust: tuple[str, ...] = ()
 
     def settings(self) -> Settings:
-        """How the image is to be run. Raises UsageError `scale.malformed`, `canary.malformed`."""
+        """How the image is to be run.
+
+        Raises UsageError `scale.malformed`, `resources.malformed`, `canary.malformed`.
+        """
         least, most = parse_replicas(str(self.replicas))
         return Settings(
             replicas=least,
@@ -113,6 +119,7 @@ class Table:
             request_timeout_s=self.request_timeout_s,
             grpc=self.grpc,
             canary=parse_canary(self.canary),
+            resources=Resources(parse_memory(str(self.memory)), parse_cpus(f"{self.cpus:g}")),
         )
 
     def limits(self) -> Limits:

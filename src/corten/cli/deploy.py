@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="NAME, NAME@sha256:... or a digest (its first digits do)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the image's)")
     words.add_replicas(parser)
+    words.add_resources(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
     parser.add_argument(
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from corten.core.canary import Canary
     from corten.core.deployment import Settings
     from corten.core.home import Home
+    from corten.core.resources import Resources
     from corten.ops.deploy import deploy
 
     least, most = options.replicas or (1, 1)
@@ -46,6 +48,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             env=dict(options.env),
             egress=options.egress,
             canary=options.canary or Canary(),
+            resources=Resources(options.memory or 0, options.cpus or 0.0),
         ),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,

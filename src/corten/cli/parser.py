@@ -112,6 +112,30 @@ def concurrency(text: str) -> int:
     return int(text)
 
 
+def memory(text: str) -> int:
+    """Read an amount of memory in bytes."""
+    from corten.core.resources import parse_memory
+
+    return parse_memory(text)
+
+
+def cpus(text: str) -> float:
+    """Read a number of processors."""
+    from corten.core.resources import parse_cpus
+
+    return parse_cpus(text)
+
+
+def add_resources(parser: argparse.ArgumentParser) -> None:
+    """What one replica may use: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--memory", type=memory, default=None, metavar="SIZE", help="of one replica at most, as 512m or 2g"
+    )
+    parser.add_argument(
+        "--cpus", type=cpus, default=None, metavar="N", help="processors one replica may use, as 2 or 0.5"
+    )
+
+
 def canary(text: str) -> Canary:
     """Read how a new revision gets its requests."""
     from corten.core.canary import parse_canary

@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     words.add_source(parser)
     words.add_replicas(parser)
+    words.add_resources(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
     parser.add_argument(
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
@@ -60,6 +61,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         offline=options.offline,
         replicas=options.replicas,
         concurrency=options.concurrency,
+        memory=options.memory,
+        cpus=options.cpus,
         port=options.port,
         env=dict(options.env),
         egress=options.egress,

@@ -202,7 +202,7 @@ class Controller:
             restarts=replica.restarts,
             settled=one.settled,
             exit_code=found.exit_code if found else None,
-            reason=str(notes.error or "") or replica.reason,
+            reason=str(notes.error or "") or replica.reason or (found.reason if found else ""),
         )
 
     # Acting
@@ -256,6 +256,7 @@ class Controller:
             image=revision.image,
             env={**settings.env, "CORTEN_DRAIN_S": f"{settings.drain_s:g}"},
             egress=settings.egress,
+            resources=settings.resources,
         )
         try:
             await self.tasks.off_loop(self.engine.prepare, revision.image)

@@ -14,6 +14,7 @@ from corten.control.records import ALL
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.front import Front
+from corten.core.resources import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS
 from corten.core.scale import MOST_REPLICAS
 from corten.errors import (
     CortenError,
@@ -135,6 +136,11 @@ def check_settings(settings: Settings) -> None:
         raise _bad("drain_s", settings.drain_s, "seconds from 0 to a day")
     if not 1 <= settings.max_body_bytes <= 1 << 40:
         raise _bad("max_body_bytes", settings.max_body_bytes, "at least 1")
+    resources = settings.resources
+    if resources.memory_bytes and not LEAST_MEMORY_BYTES <= resources.memory_bytes <= 1 << 50:
+        raise _bad("memory_bytes", resources.memory_bytes, f"0 (no limit) or at least {LEAST_MEMORY_BYTES}")
+    if resources.cpus and not LEAST_CPUS <= resources.cpus <= MOST_CPUS:
+        raise _bad("cpus", resources.cpus, f"0 (no limit) or {LEAST_CPUS} to {MOST_CPUS:g}")
     shares = settings.canary.steps
     if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
         raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")

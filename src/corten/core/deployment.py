@@ -8,6 +8,7 @@ from enum import Enum
 
 from corten.core.canary import Canary
 from corten.core.digest import Digest
+from corten.core.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Settings:
     in flight in each at most.
 
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
-    `canary` is how a revision gets its requests, once.
+    `canary` is how a revision gets its requests, once. `resources` is what one replica may use.
     """
 
     replicas: int = 1
@@ -32,6 +33,7 @@ class Settings:
     request_timeout_s: float = 60.0
     grpc: bool = False
     canary: Canary = field(default_factory=Canary)
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True, slots=True)

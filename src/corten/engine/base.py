@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from corten.core.digest import Digest
+from corten.core.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class ReplicaSpec:
     """One replica to start. `id` is `DEPLOYMENT-rN-XXXXXX`, unique for ever; `env` is added to the image's own.
 
     To both the engine adds what tells a replica who and where it is: CORTEN_LISTEN, CORTEN_DEPLOYMENT, CORTEN_REVISION
-    (`rN`), CORTEN_REPLICA.
+    (`rN`), CORTEN_REPLICA. `resources` is what it may use at most, as far as `describe` says that it is kept to.
     """
 
     id: str
@@ -23,6 +24,7 @@ class ReplicaSpec:
     image: Digest
     env: Mapping[str, str] = field(default_factory=dict)
     egress: bool = False
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Observed:
 
     `address` is a unix socket's path or `host:port`; `pid` the model's process on this machine (0 when gone or
     unknown); `exit_code` is None while it runs, 128 + signal when a signal ended it, -1 when nobody saw it end.
+    `reason` says why it ended where more is known than a code: that its memory ran out, with limit and peak.
     """
 
     id: str
@@ -40,6 +43,7 @@ class Observed:
     address: str
     pid: int
     exit_code: int | None = None
+    reason: str = ""
 
 
 class Engine(Protocol):
@@ -48,7 +52,10 @@ class Engine(Protocol):
     name: ClassVar[str]
 
     def describe(self) -> Mapping[str, str]:
-        """What isolation replicas get here, for `status` and `doctor`: e.g. {"sandbox": "bubblewrap 0.8.0", ...}."""
+        """What isolation replicas get here, for `status` and `doctor`: e.g. {"sandbox": "bubblewrap 0.8.0", ...}.
+
+        `limits` begins with `none` where memory or processors of a replica cannot be limited.
+        """
         ...
 
     def prepare(self, image: Digest) -> None:

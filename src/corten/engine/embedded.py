@@ -20,8 +20,10 @@ from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.platform import Platform
 from corten.core.process import ProcessId, parent, with_environment
+from corten.core.resources import Resources
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.bytecode import Bytecode, Tree
+from corten.engine.cgroups import Cgroups
 from corten.engine.folders import make_passable, make_private, passable
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
 from corten.engine.logs import keep_short, last_lines
@@ -44,6 +46,8 @@ _REPORT_S: Final = 0.5
 _SETTLE_S: Final = 0.25  # how long a start cut short may take to show itself
 _LOOK_S: Final = 0.005
 _LEFT_S: Final = 600.0
+# How many threads a call of the model takes (docs/runtime-contract.md): what a quota leaves idle only waits.
+THREADS: Final = "CORTEN_THREADS"
 
 
 class Embedded:
@@ -64,12 +68,14 @@ class Embedded:
         sandbox: Sandbox = Sandbox.AUTO,
         listen: Listener = nobody,
         bounds: Bounds | None = None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         self._home = home
         self._bwrap = bwrap or shutil.which("bwrap")
         self._sandbox = sandbox
         self._listen = listen
         self._bounds = bounds or Bounds()
+        self._cgroups = cgroups or Cgroups()
         self._layout = Layout(home.store)
         self._trees = Trees(self._layout, home.trees)
         self._bytecode = Bytecode(home.trees, self._bounds)
@@ -93,11 +99,14 @@ class Embedded:
     def describe(self) -> Mapping[str, str]:
         """What replicas are kept from here, for people."""
         found = self._isolation()
+        lacking = self._cgroups.lacking(Resources(memory_bytes=1, cpus=1))
+        limits = f"none for {' and '.join(lacking)}: no cgroup can be made" if lacking else "memory and cpu, by cgroups"
         if not found.works:
             return {
                 "sandbox": f"none (plain process): {found.reason}",
                 "user": "uid 65532" if self._plain_host() is Host.NOBODY else "your own",
                 "network": "the machine's",
+                "limits": limits,
             }
         users = {
             Host.NOBODY: "uid 65532, outside the sandbox too",
@@ -111,6 +120,7 @@ class Embedded:
             "system calls": "filtered by seccomp",
             "files": "read-only root"
             + ("" if found.features.sized_tmpfs else "; /tmp without a limit (bubblewrap is older than 0.7)"),
+            "limits": limits,
         }
 
     def prepare(self, image: Digest) -> None:
@@ -128,6 +138,7 @@ class Embedded:
         found = self._isolation()
         with self._lock, translated(folder.path, f"start replica {spec.id}"):
             record = self._note(spec, image, prepared, found)
+            self._cgroups.make(record.groups, spec.resources, self._bounds.processes)
             try:
                 if found.works:
                     record = self._start_sandbox(record, spec, image, prepared, found)
@@ -209,6 +220,7 @@ class Embedded:
             address=_short_enough(run / _SOCKET),
             host=found.host if found.works else None,
             program=image.entrypoint[0],
+            groups=self._cgroups.folders(spec.id),
             learning=found.works and _is_free(spec) and self._bytecode.published(prepared.chain) is None,
         )
         unfinished = self._home.replicas / f".new-{record.token}"
@@ -232,6 +244,8 @@ class Embedded:
 
         def started(launched: Launched) -> None:
             nonlocal noted
+            if launched.process:
+                self._cgroups.enter(record.groups, launched.process)
             noted = folder.write(replace(record, process=launched.process, watcher=launched.watcher))
 
         env = _environment(image, spec, record, f"{RUN}/{_SOCKET}") | {"CORTEN_JOBS_DIR": JOBS}
@@ -252,7 +266,7 @@ class Embedded:
         launch_sandbox(
             found,
             cell,
-            self._bounds,
+            self._bounds_of(spec),
             image.platform,
             marker=_marker(record),
             log=folder.log,
@@ -267,8 +281,16 @@ class Embedded:
         env = _environment(image, spec, record, record.address)
         env |= {"CORTEN_JOBS_DIR": str(self._jobs(spec.deployment))}
         plain = plain_process(image, prepared.root, view, env)
-        process = launch_plain(plain, self._bounds, log=folder.log, host=self._plain_host())
+        process = launch_plain(plain, self._bounds_of(spec), log=folder.log, host=self._plain_host())
+        if process:
+            self._cgroups.enter(record.groups, process)
         return folder.write(replace(record, process=process))
+
+    def _bounds_of(self, spec: ReplicaSpec) -> Bounds:
+        """What a replica is bound to without cgroups: its memory too, where no cgroup does that."""
+        if "memory" in self._cgroups.lacking(spec.resources):
+            return replace(self._bounds, data_bytes=spec.resources.memory_bytes)
+        return self._bounds
 
     def _same(self, record: Record, spec: ReplicaSpec, folder: ReplicaFolder) -> Observed:
         if (record.deployment, record.revision, record.image) == (spec.deployment, spec.revision, spec.image):
@@ -288,7 +310,9 @@ class Embedded:
             record = self._adopt(record, folder)
         running = record.exit_code is None and record.process is not None and record.process.alive
         if not running and record.exit_code is None:
-            record = self._write(folder, replace(record, exit_code=self._exit_code(record, folder)))
+            code = self._exit_code(record, folder)
+            reason = self._cgroups.usage(record.groups).reason if code == 128 + signal.SIGKILL else ""
+            record = self._write(folder, replace(record, exit_code=code, reason=reason))
         if running:
             with suppress(OSError):
                 keep_short(folder.log)
@@ -303,6 +327,7 @@ class Embedded:
             address=record.address,
             pid=record.process.pid if running and record.process else 0,
             exit_code=record.exit_code,
+            reason=record.reason,
         )
 
     def _adopt(self, record: Record, folder: ReplicaFolder) -> Record:
@@ -356,6 +381,8 @@ class Embedded:
     def _forget(self, folder: ReplicaFolder) -> None:
         """Remove a replica's folders; the record goes last, so that a removal cut short is seen and repeated."""
         self._bytecode.forget(folder.id)
+        if record := folder.read():
+            self._cgroups.remove(record.groups)
         shutil.rmtree(self._run(folder.id), ignore_errors=True)
         for path in folder.path.iterdir():
             if path.name != "record.json":
@@ -448,9 +475,11 @@ class Embedded:
 
 def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -> dict[str, str]:
     """A replica's environment: the image's, then the deployment's, then what the contract says (ARCHITECTURE.md)."""
+    threads = {THREADS: str(max(1, int(spec.resources.cpus)))} if spec.resources.cpus else {}
     return {
         "PATH": "/usr/local/bin:/usr/bin",
         "HOME": "/tmp",  # noqa: S108 -- the replica's own
+        **threads,
         **image.env,
         **spec.env,
         "CORTEN_LISTEN": f"unix:{socket}",

@@ -180,6 +180,8 @@ def limited(bounds: Bounds, host: Host | None, prlimit: str | None) -> tuple[str
     if prlimit is None:
         return ()
     wanted = {"nofile": bounds.open_files, "fsize": bounds.file_bytes, "core": 0}
+    if bounds.data_bytes:
+        wanted["data"] = bounds.data_bytes
     if host is Host.NOBODY:
         # Counted for all processes of uid 65532; of another user's the replica's share cannot be told apart.
         wanted["nproc"] = bounds.processes

@@ -37,7 +37,8 @@ class Record:
 
     `process` is None until it is known to run; `watcher` is the bubblewrap that reports its end. `ended`: SIGTERM was
     asked for and would have ended it, so that is what its exit code says. `learning`: it writes its own bytecode.
-    `program` is what it runs.
+    `program` is what it runs. `groups` are its cgroups' folders. `reason` is why it ended, where more is known
+    than a code.
     """
 
     id: str
@@ -54,6 +55,8 @@ class Record:
     ended: bool = False
     learning: bool = False
     program: str = "/usr/bin/python3"
+    groups: tuple[str, ...] = ()
+    reason: str = ""
     format: int = 1
 
 

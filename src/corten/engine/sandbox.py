@@ -51,6 +51,8 @@ class Bounds:
     processes: int = 4096
     # Of one file, the log among them: what is written beyond fails with EFBIG (Python ignores SIGXFSZ).
     file_bytes: int = 4 << 30
+    # Of one process, what it allocates for itself alone (0: no limit): where no cgroup limits its memory.
+    data_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

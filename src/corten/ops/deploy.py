@@ -18,6 +18,7 @@ from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.image import SPEC_LABEL, Image
 from corten.core.name import parse_name, suggest_name
+from corten.core.resources import Resources
 from corten.errors import EngineError, NotFoundError
 from corten.store.guard import using
 from corten.store.layout import Layout
@@ -88,6 +89,7 @@ def deploy(
         digest = layout.image(named).digest
         settings = replace(settings, grpc=_speaks_grpc(layout.image(digest)))
         client = connect(home, port=port, engine=engine)
+        _warn_of_limits(client, settings, listen)
         change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
         try:
             accepted = _put(client, name, change)
@@ -126,6 +128,15 @@ def follow(
         changed=accepted["changed"],
         share=view["rollout"]["share"],
     )
+
+
+def _warn_of_limits(client: Client, settings: Settings, listen: Listener) -> None:
+    if settings.resources == Resources():
+        return
+    limits = client.get("/v1/status")["isolation"].get("limits", "")
+    if limits.startswith("none"):
+        message = f"replicas are not limited as a whole: {limits}; see `corten doctor`"
+        listen(Event("limits", Phase.WARNING, message))
 
 
 def url_of(front: Mapping[str, Any], name: str) -> str:

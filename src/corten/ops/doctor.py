@@ -191,12 +191,16 @@ def _port(port: int, home: Home) -> Check:
 
 
 def _cgroups() -> Check:
-    root = Path("/sys/fs/cgroup")
-    if not root.is_dir():
-        return Check("cgroups", Outcome.INFO, "none: memory and CPU of replicas cannot be capped")
-    kind = "v2" if (root / "cgroup.controllers").exists() else "v1"
-    writable = "writable" if os.access(root, os.W_OK) else "not writable for this user"
-    return Check("cgroups", Outcome.INFO, f"{kind}, {writable}")
+    if sys.platform != "linux":
+        return Check("limits", Outcome.INFO, "no cgroups: memory and processors of replicas cannot be limited")
+    from corten.core.resources import Resources
+    from corten.engine.cgroups import Cgroups
+
+    lacking = Cgroups().lacking(Resources(memory_bytes=1 << 30, cpus=1))
+    if lacking:
+        hint = "run Corten as root, or in a unit of systemd with Delegate=yes (`corten service install`)"
+        return Check("limits", Outcome.WARNING, f"no cgroup can be made here to limit {' and '.join(lacking)}", hint)
+    return Check("limits", Outcome.OK, "memory, processors and processes of a replica, by cgroups")
 
 
 def _tool(name: str) -> Check:

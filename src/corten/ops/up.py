@@ -17,6 +17,7 @@ from corten.core.events import Listener, nobody
 from corten.core.home import Home
 from corten.core.model import Example
 from corten.core.platform import Platform
+from corten.core.resources import parse_cpus, parse_memory
 from corten.ops.build import Built, build
 from corten.ops.deploy import Deployed, deploy
 from corten.ops.sample import sample_body
@@ -79,6 +80,8 @@ def up(
     offline: bool = False,
     replicas: int | tuple[int, int] | None = None,
     concurrency: int | None = None,
+    memory: int | str | None = None,
+    cpus: float | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
     egress: bool = False,
@@ -92,8 +95,9 @@ def up(
     """Build an image as `corten.build` does, then deploy it as `corten.deploy` does; raises what they raise.
 
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
-    settings: `replicas`, `concurrency`, `ready_timeout_s`, `canary`; `env` is added
-    to the project's, `egress` is granted by either. `wait` is for a canary's end, as in `corten.deploy`.
+    settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
+    `ready_timeout_s`, `canary`; `env` is added to the project's, `egress` is granted by either. `wait` waits for the
+    canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -122,6 +126,12 @@ def up(
         settings = replace(settings, canary=canary)
     if concurrency is not None:
         settings = replace(settings, concurrency=concurrency)
+    resources = settings.resources
+    if memory is not None:
+        resources = replace(resources, memory_bytes=parse_memory(str(memory)))
+    if cpus is not None:
+        resources = replace(resources, cpus=parse_cpus(f"{cpus:g}"))
+    settings = replace(settings, resources=resources)
     deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen, wait=wait)
     return Up(built, deployed, time.perf_counter() - began_s, curl_of(deployed.url, sample_body(built.spec)))
 

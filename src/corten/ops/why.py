@@ -1,4 +1,4 @@
-"""What was decided about a deployment, and from what: its journal, newest last."""
+"""What was decided about a deployment, and from what, and what befell it: its journal, newest last."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from corten.control.client import connect_if_deployed
+from corten.core.deployment import ReplicaState
+from corten.core.events import Phase
 from corten.core.home import Home
 from corten.core.name import parse_name
 from corten.ops.missing import no_deployment
 
 _PAGE = 500
-# The steps of the journal that are decisions; what a replica went through is told by `status` and `logs`.
+# The steps of the journal that are decisions; of what replicas went through, only ends that nobody asked for.
 _DECISIONS = ("rollout", "canary", "scale", "stop")
+_UNWANTED = (ReplicaState.EXITED.value, Phase.WARNING.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def why(name: str, *, most: int = 20, home: Home | None = None) -> Why:
         found += [
             Decision(each["at_s"], each["step"], each["message"], each["data"])
             for each in events
-            if each["step"] in _DECISIONS
+            if each["step"] in _DECISIONS or (each["step"], each["phase"]) == _UNWANTED
         ]
         if len(events) < _PAGE:
             break

@@ -1,0 +1,63 @@
+"""How much memory and processor one replica may use, as people write it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from corten.errors import UsageError
+
+# Below that no Python server starts.
+LEAST_MEMORY_BYTES: Final = 32 << 20
+LEAST_CPUS: Final = 0.05
+MOST_CPUS: Final = 1024.0
+_UNITS: Final = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_CPUS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
+_MEMORY: Final = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,3})?)\s*(?P<unit>[bkmgt]?)(i?b)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The most one replica may use; 0: as much as there is. `cpus` is time of processors per time."""
+
+    memory_bytes: int = 0
+    cpus: float = 0.0
+
+
+def parse_memory(text: str) -> int:
+    """`512m`, `2g`, `1.5GiB` or a number of bytes; units are powers of 1024, as podman's and Docker's. Gives bytes.
+
+    Raises UsageError `resources.malformed`.
+    """
+    match = _MEMORY.fullmatch(text.strip())
+    size_bytes = int(float(match["number"]) * (1 << _UNITS[match["unit"].lower()])) if match else -1
+    if size_bytes and size_bytes < LEAST_MEMORY_BYTES:
+        raise UsageError(
+            "resources.malformed",
+            f"not an amount of memory for a replica: `{text[:40]}`",
+            why=f"expected at least {LEAST_MEMORY_BYTES >> 20}m, as 512m, 2g or 1.5g (0: no limit)",
+            hint='memory = "2g"',
+        )
+    return size_bytes
+
+
+def parse_cpus(text: str) -> float:
+    """`2`, `0.5`: how many processors, at least 0.05; 0: no limit. Raises UsageError `resources.malformed`."""
+    match = _CPUS.fullmatch(text.strip())
+    cpus = float(match[0]) if match else -1.0
+    if cpus and not LEAST_CPUS <= cpus <= MOST_CPUS:
+        raise UsageError(
+            "resources.malformed",
+            f"not a number of processors for a replica: `{text[:40]}`",
+            why=f"expected {LEAST_CPUS} to {MOST_CPUS:g}, as 2 or 0.5 (0: no limit)",
+            hint="cpus = 1.5",
+        )
+    return cpus
+
+
+def memory_text(size_bytes: int) -> str:
+    """An amount of memory for people: `512 MiB`, `1.5 GiB`."""
+    if size_bytes >= 1 << 30:
+        return f"{size_bytes / (1 << 30):.3g} GiB"
+    return f"{size_bytes / (1 << 20):.3g} MiB" if size_bytes >= 1 << 20 else f"{size_bytes} bytes"
