@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from corten.builder.entry import Entry
 from corten.builder.layer import cache_key
 from corten.core.digest import Digest
 from corten.core.image import Layer, LayerKind
@@ -51,8 +52,11 @@ class Contents:
     packages: tuple[PackageFact, ...] = ()
 
 
-def read(layout: Layout, layer: Layer, *, cache: Path, wheels: Sequence[Path] = ()) -> Contents:
-    """What a stored layer holds. `wheels` are the files it was made of: where all are there they are asked (faster).
+def read(
+    layout: Layout, layer: Layer, *, cache: Path, wheels: Sequence[Path] = (), base: Sequence[Entry] = ()
+) -> Contents:
+    """What a stored layer holds. What it was made of is asked where it is there, which is faster: the files of
+    `wheels`, the entries of a `base`.
 
     Raises NotFoundError `store.blob_missing`, PolicyError `layer.malformed`.
     """
@@ -62,6 +66,8 @@ def read(layout: Layout, layer: Layer, *, cache: Path, wheels: Sequence[Path] = 
     from corten.builder import layer_facts  # 15 ms with what it reads tars by, which a cached build does without
 
     contents = layer_facts.of_wheels(wheels) if layer.kind is LayerKind.WHEELS and wheels else None
+    if layer.kind is LayerKind.BASE and base:
+        contents = layer_facts.of_base(base)
     if contents is None:
         contents = layer_facts.of_layer(layout, layer)
     with translated(place, "write the cache"):

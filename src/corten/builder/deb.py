@@ -9,7 +9,6 @@ from __future__ import annotations
 import lzma
 import posixpath
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import BinaryIO, Protocol
 
 from corten.builder.entry import Entry, EntryKind
 from corten.errors import CortenError, PolicyError
+from corten.store import inflate
+from corten.store.inflate import InflateError
 
 # Far above any package of main; keeps a compression bomb from taking the memory.
 MAX_UNPACKED_BYTES = 4 << 30
@@ -202,7 +203,7 @@ def _control_and_data(stream: BinaryIO, where: str, max_bytes: int) -> tuple[Mem
 
 
 class Decompressor(Protocol):
-    """What lzma, zlib and zstd have in common."""
+    """What lzma, isal and zstd have in common."""
 
     @property
     def eof(self) -> bool:
@@ -225,7 +226,7 @@ def decompressor(suffix: str, where: str) -> Decompressor:
         case ".xz":
             return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_XZ_MEMORY_BYTES)
         case ".gz":
-            return zlib.decompressobj(wbits=31)
+            return inflate.gzip()
         case ".zst":
             from backports import zstd
 
@@ -247,7 +248,7 @@ def _decompress(member: Member, where: str, max_bytes: int) -> memoryview:
         stream = decompressor(suffix, where)
         try:
             piece = stream.decompress(rest, left)
-        except (lzma.LZMAError, zlib.error, _zstd_error()) as error:
+        except (lzma.LZMAError, InflateError, _zstd_error()) as error:
             raise _malformed(where, f"`{member.name}` does not decompress: {error}") from error
         pieces.append(piece)
         left -= len(piece)

@@ -20,11 +20,21 @@ class EntryKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a file: `size_bytes` of it from `offset` on."""
+
+    path: Path
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One member of a layer. Owner and time are no part of it: always root and 0, since bytes depend on input only.
 
     `name` is relative, posix, without `.` or `..`. `data` is the content, or the file to stream it from (weights may be
-    larger than memory). `target` is where a symlink points.
+    larger than memory). `target` is where a symlink points. `deflated` is the same content as a deflate stream
+    (RFC 1951), where there is one (else empty): a layer in gzip takes it as it is.
     """
 
     name: str
@@ -32,3 +42,4 @@ class Entry:
     mode: int = 0o644
     data: bytes | Path = b""
     target: str = ""
+    deflated: bytes | Slice = b""

@@ -11,16 +11,17 @@ from typing import Protocol
 
 import msgspec
 
-from corten.builder.entry import Entry
-from corten.builder.tar import tar
+from corten.builder.entry import Entry, Slice
+from corten.builder.tar import Content, parts, tar
 from corten.core.digest import Digest
 from corten.core.image import Compression, Layer, LayerKind
 from corten.store.layout import Layout
 from corten.store.writing import atomic_write, translated
 
 # Changes whenever the bytes made from the same inputs change; part of every cache key.
-FORMAT = 1
+FORMAT = 2
 _CHUNK_BYTES = 1 << 20
+_JOINED_BYTES = 1 << 16
 # Level 3 with 2 workers: 16 times as fast as gzip -6 and smaller. The number of workers above 0 does not change the
 # bytes, but 0 gives other bytes than 1, so it is fixed here and not taken from the machine.
 _ZSTD_LEVEL = 3
@@ -44,17 +45,16 @@ def write_layer(
     # Stored as it is, the tar is the blob, and hashed by the blob's writer.
     plain = hashlib.sha256() if compression is not Compression.NONE else None
     tar_bytes = 0
-    compressor = _compressor(compression)
+    # What nobody has compressed yet compresses better as one stream than file by file.
+    as_it_came = compression is Compression.GZIP and kind is LayerKind.WHEELS
     with layout.writer() as blob:
-        for piece in _large_pieces(tar(entries)):
+        for piece, data in _large(_members(entries)) if as_it_came else _compressed(entries, compression):
             if plain:
                 plain.update(piece)
             tar_bytes += len(piece)
-            if data := compressor.compress(piece):
+            if data:
                 blob.write(data)
             packed(len(piece))
-        if data := compressor.flush():
-            blob.write(data)
     return Layer(
         kind=kind,
         title=title,
@@ -108,6 +108,72 @@ def cache_key(*parts: str) -> str:
         raw = part.encode("utf-8", "surrogateescape")
         state.update(b"\0%d:" % len(raw) + raw)
     return state.hexdigest()
+
+
+_Pair = tuple[bytes, bytes]
+"""Plain bytes of a tar, and what is stored for them (or for some before them)."""
+
+
+def _compressed(entries: Iterable[Entry], compression: Compression) -> Iterator[_Pair]:
+    compressor = _compressor(compression)
+    for piece in _large_pieces(tar(entries)):
+        yield piece, compressor.compress(piece)
+    yield b"", compressor.flush()
+
+
+def _members(entries: Iterable[Entry]) -> Iterator[_Pair]:
+    """Gzip members: those that wheels bring along as they are, and one for what lies between two of them."""
+    from corten.builder.gzip_members import begin, end, member  # with ISA-L, which a cached build does without
+    from corten.store.inflate import checksum
+
+    between: list[bytes] = []
+    for part in parts(entries):
+        if isinstance(part, Content):
+            plain = b"".join(between)
+            yield plain, member(plain)
+            between.clear()
+            crc = size_bytes = 0
+            yield b"", begin()
+            for piece in part.plain:
+                crc = checksum(piece, crc)
+                size_bytes += len(piece)
+                yield piece, b""
+            for data in _stream(part.deflated):
+                yield b"", data
+            yield b"", end(crc, size_bytes)
+        else:
+            between.append(part)
+    plain = b"".join(between)
+    yield plain, member(plain)
+
+
+def _stream(deflated: bytes | Slice) -> Iterator[bytes]:
+    if isinstance(deflated, bytes):
+        yield deflated
+        return
+    with deflated.path.open("rb") as stream:
+        stream.seek(deflated.offset)
+        left = deflated.size_bytes
+        while left and (data := stream.read(min(_CHUNK_BYTES, left))):
+            left -= len(data)
+            yield data
+
+
+def _large(pairs: Iterable[_Pair]) -> Iterator[_Pair]:
+    """The same in larger pieces: hashing and writing let go of the interpreter's lock, and a call is dear."""
+    plain: list[bytes] = []
+    stored: list[bytes] = []
+    size_bytes = 0
+    for piece, data in pairs:
+        plain.append(piece)
+        stored.append(data)
+        size_bytes += len(piece) + len(data)
+        if size_bytes >= _JOINED_BYTES:
+            yield b"".join(plain), b"".join(stored)
+            plain.clear()
+            stored.clear()
+            size_bytes = 0
+    yield b"".join(plain), b"".join(stored)
 
 
 class _Compressor(Protocol):

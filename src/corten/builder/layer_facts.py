@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from corten.builder.contents import Contents, FileFact, PackageFact
+from corten.builder.entry import Entry, EntryKind
 from corten.builder.plan import distribution
 from corten.core.digest import Digest
 from corten.core.image import Layer, LayerKind
 from corten.errors import NotFoundError
 from corten.store.layout import Layout
-from corten.store.untar import LayerTar, Member, MemberKind, opened
+from corten.store.untar import LayerTar, MemberKind, opened
 
 _METADATA = re.compile(r"(?:.*/)?(?P<stem>[^/]+)\.dist-info/METADATA")
 _STATUS = "var/lib/dpkg/status.d/"
@@ -31,7 +33,7 @@ def of_layer(layout: Layout, layer: Layer) -> Contents:
         with opened(layout.path(layer.digest), layer) as tar:
             match layer.kind:
                 case LayerKind.BASE:
-                    return Contents(packages=_debs(tar))
+                    return Contents(packages=_debs(_files_and_links(tar)))
                 case LayerKind.WHEELS:
                     return Contents(packages=_in_order(_installed(tar)))
                 case LayerKind.RUNTIME:
@@ -120,31 +122,45 @@ def _fields(metadata: str) -> dict[str, list[str]]:
 # Debian packages
 
 
-def _debs(tar: LayerTar) -> tuple[PackageFact, ...]:
+def of_base(entries: Iterable[Entry]) -> Contents:
+    """The packages of a base, out of the entries it was made of."""
+    return Contents(packages=_debs((entry.name, _in_memory(entry), entry.target) for entry in entries))
+
+
+def _in_memory(entry: Entry) -> Callable[[], str] | None:
+    data = entry.data
+    if entry.kind is not EntryKind.FILE or not isinstance(data, bytes):
+        return None
+    return partial(data.decode, errors="replace")
+
+
+def _files_and_links(tar: LayerTar) -> Iterator[_FileOrLink]:
+    for member in tar.members():
+        yield member.name, partial(_text, tar) if member.kind is MemberKind.FILE else None, member.target
+
+
+_FileOrLink = tuple[str, Callable[[], str] | None, str]
+"""A name, how to read it where it is a file, and where it leads where it is a link."""
+
+
+def _debs(found: Iterable[_FileOrLink]) -> tuple[PackageFact, ...]:
     versions: dict[str, str] = {}
     licences: dict[str, tuple[str, ...]] = {}
     links: dict[str, str] = {}
-    for member in tar.members():
-        if member.name.startswith(_STATUS) and member.kind is MemberKind.FILE:
-            fields = _fields(_text(tar))
+    for name, text, target in found:
+        if text and name.startswith(_STATUS):
+            fields = _fields(text())
             if {"package", "version"} <= fields.keys():  # images of others keep checksums there too
                 versions[fields["package"][0]] = fields["version"][0]
-        elif match := _COPYRIGHT.fullmatch(member.name):
-            licences[match[1]] = _dep5(_text(tar))
-        elif folder := _documentation_link(member):
-            links[folder[0]] = folder[1]
+        elif text and (match := _COPYRIGHT.fullmatch(name)):
+            licences[match[1]] = _dep5(text())
+        elif target and (match := _DOC_FOLDER.fullmatch(name)):
+            # libgcc-s1 and its like keep their documentation in another package's folder.
+            links[match[1]] = target.rsplit("/", 1)[-1]
     return _in_order(
         PackageFact(name, version, licences=licences.get(links.get(name, name), ()))
         for name, version in versions.items()
     )
-
-
-def _documentation_link(member: Member) -> tuple[str, str] | None:
-    # libgcc-s1 and its like keep their documentation in another package's folder.
-    match = _DOC_FOLDER.fullmatch(member.name)
-    if match and member.kind is MemberKind.SYMLINK:
-        return match[1], member.target.rsplit("/", 1)[-1]
-    return None
 
 
 def _dep5(text: str) -> tuple[str, ...]:

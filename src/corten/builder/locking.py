@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from corten.builder import lock as locks
 from corten.builder import pylock
-from corten.builder.debian.release import Release
+from corten.builder.debian.release import Deb, Release
 from corten.builder.download import Downloader
 from corten.builder.lock import Inputs, Lock
 from corten.builder.pipeline import wheel_download
@@ -52,6 +52,17 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Early:
+    """Who is told of a new lock while the rest of it is not known yet: its Debian packages and its wheels.
+
+    Called from different threads, in either order.
+    """
+
+    debs: Callable[[tuple[Deb, ...]], None]
+    wheels: Callable[[tuple[Locked, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where packages come from: the environment for uv, the Debian mirror, what fetches them."""
 
@@ -86,12 +97,12 @@ def obtain(
     now_s: float,
     clock: Callable[[], float],
     listen: Listener,
-    resolved: Callable[[tuple[Locked, ...]], None] = lambda _: None,
+    early: Early | None = None,
 ) -> Lock:
     """The lock for these inputs, kept in `beside` (a project's lock file) or in the cache.
 
-    `release` is the Debian release of the base, None when it stands on another image. `resolved` is told the wheels of
-    a new lock as soon as they are known, before the Debian packages are. Raises UsageError `build.lock_outdated`,
+    `release` is the Debian release of the base, None when it stands on another image. `early` is told
+    what of a new lock is known already. Raises UsageError `build.lock_outdated`,
     `build.offline`, `build.lock_failed`; RemoteError; PolicyError.
     """
     kept = _in_cache(inputs, cache, sources)
@@ -105,7 +116,7 @@ def obtain(
     started_s = clock()
     listen(Event(_STEP, Phase.STARTED, f"resolving {len(inputs.requirements)} requirements"))
     lock = _resolved(
-        inputs, release, cache=cache, sources=sources, dry=rules.dry, now_s=now_s, listen=listen, resolved=resolved
+        inputs, release, cache=cache, sources=sources, dry=rules.dry, now_s=now_s, listen=listen, early=early
     )
     # Of locks in the cache each has a file of its own; a project's file holds one a platform.
     locks.write(kept if rules.dry else path, locks.with_lock(known, lock))
@@ -163,15 +174,14 @@ def _resolved(
     dry: bool,
     now_s: float,
     listen: Listener,
-    resolved: Callable[[tuple[Locked, ...]], None],
+    early: Early | None,
 ) -> Lock:
     from concurrent.futures import ThreadPoolExecutor
 
     from corten.builder import debian
 
-    with ThreadPoolExecutor(1, thread_name_prefix="corten-debian") as pool:
-        debs = release and pool.submit(
-            debian.resolve,
+    def beneath(release: Release) -> tuple[Deb, ...]:
+        found = debian.resolve(
             release,
             inputs.platform,
             packages=inputs.packages,
@@ -181,6 +191,12 @@ def _resolved(
             listen=listen,
             proxies=sources.access.proxies,
         )
+        if early:
+            early.debs(found)
+        return found
+
+    with ThreadPoolExecutor(1, thread_name_prefix="corten-debian") as pool:
+        debs = release and pool.submit(beneath, release)
         wheels = pylock.resolve(
             inputs.requirements,
             python=inputs.python,
@@ -197,7 +213,8 @@ def _resolved(
             if not (dry and wheel.size_bytes)
         }
         wheels = tuple(wheel if wheel.size_bytes else _sized(wheel, arriving[wheel.digest]) for wheel in wheels)
-        resolved(wheels)
+        if early:
+            early.wheels(wheels)
         return Lock(
             inputs=inputs.key,
             platform=inputs.platform,

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from corten.builder.pylock import Locked
 from corten.builder.remote import Access, Download
 from corten.builder.tar import in_order, merged
 from corten.core.events import Event, Listener, Phase, nobody
-from corten.core.image import Compression, Layer, LayerKind
+from corten.core.image import Compression, Layer, LayerKind, Packing
 from corten.core.meter import Meter
 from corten.core.model import SPEC_FILE, ModelSpec
 from corten.core.platform import Platform
@@ -67,13 +68,14 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A layer to be: the key of its inputs, what must be downloaded first, how its entries are made."""
+    """A layer to be: the key of its inputs, what is downloaded first (`fetch`, `wheels`), how its entries are made."""
 
     kind: LayerKind
     title: str
     key: str
     compression: Compression
     entries: Callable[[], Iterable[Entry]]
+    fetch: Callable[[], object] = lambda: None
     wheels: tuple[Locked, ...] = ()
     step: str = ""
     size_bytes: int = 0
@@ -114,6 +116,7 @@ class Making:
         self._cache = LayerCache(shop.cache / "layers", shop.layout)
         self._pool: ThreadPoolExecutor | None = None
         self._begun: dict[str, Future[Made]] = {}
+        self._lock = threading.Lock()
         # A layer each may wait for its downloads; what has all it needs takes turns.
         self._turns = threading.Semaphore(_AT_ONCE)
         self._given_up = False
@@ -134,9 +137,15 @@ class Making:
         there = (Made(layer, cached=True, seconds=0.0) for layer in beneath)
         return (*there, *self.all(_jobs(plan, self._shop)))
 
-    def begin_wheels(self, groups: Sequence[WheelGroup], python: Interpreter, compression: Compression) -> None:
+    def begin_base(self, debs: Sequence[Deb], release: Release, platform: Platform, packing: Packing) -> None:
+        """Begin with the layer of these packages, which a plan will ask for later."""
+        job = _debian(debs, release, platform, packing.of(LayerKind.BASE), self._shop)
+        if not self._cache.get(job.key):
+            self._begin([job])
+
+    def begin_wheels(self, groups: Sequence[WheelGroup], python: Interpreter, packing: Packing) -> None:
         """Begin with the layers of these wheels, which a plan will ask for later."""
-        jobs = [_wheels(group, python, compression, self._shop) for group in groups]
+        jobs = [_wheels(group, python, packing, self._shop) for group in groups]
         self._begin([job for job in jobs if not self._cache.get(job.key)])
 
     def all(self, jobs: Sequence[_Job]) -> tuple[Made, ...]:
@@ -156,17 +165,20 @@ class Making:
     def _begin(self, jobs: Sequence[_Job]) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(MOST_LAYERS, thread_name_prefix="corten-layer")
-        # The largest first: what ends last decides, and large layers overlap with the downloads of the others.
-        for job in sorted(jobs, key=lambda job: -job.size_bytes):
-            if job.key not in self._begun:
-                wheels = [self._shop.downloads.submit(wheel_download(one, self._shop.cache)) for one in job.wheels]
-                self._begun[job.key] = self._pool.submit(self._made, job, wheels)
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(MOST_LAYERS, thread_name_prefix="corten-layer")
+            # The largest first: what ends last decides, and large layers overlap with the downloads of the others.
+            for job in sorted(jobs, key=lambda job: -job.size_bytes):
+                if job.key not in self._begun:
+                    wheels = [self._shop.downloads.submit(wheel_download(one, self._shop.cache)) for one in job.wheels]
+                    self._begun[job.key] = self._pool.submit(self._made, job, wheels)
 
     def _made(self, job: _Job, downloads: Sequence[Future[Path]]) -> Made:
         wheels = [download.result() for download in downloads]
-        with self._turns:
+        job.fetch()
+        # The base begins last, when its packages are known, and would end last if it waited for its turn as well.
+        with nullcontext() if job.kind is LayerKind.BASE else self._turns:
             if self._given_up:
                 raise InterruptedError(job.title)  # nobody asks for it any more
             return _make(job, wheels, self._cache, self._shop)
@@ -202,8 +214,11 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
     shop.listen(Event(job.step, Phase.STARTED, job.title))
     # Weights may be many gigabytes, and what they unpack to is known before.
     meter = Meter(job.step, job.size_bytes, shop.listen if job.kind is LayerKind.WEIGHTS else nobody)
+    entries = job.entries()
+    if job.kind is LayerKind.BASE:
+        entries = tuple(entries)  # a Debian base is in memory as a whole anyway, that of another image is small
     layer = write_layer(
-        job.entries(),
+        entries,
         shop.layout,
         kind=job.kind,
         title=job.title,
@@ -212,7 +227,8 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
     )
     cache.put(job.key, layer)
     # Looked at here, beside the other layers, instead of one after the other when the SBOM asks.
-    contents.read(shop.layout, layer, cache=shop.cache, wheels=wheels)
+    base = entries if isinstance(entries, tuple) else ()
+    contents.read(shop.layout, layer, cache=shop.cache, wheels=wheels, base=base)
     seconds = shop.clock() - started_s
     figures = {"seconds": seconds, "bytes": layer.size_bytes, "tar_bytes": layer.tar_bytes}
     shop.listen(Event(job.step, Phase.DONE, job.title, figures))
@@ -222,7 +238,7 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
 def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
     return [
         _base(plan, shop),
-        *(_wheels(group, plan.python, plan.compression, shop) for group in plan.wheels),
+        *(_wheels(group, plan.python, plan.packing, shop) for group in plan.wheels),
         _runtime(plan),
         *(_weights(group) for group in plan.weights),
         _code(plan),
@@ -232,9 +248,9 @@ def _jobs(plan: Plan, shop: Workshop) -> list[_Job]:
 def _base(plan: Plan, shop: Workshop) -> _Job:
     match plan.base:
         case Release():
-            return _debian(plan.lock.debs, plan.base, plan.platform, plan.compression, shop)
+            return _debian(plan.lock.debs, plan.base, plan.platform, plan.packing.of(LayerKind.BASE), shop)
         case OciBase():
-            return _accounts(plan.base, [wheel.name for wheel in plan.lock.wheels], plan.compression)
+            return _accounts(plan.base, [wheel.name for wheel in plan.lock.wheels], plan.packing.of(LayerKind.BASE))
 
 
 def _accounts(base: OciBase, distributions: Iterable[str], compression: Compression) -> _Job:
@@ -257,8 +273,9 @@ def _debian(
 
     def entries() -> Iterator[Entry]:
         from corten.builder import base
+        from corten.builder.debian.fetcher import deb_path
 
-        yield from base.entries(list(zip(debs, _fetched(debs, shop), strict=True)), release, platform)
+        yield from base.entries([(deb, deb_path(shop.cache, deb)) for deb in debs], release, platform)
 
     return _Job(
         LayerKind.BASE,
@@ -266,12 +283,13 @@ def _debian(
         cache_key(fingerprint(), "base", release.codename, str(platform), compression.name, *digests),
         compression,
         entries,
+        lambda: _fetch(debs, shop),
         step="base",
         size_bytes=3 * sum(deb.size_bytes for deb in debs),  # xz: three times the work of a wheel of that size
     )
 
 
-def _fetched(debs: Sequence[Deb], shop: Workshop) -> tuple[Path, ...]:
+def _fetch(debs: Sequence[Deb], shop: Workshop) -> None:
     from corten.builder.debian.fetcher import deb_path, fetch
 
     if shop.offline and (missing := [deb for deb in debs if not deb_path(shop.cache, deb).is_file()]):
@@ -282,10 +300,11 @@ def _fetched(debs: Sequence[Deb], shop: Workshop) -> tuple[Path, ...]:
             why="they would have to be downloaded, and --offline forbids it",
             hint="build once without --offline",
         )
-    return fetch(debs, shop.cache, shop.listen, proxies=shop.access.proxies)
+    fetch(debs, shop.cache, shop.listen, proxies=shop.access.proxies)
 
 
-def _wheels(group: WheelGroup, python: Interpreter, compression: Compression, shop: Workshop) -> _Job:
+def _wheels(group: WheelGroup, python: Interpreter, packing: Packing, shop: Workshop) -> _Job:
+    compression = packing.of(LayerKind.WHEELS)
     paths = [wheel_download(locked, shop.cache).path for locked in group.wheels]
     digests = (str(locked.digest) for locked in group.wheels)
     return _Job(
@@ -307,13 +326,14 @@ def _unpacked(wheels: Sequence[Path], python: Interpreter) -> Iterator[Entry]:
 
 
 def _runtime(plan: Plan) -> _Job:
+    compression = plan.packing.of(LayerKind.RUNTIME)
     entries = list(runtime.entries(Path(corten.__file__).parent, plan.python))
     described = (text for entry in entries for text in (entry.name, content_digest(entry)))
     return _Job(
         LayerKind.RUNTIME,
         "server",
-        cache_key(fingerprint(), "runtime", plan.compression.name, *described),
-        plan.compression,
+        cache_key(fingerprint(), "runtime", compression.name, *described),
+        compression,
         lambda: entries,
         step="runtime",
     )
@@ -334,11 +354,12 @@ def _weights(group: WeightGroup) -> _Job:
 
 def _code(plan: Plan) -> _Job:
     spec = spec_json(plan.spec)
+    compression = plan.packing.of(LayerKind.CODE)
     return _Job(
         LayerKind.CODE,
         "code",
-        cache_key(fingerprint(), "code", plan.compression.name, spec.decode(), *(stat_key(file) for file in plan.code)),
-        plan.compression,
+        cache_key(fingerprint(), "code", compression.name, spec.decode(), *(stat_key(file) for file in plan.code)),
+        compression,
         lambda: in_order(
             [
                 Entry(f"app/{SPEC_FILE}", data=spec),

@@ -14,7 +14,7 @@ from corten.builder.lock import Lock
 from corten.builder.oci_base import OciBase
 from corten.builder.pylock import Locked, check_requirement
 from corten.builder.source import Project
-from corten.core.image import Compression, LayerKind
+from corten.core.image import LayerKind, Packing
 from corten.core.model import SPEC_FILE, Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
@@ -73,7 +73,7 @@ class Plan:
     wheels: tuple[WheelGroup, ...]
     weights: tuple[WeightGroup, ...]
     code: tuple[SourceFile, ...]
-    compression: Compression = Compression.ZSTD
+    packing: Packing = Packing.AUTO
     labels: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -190,7 +190,7 @@ def plan(
     platform: Platform,
     spec: ModelSpec,
     sizes: Mapping[str, int],
-    compression: Compression = Compression.ZSTD,
+    packing: Packing = Packing.AUTO,
 ) -> Plan:
     """Put together what is known. `sizes` are of the model files, by name, in bytes.
 
@@ -207,7 +207,7 @@ def plan(
         wheels=wheels,
         weights=weights,
         code=tuple(sorted(inspection.code, key=lambda file: file.name)),
-        compression=compression,
+        packing=packing,
         labels=project.labels,
         notes=inspection.notes,
         warnings=(

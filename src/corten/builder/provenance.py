@@ -50,7 +50,7 @@ def provenance_json(
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": _parameters(project, plan),
-                "internalParameters": {"compression": plan.compression.name.lower(), "lock": plan.lock.inputs},
+                "internalParameters": {"compression": plan.packing.value, "lock": plan.lock.inputs},
                 "resolvedDependencies": [
                     *_commit(commit),
                     *_base(plan),

@@ -22,6 +22,7 @@ from corten.core.image import (
     Image,
     Layer,
     LayerKind,
+    Packing,
 )
 from corten.core.model import SPEC_FILE, ModelSpec
 from corten.errors import NotFoundError, UsageError
@@ -67,9 +68,16 @@ def plan_again(image: Image, lock: Lock, layout: Layout, scratch: Path, beneath:
         wheels=group_wheels(lock.wheels, most=wheel_layers(base, len(weights))),
         weights=weights,
         code=tuple(file for file in _source_files(app) if file.name != SPEC_FILE),
-        compression=_of_kind(image, LayerKind.RUNTIME)[0].compression,
+        packing=_packing(image),
         labels=_user_labels(image.labels, spec.name),
     )
+
+
+def _packing(image: Image) -> Packing:
+    # A base may be another image's, and is stored as that is.
+    found = {one.kind: one.compression for one in image.layers if one.kind in (LayerKind.WHEELS, LayerKind.RUNTIME)}
+    fitting = (one for one in Packing if all(one.of(kind) is stored for kind, stored in found.items()))
+    return next(fitting, Packing.AUTO)
 
 
 def _weights(image: Image, layout: Layout, scratch: Path) -> list[WeightGroup]:

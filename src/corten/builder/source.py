@@ -18,7 +18,7 @@ from corten.core.acceleration import Accelerate
 from corten.core.canary import parse_canary
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
-from corten.core.image import Compression
+from corten.core.image import Packing
 from corten.core.model import MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference, is_repository
@@ -47,7 +47,7 @@ class Project:
     grpc: bool = False
     webhook_hosts: tuple[str, ...] = ()
     gpu: bool = False
-    compression: Compression = Compression.ZSTD
+    packing: Packing = Packing.AUTO
     max_image_mb: float = 0.0  # 0: any size
     max_cold_start_s: float = 0.0  # 0: any time
     accelerate: Accelerate = Accelerate.OFF
@@ -95,7 +95,7 @@ class Table:
     grpc: bool = False
     webhook_hosts: tuple[str, ...] = ()
     gpu: bool = False
-    compression: Literal["zstd", "gzip"] = "zstd"
+    compression: Packing = Packing.AUTO
     max_image_mb: float = 0.0
     max_cold_start_s: float = 0.0
     accelerate: Accelerate = Accelerate.OFF
@@ -176,7 +176,7 @@ def read_project(
         webhook_hosts=table.webhook_hosts,
         settings=table.settings(),
         gpu=table.gpu,
-        compression=Compression[table.compression.upper()],
+        packing=table.compression,
         max_image_mb=table.max_image_mb,
         max_cold_start_s=table.max_cold_start_s,
         accelerate=table.accelerate,

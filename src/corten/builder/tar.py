@@ -11,10 +11,11 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from corten.builder.entry import Entry, EntryKind
+from corten.builder.entry import Entry, EntryKind, Slice
 from corten.errors import UsageError
 
 _BLOCK = 512
@@ -30,12 +31,29 @@ _TYPES = {EntryKind.FILE: b"0", EntryKind.DIRECTORY: b"5", EntryKind.SYMLINK: b"
 _WHITEOUT = ".wh."
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file's content on its way into a tar, and the same as a deflate stream."""
+
+    plain: Iterable[bytes]
+    deflated: bytes | Slice
+
+
 def tar(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The bytes of a tar, as `parts` gives them."""
+    for part in parts(entries):
+        if isinstance(part, Content):
+            yield from part.plain
+        else:
+            yield part
+
+
+def parts(entries: Iterable[Entry]) -> Iterator[bytes | Content]:
     """The bytes of a tar of entries that are sorted by name; missing parent folders are added (0755), each once.
 
-    Lazy: holds one entry at a time, files are streamed. Raises UsageError `layer.unsafe_name` for `..`, absolute
-    names, NUL and the like, `layer.unsorted` for disorder and duplicates, `source.changed` when a file changes
-    while it is read.
+    What has been deflated already comes as Content. Lazy: holds one entry at a time, files are streamed. Raises
+    UsageError `layer.unsafe_name` for `..`, absolute names, NUL and the like, `layer.unsorted` for disorder and
+    duplicates, `source.changed` when a file changes while it is read.
     """
     previous = ""
     folders: set[str] = set()
@@ -109,7 +127,7 @@ def _missing_parents(name: str, folders: set[str], others: set[str]) -> Iterator
         at = name.find("/", at + 1)
 
 
-def _member(entry: Entry) -> Iterator[bytes]:
+def _member(entry: Entry) -> Iterator[bytes | Content]:
     if entry.kind is EntryKind.WHITEOUT:
         folder, slash, name = entry.name.rpartition("/")
         yield _header(f"{folder}{slash}{_WHITEOUT}{name}", entry.kind, entry.mode, 0, "")
@@ -120,20 +138,28 @@ def _member(entry: Entry) -> Iterator[bytes]:
     else:
         size = len(entry.data)
         yield _header(entry.name, entry.kind, entry.mode, size, "")
-        yield entry.data
+        yield Content((entry.data,), entry.deflated) if entry.deflated else entry.data
         yield bytes(-size % _BLOCK)
 
 
-def _streamed(entry: Entry, path: Path) -> Iterator[bytes]:
+def _streamed(entry: Entry, path: Path) -> Iterator[bytes | Content]:
     with _opened(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         yield _header(entry.name, entry.kind, entry.mode, size, "")
-        left = size
-        while piece := stream.read(min(_CHUNK_BYTES, left + 1)):
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
+        if entry.deflated:
+            yield Content(_pieces(stream, size, path), entry.deflated)
+        else:
+            yield from _pieces(stream, size, path)
+    yield bytes(-size % _BLOCK)
+
+
+def _pieces(stream: FileIO, size: int, path: Path) -> Iterator[bytes]:
+    left = size
+    while piece := stream.read(min(_CHUNK_BYTES, left + 1)):
+        left -= len(piece)
+        if left < 0:
+            break
+        yield piece
     if left:
         raise UsageError(
             "source.changed",
@@ -142,7 +168,6 @@ def _streamed(entry: Entry, path: Path) -> Iterator[bytes]:
             why=f"it had {size} bytes and then {'more' if left < 0 else 'fewer'}",
             hint="build again when nothing writes to it",
         )
-    yield bytes(-size % _BLOCK)
 
 
 def _opened(path: Path) -> FileIO:

@@ -19,16 +19,17 @@ import re
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from corten.builder.entry import Entry
+from corten.builder.entry import Entry, Slice
 from corten.builder.interpreter import Interpreter
 from corten.builder.tar import check_name
 from corten.errors import CortenError, PolicyError, UsageError
+from corten.store import inflate
+from corten.store.inflate import InflateError, Inflater
 from corten.store.writing import translated
 
 _ENTRY_POINT = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<function>[\w.]+)\s*(\[.*\])?")
@@ -87,11 +88,11 @@ class _Wheel:
                 yield self._entry(target, self.members[target], stream)
 
     def _entry(self, target: str, info: zipfile.ZipInfo, stream: BinaryIO) -> Entry:
-        data = _content(self.filename, info, stream)
+        data, deflated = _content(self.filename, info, stream)
         self._check(info, data)
         if _is_script(info.filename):
-            data = _with_interpreter(data, self.python)
-        return Entry(target, mode=_mode(info), data=data)
+            return Entry(target, mode=_mode(info), data=_with_interpreter(data, self.python))
+        return Entry(target, mode=_mode(info), data=data, deflated=deflated)
 
     def _large(self, target: str, info: zipfile.ZipInfo, stream: BinaryIO, spool: Path) -> Iterator[Entry]:
         import tempfile
@@ -113,13 +114,16 @@ class _Wheel:
                 raise self._mismatch(info, f"expected {name}={expected}, found {seen}")
             with translated(spool, "unpack a large member of a wheel"):
                 file.flush()
-            yield Entry(target, mode=_mode(info), data=Path(file.name))
+            deflated: bytes | Slice = b""
+            if info.compress_type == zipfile.ZIP_DEFLATED:
+                deflated = Slice(Path(stream.name), _seek(self.filename, info, stream), info.compress_size)
+            yield Entry(target, mode=_mode(info), data=Path(file.name), deflated=deflated)
 
     def _check(self, info: zipfile.ZipInfo, data: bytes) -> None:
         name, expected = self.record.get(info.filename, ("", ""))
         if not name:
             # Not every tool lists every file; the lock's digest of the whole wheel covers it.
-            if zlib.crc32(data) != info.CRC:
+            if inflate.checksum(data) != info.CRC:
                 raise _broken(self.filename, f"`{info.filename}` does not have the checksum the zip gives for it")
             return
         if (seen := _record_digest(name, data)) != expected:
@@ -208,7 +212,7 @@ def _record_rows(
     if f"{dist_info}/RECORD" not in members:
         raise _broken(filename, "it has no RECORD")
     try:
-        text = _content(filename, members[f"{dist_info}/RECORD"], stream).decode()
+        text = _content(filename, members[f"{dist_info}/RECORD"], stream)[0].decode()
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
         return [(row[0], _hash(row[1]), row[2]) for row in rows]
     except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
@@ -268,7 +272,7 @@ def _scripts(
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
-        parser.read_string(_content(filename, members[name], stream).decode())
+        parser.read_string(_content(filename, members[name], stream)[0].decode())
     except (configparser.Error, UnicodeDecodeError) as error:
         raise _broken(filename, f"its entry_points.txt cannot be read: {error}") from error
     scripts = {}
@@ -311,53 +315,70 @@ def _mode(info: zipfile.ZipInfo) -> int:
     return 0o755 if (info.external_attr >> 16) & 0o111 or _is_script(info.filename) else 0o644
 
 
-def _seek(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> None:
+def _seek(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> int:
+    """Go to where a member's data begins, and tell where that is."""
     # zipfile opens a member in 50 us, this takes 5; what it checks beyond is checked by RECORD and CRC.
     stream.seek(max(info.header_offset, 0))
     header = stream.read(_LOCAL_HEADER_BYTES)
     if len(header) < _LOCAL_HEADER_BYTES or header[:4] != b"PK\x03\x04":
         raise _broken(filename, f"`{info.filename}` has no local header")
     skipped = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    stream.seek(skipped, io.SEEK_CUR)
+    return stream.seek(skipped, io.SEEK_CUR)
 
 
-def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> bytes:
+def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> tuple[bytes, bytes]:
+    """A member, and the deflate stream it was (empty where it is stored plain)."""
     _seek(filename, info, stream)
     raw = stream.read(info.compress_size)
     if info.compress_type == zipfile.ZIP_STORED:
-        data = raw
+        data, deflated = raw, b""
     else:
+        inflater = inflate.raw()
         # One byte more than promised, so that a bomb is noticed and never inflated.
         try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, info.file_size + 1)
-        except zlib.error as error:
+            data, deflated = inflater.decompress(raw, info.file_size + 1), raw
+        except InflateError as error:
             raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
+        _check_end(filename, info, inflater)
     if len(data) != info.file_size:
         raise _broken(filename, f"`{info.filename}` has another size than the zip gives for it")
-    return data
+    return data, deflated
+
+
+def _check_end(filename: str, info: zipfile.ZipInfo, inflater: Inflater) -> None:
+    # What an image takes over as it is has to end where the zip says it does: readers go on right behind it.
+    if not inflater.eof or inflater.unused_data:
+        raise _broken(filename, f"`{info.filename}` has another size than the zip gives for it")
 
 
 def _inflated(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> Iterator[bytes]:
     """A member in pieces, never more of it than the zip promises and one piece."""
     _seek(filename, info, stream)
     left = info.compress_size
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
+    inflater = inflate.raw() if info.compress_type == zipfile.ZIP_DEFLATED else None
     promised = info.file_size
-    while promised >= 0 and left > 0 and (raw := stream.read(min(_CHUNK_BYTES, left))):
+    while left > 0 and (raw := stream.read(min(_CHUNK_BYTES, left))):
         left -= len(raw)
-        while raw:
-            try:
-                piece = inflater.decompress(raw, _CHUNK_BYTES) if inflater else raw
-            except zlib.error as error:
-                raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
-            raw = inflater.unconsumed_tail if inflater else b""
+        for piece in _pieces_of(filename, info, inflater, raw) if inflater else (raw,):
             promised -= len(piece)
             yield piece
             if promised < 0:
                 return
-    # All input may be taken while a last bit of output waits for room.
-    if inflater and (rest := inflater.flush()):
-        yield rest
+    if inflater:
+        _check_end(filename, info, inflater)
+
+
+def _pieces_of(filename: str, info: zipfile.ZipInfo, inflater: Inflater, raw: bytes) -> Iterator[bytes]:
+    # All input may be taken while output still waits for room: that is over when less comes than there is room for.
+    more = True
+    while more:
+        try:
+            piece = inflater.decompress(raw, _CHUNK_BYTES)
+        except InflateError as error:
+            raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
+        raw = inflater.unconsumed_tail
+        more = bool(raw) or len(piece) == _CHUNK_BYTES
+        yield piece
 
 
 def _record_digest(name: str, data: bytes) -> str:

@@ -66,9 +66,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--compress",
-        choices=("zstd", "gzip"),
+        choices=("auto", "zstd", "gzip"),
         default="",
-        help="how layers are stored; gzip is for tools that know no zstd (default: corten.toml's, else zstd)",
+        help="how layers are stored: auto leaves wheels as they came and puts the rest in zstd, zstd is smaller and "
+        "takes longer, gzip is for tools that know no zstd (default: corten.toml's, else auto)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
     words.add_registry_trust(parser)
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     """Build, then print the reference; the report goes to stderr."""
     from corten.core.acceleration import Accelerate
     from corten.core.home import Home
-    from corten.core.image import Compression
+    from corten.core.image import Packing
     from corten.core.platform import Platform
     from corten.ops.build import build
 
@@ -105,7 +106,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         test=options.test,
         max_cold_start_s=options.max_cold_start_s,
         sign_key=options.sign_key,
-        compression=Compression[options.compress.upper()] if options.compress else None,
+        packing=Packing(options.compress) if options.compress else None,
         plain_http=options.plain_http,
         ca=options.ca,
         now_s=time.time(),

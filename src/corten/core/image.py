@@ -44,6 +44,30 @@ class Compression(Enum):
     GZIP = "+gzip"
 
 
+class Packing(Enum):
+    """How the layers of an image are stored, but for weights, which are never compressed.
+
+    AUTO leaves wheels in the compression they came in, which takes no work, and puts the rest in zstd. ZSTD is a tenth
+    smaller, GZIP for tools that know no zstd.
+    """
+
+    AUTO = "auto"
+    ZSTD = "zstd"
+    GZIP = "gzip"
+
+    def of(self, kind: LayerKind) -> Compression:
+        """The compression of a layer of this kind."""
+        match self:
+            case _ if kind is LayerKind.WEIGHTS:
+                return Compression.NONE
+            case Packing.AUTO:
+                return Compression.GZIP if kind is LayerKind.WHEELS else Compression.ZSTD
+            case Packing.ZSTD:
+                return Compression.ZSTD
+            case Packing.GZIP:
+                return Compression.GZIP
+
+
 class LayerKind(Enum):
     """What a layer holds, from the one that changes least to the one that changes most."""
 

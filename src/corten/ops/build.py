@@ -19,17 +19,17 @@ from corten.builder import image as documents
 from corten.builder import lock as locks
 from corten.builder import locking, proof
 from corten.builder import plan as planning
-from corten.builder.debian.release import DEFAULT_MIRROR, RELEASES, Release, minor_version
+from corten.builder.debian.release import DEFAULT_MIRROR, RELEASES, Deb, Release, minor_version
 from corten.builder.download import Downloader
 from corten.builder.index import index_json
 from corten.builder.indexes import with_indexes
 from corten.builder.inspecting import inspect
 from corten.builder.lineage import Commit, commit_of
 from corten.builder.lock import Inputs, Lock
-from corten.builder.locking import Rules, Sources
+from corten.builder.locking import Early, Rules, Sources
 from corten.builder.oci_base import OciBase
 from corten.builder.pipeline import Made, Making, Workshop
-from corten.builder.plan import Plan
+from corten.builder.plan import Plan, WeightGroup
 from corten.builder.pylock import Locked
 from corten.builder.remote import Access, shown
 from corten.builder.sizes import PackageSize, check_budget, packages_by_layer
@@ -39,7 +39,7 @@ from corten.core.acceleration import CONVERTED_ADAPTERS, Accelerate
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import CONFIG, INDEX, MANIFEST, Compression, Descriptor, Image, Layer, LayerKind
+from corten.core.image import CONFIG, INDEX, MANIFEST, Descriptor, Image, Layer, LayerKind, Packing
 from corten.core.model import Example, ModelSpec
 from corten.core.platform import Platform
 from corten.errors import UsageError
@@ -187,7 +187,7 @@ def build(
     accelerate: Accelerate | None = None,
     converted: Converted | None = None,
     trust: Iterable[str] = (),
-    compression: Compression | None = None,
+    packing: Packing | None = None,
     plain_http: bool = False,
     ca: str | Path | None = None,
     now_s: float | None = None,
@@ -201,7 +201,7 @@ def build(
     `base` (else the project's own) is an image to build on, `registry/repository:tag@digest`, instead of packages of
     Debian; `ca` and `plain_http` are about its registry, as for `pull`. `locked` forbids changing the lock, `frozen`
     takes the project's as it is without asking whether it fits, `offline` forbids the network, `upgrade` makes the lock
-    anew, `dry_run` ends with the plan. `compression` (else the project's own) is of all layers but weights. `mirror` is
+    anew, `dry_run` ends with the plan. `packing` (else the project's own) is how layers are stored. `mirror` is
     Debian's (else CORTEN_DEBIAN_MIRROR, else deb.debian.org). Several platforms make one image each and an index over
     them, which gets the name; nothing of another platform is run. `max_image_mb` (else the project's own) is what an
     image's stored layers may take, in 10^6 bytes; 0 is no limit. `test` starts the image, asks it and compares with
@@ -247,7 +247,7 @@ def build(
     with Downloader(access, offline=offline, listen=steps.listen) as downloads:
         sources = Sources(env, mirror or env.get("CORTEN_DEBIAN_MIRROR", "") or DEFAULT_MIRROR, access, downloads)
         made = _Locking(project, home, rules, sources, bases, now_s, steps)
-        plan_for = partial(_plan, made, example=example, compression=compression or project.compression)
+        plan_for = partial(_plan, made, example=example, packing=packing or project.packing)
         if dry_run:
             with using(home.store) if project.base else nullcontext():
                 return _whole([Built(project.name, plan_for(one)[0], project, None) for one in wanted], None, steps)
@@ -415,7 +415,7 @@ class _Locking:
     now_s: float
     steps: _Steps
 
-    def obtain(self, inputs: Inputs, resolved: Callable[[tuple[Locked, ...]], None] = lambda _: None) -> Lock:
+    def obtain(self, inputs: Inputs, early: Early | None = None) -> Lock:
         return locking.obtain(
             inputs,
             RELEASES[inputs.release] if inputs.release else None,
@@ -426,7 +426,7 @@ class _Locking:
             now_s=self.now_s,
             clock=time.perf_counter,
             listen=self.steps.listen,
-            resolved=resolved,
+            early=early,
         )
 
 
@@ -435,7 +435,7 @@ def _plan(
     platform: Platform,
     *,
     example: Example | None,
-    compression: Compression,
+    packing: Packing,
     making: Making | None = None,
 ) -> tuple[Plan, Inputs]:
     project, home, steps, rules = made.project, made.home, made.steps, made.rules
@@ -455,13 +455,6 @@ def _plan(
     base = _base(project, inspection, platform, bases=made.bases, rules=rules, frozen=lock)
     sizes = {file.name: file.path.stat().st_size for file in inspection.weights}
 
-    def begin(wheels: tuple[Locked, ...]) -> None:
-        # While Debian's index is still being read: half a second of a cold build.
-        if making:
-            weights = planning.group_weights(inspection.weights, sizes)
-            groups = planning.group_wheels(wheels, most=planning.wheel_layers(base, len(weights)))
-            making.begin_wheels(groups, base.interpreter if isinstance(base, Release) else base.python, compression)
-
     inputs = Inputs(
         requirements=planning.requirements_of(project, inspection),
         packages=project.packages,
@@ -473,7 +466,9 @@ def _plan(
         base=None if isinstance(base, Release) else base.pin,
     )
     if lock is None:
-        lock = made.obtain(inputs, begin)
+        weights = planning.group_weights(inspection.weights, sizes)
+        early = _early(making, base, platform, packing, weights) if making else None
+        lock = made.obtain(inputs, early)
     for warning in planning.overruled(inspection, lock):
         steps.listen(Event("lock", Phase.WARNING, warning))
     plan = planning.plan(
@@ -484,9 +479,25 @@ def _plan(
         platform=platform,
         spec=planning.spec_of(project, inspection, example),
         sizes=sizes,
-        compression=compression,
+        packing=packing,
     )
     return plan, inputs
+
+
+def _early(
+    making: Making, base: Release | OciBase, platform: Platform, packing: Packing, weights: Sequence[WeightGroup]
+) -> Early:
+    """Layers begun while the lock is still being made: a second of a cold build."""
+
+    def debs(found: tuple[Deb, ...]) -> None:
+        if isinstance(base, Release):
+            making.begin_base(found, base, platform, packing)
+
+    def wheels(found: tuple[Locked, ...]) -> None:
+        groups = planning.group_wheels(found, most=planning.wheel_layers(base, len(weights)))
+        making.begin_wheels(groups, base.interpreter if isinstance(base, Release) else base.python, packing)
+
+    return Early(debs, wheels)
 
 
 def _base(

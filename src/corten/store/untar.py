@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Protocol
 
 from backports import zstd
+from isal import igzip
 
 from corten.core.digest import Digest
 from corten.core.image import Compression, Layer
 from corten.errors import PolicyError
+from corten.store.inflate import InflateError
 
 _BLOCK = 512
 _PIECE_BYTES = 1 << 20
@@ -91,7 +93,7 @@ def opened(path: Path, layer: Layer) -> Iterator[LayerTar]:
             case Compression.NONE:
                 yield LayerTar(stored, layer.title)
             case Compression.GZIP:
-                with gzip.GzipFile(fileobj=stored) as plain:
+                with igzip.IGzipFile(fileobj=stored) as plain:  # type: ignore[no-untyped-call] # it has no stubs
                     yield LayerTar(plain, layer.title)
             case Compression.ZSTD:
                 yield LayerTar(_Zstd(stored), layer.title)
@@ -207,7 +209,7 @@ class LayerTar:
     def _fill(self) -> bool:
         try:
             data = self._source.read(_PIECE_BYTES)
-        except (zstd.ZstdError, gzip.BadGzipFile, EOFError) as error:
+        except (zstd.ZstdError, gzip.BadGzipFile, InflateError, EOFError) as error:
             raise self.malformed(f"it cannot be decompressed: {error}") from error
         self._hash.update(data)
         self.read_bytes += len(data)

@@ -1,6 +1,7 @@
 """A package index behind a password: its packages go into an image, the password goes nowhere."""
 
 import base64
+import gzip
 import hashlib
 import io
 import threading
@@ -118,6 +119,8 @@ def holding(folder, *secrets):
         data = path.read_bytes()
         if data.startswith(b"\x28\xb5\x2f\xfd"):
             data += zstd.decompress(data)
+        elif data.startswith(b"\x1f\x8b"):
+            data += gzip.decompress(data)
         found += [path for secret in secrets if secret.encode() in data]
     return found
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import tarfile
+import zlib
 
 import pytest
 
-from corten.builder.entry import Entry
+from corten.builder.entry import Entry, Slice
 from corten.builder.layer import LayerCache, cache_key, write_layer
 from corten.builder.tar import tar
 from corten.core.digest import Digest
@@ -60,6 +61,39 @@ def test_zstd_bytes_do_not_depend_on_how_the_content_arrives(tmp_path) -> None:
     streamed = _write(Layout(tmp_path / "b"), Compression.ZSTD, [Entry("w", data=tmp_path / "w")])
 
     assert in_memory == streamed
+
+
+def _deflated(data: bytes) -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+def test_what_wheels_bring_deflated_is_stored_as_it_is(tmp_path) -> None:
+    (tmp_path / "wheel").write_bytes(b"before" + _deflated(b"large" * 500) + b"behind")
+    (tmp_path / "spooled").write_bytes(b"large" * 500)
+    large = Slice(tmp_path / "wheel", 6, len(_deflated(b"large" * 500)))
+    entries = [
+        Entry("a.py", data=b"x = 1\n" * 900, deflated=_deflated(b"x = 1\n" * 900)),
+        Entry("b.so", data=tmp_path / "spooled", deflated=large),
+        Entry("c", data=b"nobody compressed it"),
+    ]
+    layout = Layout(tmp_path / "store")
+
+    layer = write_layer(entries, layout, kind=LayerKind.WHEELS, title="demo", compression=Compression.GZIP)
+
+    stored = layout.path(layer.digest).read_bytes()
+    assert gzip.decompress(stored) == b"".join(tar(entries))
+    assert layer.diff_id == Digest.of(b"".join(tar(entries)))
+    assert layer.tar_bytes == len(b"".join(tar(entries)))
+    assert _deflated(b"x = 1\n" * 900) in stored
+    assert _deflated(b"large" * 500) in stored
+
+
+@pytest.mark.parametrize("compression", [Compression.NONE, Compression.ZSTD])
+def test_other_layers_do_not_care_whether_content_was_deflated(tmp_path, compression) -> None:
+    bare, brought = Entry("a", data=b"x" * 900), Entry("a", data=b"x" * 900, deflated=_deflated(b"x" * 900))
+
+    assert _write(Layout(tmp_path / "a"), compression, [bare]) == _write(Layout(tmp_path / "b"), compression, [brought])
 
 
 def test_a_layer_that_fails_leaves_nothing(tmp_path) -> None:

@@ -16,7 +16,7 @@ from corten.builder.pylock import Locked
 from corten.builder.remote import Access
 from corten.core.digest import Digest
 from corten.core.events import Phase
-from corten.core.image import Compression
+from corten.core.image import Packing
 from corten.errors import PolicyError
 from corten.store.layout import Layout
 
@@ -59,10 +59,10 @@ def test_what_is_begun_early_is_made_once_and_there_when_the_block_ends(tmp_path
     with Downloader(Access()) as downloads:
         shop = shop_in(tmp_path, events, downloads)
         with Making(shop) as making:
-            making.begin_wheels([group], PYTHON, Compression.ZSTD)
-            making.begin_wheels([group], PYTHON, Compression.ZSTD)
+            making.begin_wheels([group], PYTHON, Packing.AUTO)
+            making.begin_wheels([group], PYTHON, Packing.AUTO)
         with Making(shop) as again:
-            again.begin_wheels([group], PYTHON, Compression.ZSTD)
+            again.begin_wheels([group], PYTHON, Packing.AUTO)
     assert begun(events) == ["demo 1.0"]
     (done,) = [event for event in events if event.step == "wheels" and event.phase is Phase.DONE]
     assert done.data["tar_bytes"] > 0
@@ -82,5 +82,5 @@ def test_a_failure_elsewhere_ends_what_waits_for_its_wheels(tmp_path, group):
 
 def begin_and_fail(shop, group):
     with Making(shop) as making:
-        making.begin_wheels([group], PYTHON, Compression.ZSTD)
+        making.begin_wheels([group], PYTHON, Packing.AUTO)
         raise PolicyError("debian.unsigned", "the mirror lies")

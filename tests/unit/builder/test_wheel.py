@@ -8,13 +8,14 @@ import hashlib
 import io
 import stat
 import zipfile
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.builder import wheel
-from corten.builder.entry import EntryKind
+from corten.builder.entry import EntryKind, Slice
 from corten.builder.interpreter import debian_python
 from corten.errors import CortenError, PolicyError, UsageError
 
@@ -224,6 +225,47 @@ def test_a_bomb_is_noticed_before_it_is_inflated(make) -> None:
 
     with pytest.raises(UsageError, match="no valid wheel"):
         _files(path)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [1_000_000, 10])
+def test_a_member_brings_the_deflate_stream_it_was(make, monkeypatch, in_memory_bytes) -> None:
+    path = make({"demo/a.py": b"y = 2\n" * 500})
+    monkeypatch.setattr(wheel, "_IN_MEMORY_BYTES", in_memory_bytes)
+
+    stream = next(entry.deflated for entry in wheel.entries(path, BOOKWORM) if entry.name.endswith("demo/a.py"))
+
+    if isinstance(stream, Slice):
+        stream = path.read_bytes()[stream.offset :][: stream.size_bytes]
+    assert zlib.decompress(stream, -zlib.MAX_WBITS) == b"y = 2\n" * 500
+
+
+@pytest.mark.parametrize("in_memory_bytes", [1_000_000, 10])
+def test_a_stream_that_ends_before_the_zip_says_is_refused(make, monkeypatch, in_memory_bytes) -> None:
+    path = make({"demo/a.py": b"y = 2\n" * 500})
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("demo/a.py").compress_size
+    data = bytearray(path.read_bytes())
+    # The directory has a stream behind it belong to it: taken over, it would become a part of the image.
+    at = data.rindex(b"demo/a.py") - 46
+    data[at + 20 : at + 24] = (size + 8).to_bytes(4, "little")
+    path.write_bytes(data)
+    monkeypatch.setattr(wheel, "_IN_MEMORY_BYTES", in_memory_bytes)
+
+    with pytest.raises(UsageError, match="no valid wheel"):
+        _files(path)
+
+
+def test_members_of_several_pieces_inflate_to_what_they_were(make, monkeypatch) -> None:
+    content = bytes(range(256)) * 100 + bytes(70_000) + b"end"
+    path = make({"demo/a.bin": content})
+    monkeypatch.setattr(wheel, "_IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr(wheel, "_CHUNK_BYTES", 64)
+
+    seen = {}
+    for entry in wheel.entries(path, BOOKWORM):
+        seen[entry.name] = entry.data.read_bytes() if hasattr(entry.data, "read_bytes") else entry.data
+
+    assert seen[f"{SITE}/demo/a.bin"] == content
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from corten.builder.entry import EntryKind
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.platform import Platform
 from corten.errors import PolicyError, RemoteError
+from corten.store.inflate import InflateError
 
 if TYPE_CHECKING:
     from pysequoia import Cert
@@ -306,7 +306,7 @@ def _unpacked(wanted: _ListedIndex, packed: Iterable[bytes]) -> Iterator[bytes]:
             if left <= 0:
                 raise mismatch(f"it unpacks to more than {wanted.most_bytes} bytes")
             yield text
-    except (lzma.LZMAError, zlib.error) as error:
+    except (lzma.LZMAError, InflateError) as error:
         raise mismatch(f"it does not decompress: {error}") from error
     if not stream.eof:
         raise mismatch("it is cut short")
