@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,10 @@ def outdated():
     corten = Corten(make_home())
     source = corten.home / "diagnosis"
     source.mkdir(mode=0o755)
-    for name in ("corten.toml", "model.joblib"):
+    for name in ("corten.toml", "train.py"):
         shutil.copyfile(EXAMPLE / name, source / name)
+    subprocess.run([sys.executable, source / "train.py"], check=True, capture_output=True, timeout=120)
+    (source / "train.py").unlink()
     corten.run("build", source)
     path = source / "corten.lock"
     document = json.loads(path.read_text())

@@ -26,7 +26,6 @@ from corten.errors import CortenError, RemoteError, UsageError
 
 _I = TypeVar("_I")
 _T = TypeVar("_T")
-_PIECE_BYTES = 1 << 17
 _MOST_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -57,8 +56,9 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         # Only what has arrived is asked for: read(n) would wait for all n bytes, however slowly they drip, and would
         # take a connection that broke off for the end.
-        while self._response.length != 0 and (piece := self._response.read1(_PIECE_BYTES)):
-            yield piece
+        # (Asked for at the end of a body of known length, it would wait for the next answer.)
+        while self._response.length != 0 and (there := self._response.peek()):
+            yield self._response.read(len(there))
             if time.monotonic() > self._deadline_s:
                 raise TimeoutError("the transfer took too long")
             if self._closed.is_set():
