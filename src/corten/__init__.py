@@ -23,7 +23,9 @@ _PUBLIC = {
     "pull": "corten.ops.pull",
     "push": "corten.ops.push",
     "rebuild": "corten.ops.rebuild",
-    "rollback": "corten.ops.rollback",
+    "promote": "corten.ops.change",
+    "restart": "corten.ops.change",
+    "rollback": "corten.ops.change",
     "sign": "corten.ops.sign",
     "stop": "corten.ops.stop",
     "CortenError": "corten.errors",
@@ -40,9 +42,11 @@ __all__ = [
     "inspect",
     "package",
     "predict",
+    "promote",
     "pull",
     "push",
     "rebuild",
+    "restart",
     "rollback",
     "sign",
     "status",
@@ -54,6 +58,7 @@ __all__ = [
 if TYPE_CHECKING:
     from corten.errors import CortenError
     from corten.ops.build import build
+    from corten.ops.change import promote, restart, rollback
     from corten.ops.copy import copy
     from corten.ops.deploy import deploy
     from corten.ops.diff import diff
@@ -64,7 +69,6 @@ if TYPE_CHECKING:
     from corten.ops.pull import pull
     from corten.ops.push import push
     from corten.ops.rebuild import rebuild
-    from corten.ops.rollback import rollback
     from corten.ops.sign import sign
     from corten.ops.status import status
     from corten.ops.stop import stop

@@ -114,3 +114,26 @@ def test_rollback_brings_the_revision_before_back(corten, port, digits_model):
     assert ask(url, {"inputs": rows.tolist()})[1]["outputs"] == digits_model["models"][0].predict(rows).tolist()
     first = corten.run("status", "--json").json["deployments"][0]
     assert back["revision"] == first["revision"]
+
+
+def test_a_drill_breaks_it_and_nobody_notices(corten, port, digits_model):
+    corten.up(digits_model["paths"][0], "--replicas", "2", "--port", port)
+    done = corten.run("drill", "digits", "--only", "hang,daemon", "--rate", RATE_PER_S, "--json").json
+    assert [score["scenario"] for score in done["scores"]] == ["hang", "daemon"]
+    for score in done["scores"]:
+        assert score["passed"], score
+        assert score["failed"] == 0
+        assert score["ok"] > RATE_PER_S
+    why = corten.run("why", "digits", "--json").json["decisions"]
+    assert any("stopped by a signal" in each["message"] for each in why)
+
+
+def test_a_restart_replaces_every_replica_by_the_same_image(corten, port, digits_model):
+    corten.up(digits_model["paths"][0], "--replicas", "2", "--port", port)
+    before = corten.deployment("digits")
+    again = corten.run("restart", "digits", "--json").json
+    after = corten.deployment("digits")
+    assert again["revision"] == "r2"
+    assert after["image"] == before["image"]
+    pids = [{replica["pid"] for replica in one["replicas"]} for one in (before, after)]
+    assert not pids[0] & pids[1]

@@ -22,10 +22,10 @@ from corten.control.database import backup_of
 from corten.core.deployment import Settings
 from corten.core.home import Home
 from corten.errors import CortenError, EngineError, NotFoundError, PolicyError, UnhealthyError, UsageError
+from corten.ops.change import rollback
 from corten.ops.deploy import deploy
 from corten.ops.logs import logs
 from corten.ops.predict import predict
-from corten.ops.rollback import rollback
 from corten.ops.status import status
 from corten.ops.stop import stop
 from corten.store.layout import Layout

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Promote, then print the URL."""
     from corten.core.home import Home
-    from corten.ops.promote import promote
+    from corten.ops.change import promote
 
     result = promote(options.name, options.to, home=Home.from_env(os.environ, uid=os.getuid()), listen=output.listen)
     output.document(result.as_dict())

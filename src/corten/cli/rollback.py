@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Roll back, then print the URL."""
     from corten.core.home import Home
-    from corten.ops.rollback import rollback
+    from corten.ops.change import rollback
 
     result = rollback(
         options.name, to=_revision(options.to), home=Home.from_env(os.environ, uid=os.getuid()), listen=output.listen

@@ -8,6 +8,7 @@
     DELETE /v1/deployments/NAME
     POST   /v1/deployments/NAME/rollback    {"to"?, "generation"?}                -> Accepted
     POST   /v1/deployments/NAME/promote     {"share"?, "generation"?}             -> Accepted
+    POST   /v1/deployments/NAME/restart     {"generation"?}                       -> Accepted
     GET    /v1/deployments/NAME/events      ?after=SEQ&wait_s=S                   (held until there is one)
     GET    /v1/deployments/NAME/logs        ?tail=N
     GET    /v1/gateway                                                            -> FrontView
@@ -79,6 +80,9 @@ class Api:
             case ("POST", "v1", "deployments", name, "promote"):
                 wanted = wire.read(request.body, wire.Promotion)
                 return 202, await self._whole(self._promote(parse_name(name), wanted))
+            case ("POST", "v1", "deployments", name, "restart"):
+                wanted = wire.read(request.body, wire.Restart)
+                return 202, await self._whole(self._restart(parse_name(name), wanted))
             case ("GET", "v1", "deployments", name, "events"):
                 return 200, await self._events(parse_name(name), request)
             case ("GET", "v1", "deployments", name, "logs"):
@@ -171,6 +175,15 @@ class Api:
             controller.state.deployment(name)
             await controller.router.start(controller.table())
             accepted = controller.state.roll_back(name, back.to, generation=back.generation, now_s=controller.clock())
+        self._changed()
+        return accepted
+
+    async def _restart(self, name: str, wanted: wire.Restart) -> Any:
+        controller = self._controller
+        async with self._changing:
+            controller.state.deployment(name)
+            await controller.router.start(controller.table())
+            accepted = controller.state.restart(name, generation=wanted.generation, now_s=controller.clock())
         self._changed()
         return accepted
 

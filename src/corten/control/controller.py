@@ -11,6 +11,7 @@ from typing import Any
 
 from corten.control.canaries import Canaries
 from corten.control.exits import ExitWatch
+from corten.control.liveness import Look, Vigil, hung
 from corten.control.probe import Answer, ask
 from corten.control.reconcile import (
     Action,
@@ -30,11 +31,13 @@ from corten.control.routes import route_table
 from corten.control.scaler import Scaler
 from corten.control.state import State
 from corten.control.tasks import Tasks
-from corten.core.deployment import ReplicaState, Revision
+from corten.core.deployment import Replica, ReplicaState, Revision
 from corten.core.events import Event, Phase
+from corten.core.process import is_stopped
 from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
+from corten.observe.host import processor_s
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ PROBE_TIMEOUT_S = 2.0
 FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
 DRAIN_POLL_S = 0.02
 ROUTABLE_POLL_S = 0.01
-LIVENESS_PERIOD_S, LIVENESS_TIMEOUT_S, LIVENESS_MISSES = 5.0, 5.0, 4
+LOOK_PERIOD_S, LIVENESS_PERIOD_S, LIVENESS_TIMEOUT_S = 0.5, 5.0, 2.0
 LOG_LINES = 50
 _MOST_PASSES = 50
 
@@ -56,7 +59,7 @@ class Notes:
 
     probed: bool = False
     idle: bool = False
-    hung: bool = False
+    hung: str = ""
     answer: str = ""
     error: CortenError | None = None
 
@@ -351,13 +354,26 @@ class Controller:
         notes.idle = True
 
     async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
-        """A process that stays but answers nothing for long (deadlocked, stopped) is as good as dead."""
-        misses = 0
-        while misses < LIVENESS_MISSES:
-            await asyncio.sleep(LIVENESS_PERIOD_S)
-            answer = await self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
-            misses = 0 if answer.status else misses + 1
-        notes.hung = True
+        """Look whether it is stopped twice a second, ask it every five; while it is silent, ask it all the time."""
+        now_s = asyncio.get_running_loop().time  # not the wall's clock, which jumps
+        vigil, ask_s = Vigil(), now_s() + LIVENESS_PERIOD_S
+        while not notes.hung:
+            await asyncio.sleep(LOOK_PERIOD_S)
+            answered: bool | None = None
+            if vigil.silent_since_s is not None or now_s() >= ask_s:
+                answer = await self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
+                answered, ask_s = bool(answer.status), now_s() + LIVENESS_PERIOD_S
+            pid = one.replica.pid
+            look = Look(now_s(), answered, is_stopped(pid), processor_s(pid))
+            vigil = vigil.after(look)
+            notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+
+    def _others_ready(self, replica: Replica) -> bool:
+        """Whether another replica of its deployment takes requests."""
+        return any(
+            one.routed and one.replica.state is ReplicaState.READY and one.replica.id != replica.id
+            for one in self.state.replicas(replica.deployment)
+        )
 
     def _tick_s(self) -> float:
         busy = (ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.STOPPING)

@@ -32,7 +32,7 @@ class Seen:
 
     `running`: the engine has a process for it. `probed`: its `/readyz` answered 200. `routable`: the gateway sends it
     requests. `idle`: the gateway sends it nothing more and what it had is answered. `since_s`: when it entered its
-    state. `hung`: it answers no liveness probe.
+    state. `hung`: why it is as good as dead though it runs (`control.liveness`).
     """
 
     id: str
@@ -45,7 +45,7 @@ class Seen:
     routable: bool = False
     unrouted: bool = False
     idle: bool = False
-    hung: bool = False
+    hung: str = ""
     restarts: int = 0
     settled: bool = False
     exit_code: int | None = None
@@ -295,7 +295,7 @@ class _Planner:
             if each.state is ReplicaState.STARTING and not each.probed and self.late(each):
                 yield Kill(each.id, f"not ready within {self.settings_of(each).ready_timeout_s:g} s")
             elif each.state is ReplicaState.READY and each.hung:
-                yield Kill(each.id, "hung: its process runs but does not answer")
+                yield Kill(each.id, each.hung)
 
     # Ending
 

@@ -207,6 +207,19 @@ class State:
                 return Accepted(name, number, known.generation, changed=False, rollout=rollout, after=after)
             return self._roll_to(name, number, known.replicas, known, Canary(), after=after, now_s=now_s)
 
+    def restart(self, name: str, *, generation: int | None, now_s: float) -> Accepted:
+        """Want what is wanted already once more: a new revision of the same image and settings, without a canary.
+
+        Raises NotFoundError `control.unknown_deployment` and CortenError `control.conflict`.
+        """
+        with self._transaction():
+            known = self._compare(name, generation) or self.deployment(name)
+            if known.wanted is None:
+                raise NotFoundError("control.unknown_deployment", f"`{name}` is being stopped", hint="corten status")
+            after = self._last_seq()
+            number = self._add_revision(name, known.wanted.image, known.wanted.settings, now_s)
+            return self._roll_to(name, number, known.replicas, known, Canary(), after=after, now_s=now_s)
+
     def delete(self, name: str, *, now_s: float) -> int:
         """Want it gone: every replica drained and removed, then its rows. The last journal `seq` before that."""
         with self._transaction():

@@ -51,6 +51,12 @@ class Back(msgspec.Struct, forbid_unknown_fields=True):
     generation: int | None = None
 
 
+class Restart(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/deployments/NAME/restart."""
+
+    generation: int | None = None
+
+
 class Promotion(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /v1/deployments/NAME/promote. `share`: in percent, 100 ends the canary."""
 
@@ -81,7 +87,7 @@ class Ending(msgspec.Struct, forbid_unknown_fields=True):
     replicas: str = "keep"
 
 
-Body = Change | Back | Promotion | FrontChange | Ending
+Body = Change | Back | Restart | Promotion | FrontChange | Ending
 
 
 def read(body: bytes | bytearray, kind: type[Any]) -> Any:

@@ -96,6 +96,12 @@ def parent(pid: int) -> int:
     return int(found[_PARENT]) if found else 0
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal (proc_pid_stat(5): state T)."""
+    found = _stat(pid)
+    return found is not None and found[_STATE] == "T"
+
+
 def command(pid: int) -> str:
     """A process's short name (empty when it is gone)."""
     with suppress(OSError):

@@ -40,7 +40,7 @@ def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s:
         raise no_deployment(name)
     view = client.get(f"/v1/deployments/{parse_name(name)}")
     if body is None:
-        body = _sample(home, name, Digest.parse(view["image"]))
+        body = sample_of(home, name, view["image"])
     status, text = _post(client.get("/v1/gateway"), f"/{name}/predict", body, timeout_s)
     try:
         answer = json.loads(text)
@@ -55,9 +55,7 @@ def _post(front: Mapping[str, Any], path: str, body: Any, timeout_s: float) -> t
     host = near_host(front["host"])
     connection = http.client.HTTPConnection(host, front["port"], timeout=timeout_s)
     if front["certificate"]:
-        connection = http.client.HTTPSConnection(
-            host, front["port"], timeout=timeout_s, context=_pinned(front["chain"])
-        )
+        connection = http.client.HTTPSConnection(host, front["port"], timeout=timeout_s, context=pinned(front["chain"]))
     try:
         # Whole, also from models that answer piece by piece.
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -76,7 +74,7 @@ def _post(front: Mapping[str, Any], path: str, body: Any, timeout_s: float) -> t
         connection.close()
 
 
-def _pinned(chain: str) -> ssl.SSLContext:
+def pinned(chain: str) -> ssl.SSLContext:
     """Trusts our own gateway's certificate and nobody else's, by whatever name: it is asked by its address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -87,8 +85,9 @@ def _pinned(chain: str) -> ssl.SSLContext:
     return context
 
 
-def _sample(home: Home, name: str, image: Digest) -> Any:
-    label = Layout(home.store).image(image).labels.get(SPEC_LABEL, "")
+def sample_of(home: Home, name: str, image: str) -> Any:
+    """A body the model of an image takes, its digest as text. Raises NotFoundError `predict.no_example`."""
+    label = Layout(home.store).image(Digest.parse(image)).labels.get(SPEC_LABEL, "")
     try:
         spec = msgspec.json.decode(label, type=ModelSpec)
     except msgspec.MsgspecError:

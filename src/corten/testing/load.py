@@ -15,6 +15,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -191,8 +192,10 @@ class Load:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
         think_s: float = 0.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`connections` and `think_s` (pause of a client) are for the closed loop; the open one opens what it needs."""
+        self._tls = tls
         self._address = (host, port)
         self._rate_per_s = rate_per_s
         self._connections = connections
@@ -310,7 +313,7 @@ class Load:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                _, made = await loop.create_connection(_Connection, *self._address)
+                _, made = await loop.create_connection(_Connection, *self._address, ssl=self._tls)
         except (OSError, TimeoutError) as error:
             return str(error) or type(error).__name__
         return made

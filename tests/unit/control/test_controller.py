@@ -353,7 +353,9 @@ def test_stopping_leaves_no_replica_and_no_route(bench):
 
 
 def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
-    monkeypatch.setattr("corten.control.controller.LIVENESS_PERIOD_S", 0.01)
+    for name, seconds in (("controller.LIVENESS_PERIOD_S", 0.01), ("controller.LOOK_PERIOD_S", 0.01)):
+        monkeypatch.setattr(f"corten.control.{name}", seconds)
+    monkeypatch.setattr("corten.control.liveness.SILENT_S", 0.05)
     silent = set()
 
     async def ask(address, path, *, timeout_s):

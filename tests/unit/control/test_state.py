@@ -138,6 +138,27 @@ def test_rollback_goes_to_the_one_that_served_before_and_back_again(make_state):
     assert state.roll_back("m", None, generation=None, now_s=7.0).revision == 2
 
 
+def test_a_restart_is_a_new_revision_of_the_same(make_state):
+    state = make_state()
+    serving(state, IMAGE, env={"A": "1"}, canary=Canary((5,), judged=True))
+    accepted = state.restart("m", generation=None, now_s=5.0)
+    assert accepted.changed
+    one = state.deployment("m")
+    assert (one.wanted.number, one.serving.number) == (2, 1)
+    assert (one.wanted.image, one.wanted.settings.env) == (IMAGE, {"A": "1"})
+    assert one.canary is None
+
+
+def test_what_is_being_stopped_is_not_restarted(make_state):
+    state = make_state()
+    serving(state, IMAGE)
+    state.delete("m", now_s=5.0)
+    with pytest.raises(NotFoundError):
+        state.restart("m", generation=None, now_s=6.0)
+    with pytest.raises(NotFoundError):
+        state.restart("unknown", generation=None, now_s=6.0)
+
+
 def test_rollback_during_a_rollout_goes_to_what_serves(make_state):
     state = make_state()
     serving(state, IMAGE)
