@@ -1,8 +1,11 @@
-"""The gateway's front as a user sets it up: TLS and who may ask."""
+"""The gateway's front as a user sets it up: TLS, tokens, rates."""
 
 import json
+import os
+import signal
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from certificates import write_certificate
@@ -44,3 +47,52 @@ def test_tls_is_switched_on_and_off_and_predict_goes_on(corten, port, echo, tmp_
         assert json.load(answer) == {"outputs": 10.0}
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/echo/readyz", timeout=5)
+
+
+def post(url, **headers):
+    """Status, headers and document of one request."""
+    request = urllib.request.Request(f"{url}predict", b'{"x": 1}', headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.headers, json.load(refused)
+
+
+def test_a_deployment_that_asks_for_a_token_gets_it_and_its_end_is_at_once(corten, port, echo):
+    done = corten.up(echo, "--name", "echo", "--port", port, "--auth", "token")
+    assert '-H "authorization: Bearer $CORTEN_TOKEN"' in done["curl"]
+    url = done["url"]
+    assert post(url)[2]["error"]["code"] == "gateway.unauthenticated"
+    assert "predict.denied" in corten.run("predict", "echo", "-i", '{"x": 1}', code=4).err
+    token = corten.run("token", "create", "alice", "--for", "echo", "--days", "1").out.strip()
+    other = corten.run("token", "create", "bob", "--for", "other").out.strip()
+    assert post(url, authorization=f"Bearer {token}")[0] == 200
+    assert post(url, authorization=f"Bearer {other}")[0] == 403
+    shown = corten.run("predict", "echo", "-i", '{"x": 4}', "--json", env={"CORTEN_TOKEN": token}).json
+    assert shown == {"outputs": 8.0}
+    # Another revision, without a word of tokens: the door stays shut. And the daemon's end changes nothing.
+    Path(echo.partition(":")[0]).write_text(ECHO.replace("x * 2", "x * 3"))
+    assert corten.up(echo, "--name", "echo")["revision"] == "r2"
+    os.kill(corten.daemon_pid(), signal.SIGKILL)
+    assert post(url)[0] == 401
+    assert post(url, authorization=f"Bearer {token}")[2] == {"outputs": 3.0}
+    assert len(corten.run("token", "revoke", "alice", "--json").json["revoked"]) == 1
+    assert post(url, authorization=f"Bearer {token}")[0] == 401
+    states = {one["name"]: one["state"] for one in corten.run("token", "list", "--json").json["tokens"]}
+    assert states == {"alice": "revoked", "bob": "valid"}
+    new = corten.run("token", "create", "carol").out.strip()
+    corten.run("token", "rotate", "--now")
+    assert post(url, authorization=f"Bearer {new}")[0] == 401
+    everything = [path for path in (corten.home / "state").rglob("*") if path.is_file()]
+    assert not [path for path in everything for text in (token, new) if text.encode() in path.read_bytes()]
+    # Opened and limited: no new revision, no restart.
+    done = corten.up(echo, "--name", "echo", "--auth", "none", "--rate", "1", "--burst", "4")
+    assert (done["revision"], done["changed"]) == ("r2", True)
+    answers = [post(url) for _ in range(12)]
+    refused = [answer for answer in answers if answer[0] == 429]
+    assert {answer[0] for answer in answers} == {200, 429}
+    assert refused[0][1]["retry-after"] == "1"
+    assert refused[0][2]["error"]["code"] == "gateway.rate_limited"
+    assert "access" in {one["step"] for one in corten.run("why", "echo", "--json").json["decisions"]}

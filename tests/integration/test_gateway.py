@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from gateway_site import free_port, idle, revision, table, until
 
+from corten.core.access import Access
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 from corten.errors import EngineError
 from corten.http import run
@@ -177,7 +178,7 @@ def test_a_pin_by_header_reaches_a_revision_of_weight_zero_only_when_enabled(sit
     async def story():
         a, b = site.upstream("a"), site.upstream("b")
         revisions = revision(1, a), revision(2, b, weight=0)
-        async with site.serving(table(*revisions, pinnable=True)) as gateway:
+        async with site.serving(table(*revisions, access=Access(pinnable=True))) as gateway:
             pinned = await site.asked(headers={"x-corten-revision": "r2"})
             assert (pinned[1]["x-corten-revision"], pinned[2]["name"]) == ("r2", "b")
             assert (await site.asked())[2]["name"] == "a"

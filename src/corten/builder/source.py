@@ -87,6 +87,10 @@ class Table:
     max_body_bytes: int = _SETTINGS.max_body_bytes
     request_timeout_s: float = _SETTINGS.request_timeout_s
     canary: str = "off"
+    auth: Literal["", "none", "token"] = ""
+    rate_per_s: int = _SETTINGS.rate_per_s
+    burst: int = _SETTINGS.burst
+    pinnable: bool = _SETTINGS.pinnable
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
     workers: int | Literal["auto"] = 1
@@ -120,6 +124,10 @@ class Table:
             grpc=self.grpc,
             canary=parse_canary(self.canary),
             resources=Resources(parse_memory(str(self.memory)), parse_cpus(f"{self.cpus:g}")),
+            auth=self.auth,
+            rate_per_s=self.rate_per_s,
+            burst=self.burst,
+            pinnable=self.pinnable,
         )
 
     def limits(self) -> Limits:
@@ -294,6 +302,8 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         "drain_s",
         "max_body_bytes",
         "request_timeout_s",
+        "rate_per_s",
+        "burst",
         "stream_timeout_s",
         "job_timeout_s",
         "queue",

@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
     words.add_canary(parser)
+    words.add_access(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -49,6 +50,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
             egress=options.egress,
             canary=options.canary or Canary(),
             resources=Resources(options.memory or 0, options.cpus or 0.0),
+            auth=options.auth or "",
+            rate_per_s=options.rate or 0,
+            burst=options.burst or 0,
+            pinnable=options.pinnable,
         ),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,

@@ -30,6 +30,7 @@ VERBS = (
     ("drill", "break a deployment on purpose and count failed requests"),
     ("stop", "end a deployment"),
     ("gateway", "where requests come in: address, port, TLS"),
+    ("token", "tokens for deployments that ask for one"),
     ("images", "the images in the local store"),
     ("inspect", "what is in an image and how it came to be"),
     ("diff", "what changed between two images"),

@@ -156,6 +156,41 @@ def add_canary(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="with a canary: until it has all requests or none")
 
 
+def add_access(parser: argparse.ArgumentParser) -> None:
+    """Who may ask and how often: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--auth",
+        choices=("none", "token"),
+        default=None,
+        help="whether requests must show a token of `corten token` (default: as it is)",
+    )
+    parser.add_argument(
+        "--rate", type=rate, default=None, metavar="N", help="requests a second over time; more get 429 (default: any)"
+    )
+    parser.add_argument("--burst", type=rate, default=None, metavar="N", help="requests at once (default: as --rate)")
+    parser.add_argument(
+        "--pinnable", action="store_true", help="let clients choose a revision: `x-corten-revision: r3`"
+    )
+
+
+def rate(text: str) -> int:
+    """Read a number of requests, 1 to a million."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1000000, got `{text}`")
+    return int(text)
+
+
+def days(text: str) -> float:
+    """Read a time in days, up to ten years."""
+    try:
+        time_days = float(text)
+    except ValueError:
+        time_days = 0.0
+    if not 0 < time_days <= 3650:
+        raise argparse.ArgumentTypeError(f"expected up to 3650 days, got `{text}`")
+    return time_days
+
+
 def megabytes(text: str) -> float:
     """Read a size in MB (10^6 bytes): 0 or more."""
     try:

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
     words.add_registry_trust(parser)
     words.add_canary(parser)
+    words.add_access(parser)
     parser.add_argument(
         "--timeout", type=float, default=None, metavar="SECONDS", help="how long a replica may take to get ready"
     )
@@ -67,6 +68,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
         env=dict(options.env),
         egress=options.egress,
         ready_timeout_s=options.timeout,
+        auth=options.auth,
+        rate_per_s=options.rate,
+        burst=options.burst,
+        pinnable=options.pinnable,
         now_s=time.time(),
         canary=options.canary,
         wait=options.wait,

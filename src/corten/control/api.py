@@ -13,6 +13,11 @@
     GET    /v1/deployments/NAME/logs        ?tail=N
     GET    /v1/gateway                                                            -> FrontView
     PUT    /v1/gateway                      {"port"?, "host"?, "certificate"?, "key"?, "http_port"?} -> FrontView
+    GET    /v1/tokens                                                             -> tokens and issuers
+    POST   /v1/tokens                       {"name", "deployments", "days"}       -> the token, once
+    DELETE /v1/tokens/NAME_OR_ID                                                  -> those that counted until now
+    POST   /v1/keys                         {"at_once"?}
+    POST   /v1/issuers                      {"issuer", "audience"?, "jwks"?}
     POST   /v1/shutdown                     {"replicas": "keep" | "stop"}
 """
 
@@ -21,33 +26,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from corten import __version__
 from corten.control import views, wire
 from corten.control.controller import Controller
+from corten.control.issue import Issuance
 from corten.control.news import News
+from corten.control.signing import check_jwks
+from corten.core.access import Access, Issuer, Trust
 from corten.core.digest import Digest
 from corten.core.name import parse_name
-from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
+from corten.core.route import RouteTable
+from corten.errors import CortenError, EngineError, NotFoundError, PolicyError, UsageError
 from corten.gateway.certificate import Certificate, read_certificate
 from corten.http import Request
 
 _log = logging.getLogger(__name__)
 _LONGEST_HOLD_S = 60.0
 _MOST_LINES = 10_000
+_IN_FORCE_S = 20.0
 
 
 class Api:
     """Answers requests from the state and changes what is wanted; everything else is the controller's."""
 
-    def __init__(self, controller: Controller, news: News, on_shutdown: Callable[[bool], None]) -> None:
+    def __init__(self, controller: Controller, news: News, on_shutdown: Callable[[bool], None], keys: Path) -> None:
         self._controller = controller
+        self._issuance = Issuance(controller.state.credentials, keys, controller.clock)
         self._news = news
         self._on_shutdown = on_shutdown
         self._changing = asyncio.Lock()
@@ -70,6 +82,8 @@ class Api:
                 return 200, self.front()
             case ("PUT", "v1", "gateway"):
                 return 200, await self._whole(self._change_front(wire.read(request.body, wire.FrontChange)))
+            case (_, "v1", "tokens" | "keys" | "issuers", *_):
+                return await self._credentials(request)
             case ("POST", "v1", "shutdown"):
                 return 202, self._shut_down(wire.read(request.body, wire.Ending))
             case (_, "v1", "deployments", name):
@@ -88,7 +102,22 @@ class Api:
             case ("GET", "v1", "deployments", name, "logs"):
                 return 200, await self._logs(parse_name(name), _number(request, "tail", 100, _MOST_LINES))
             case _:
-                raise NotFoundError("control.unknown_route", f"no such route: `{request.method} {request.path[:100]}`")
+                raise _unknown_route(request)
+
+    async def _credentials(self, request: Request) -> tuple[int, Any]:
+        match (request.method, *request.path.strip("/").split("/")):
+            case ("GET", "v1", "tokens"):
+                return 200, self._tokens()
+            case ("POST", "v1", "tokens"):
+                return 201, await self._whole(self._issue(wire.read(request.body, wire.NewToken)))
+            case ("DELETE", "v1", "tokens", name):
+                return 200, await self._whole(self._revoke(unquote(name)))
+            case ("POST", "v1", "keys"):
+                return 200, await self._whole(self._rotate(wire.read(request.body, wire.Rotation)))
+            case ("POST", "v1", "issuers"):
+                return 200, await self._whole(self._trust(wire.read(request.body, wire.TrustChange)))
+            case _:
+                raise _unknown_route(request)
 
     async def _deployment(self, request: Request, name: str) -> tuple[int, Any]:
         match request.method:
@@ -166,6 +195,8 @@ class Api:
                 generation=change.generation,
                 now_s=controller.clock(),
             )
+            if not self._guarded():
+                await self._in_force()
         self._changed()
         return accepted
 
@@ -230,6 +261,59 @@ class Api:
         self._changed()
         return self.front()
 
+    # Tokens
+
+    def _tokens(self) -> Any:
+        credentials = self._controller.state.credentials
+        issuers = [{"issuer": each.name, "audience": each.audience} for each in credentials.issuers()]
+        return {"tokens": credentials.tokens(), "issuers": issuers, "now_s": self._controller.clock()}
+
+    async def _issue(self, wanted: wire.NewToken) -> Any:
+        async with self._changing:
+            token, text = self._issuance.issue(wanted.name, wanted.deployments, wanted.days)
+            await self._in_force()
+        return {**msgspec.to_builtins(token), "token": text}
+
+    async def _revoke(self, name: str) -> Any:
+        async with self._changing:
+            revoked = self._controller.state.credentials.revoke(name, now_s=self._controller.clock())
+            await self._in_force()
+        return {"revoked": revoked}
+
+    async def _rotate(self, rotation: wire.Rotation) -> Any:
+        async with self._changing:
+            kid = self._issuance.rotate(at_once=rotation.at_once)
+            await self._in_force()
+        return {"kid": kid}
+
+    async def _trust(self, change: wire.TrustChange) -> Any:
+        credentials = self._controller.state.credentials
+        async with self._changing:
+            if change.jwks:
+                credentials.trust_issuer(Issuer(change.issuer, change.audience, check_jwks(change.jwks)))
+            else:
+                credentials.distrust(change.issuer)
+            await self._in_force()
+        return {"issuer": change.issuer, "trusted": bool(change.jwks)}
+
+    async def _in_force(self) -> None:
+        """Until the gateway goes by what the state says of access: whoever revokes must not be told too early.
+
+        Raises EngineError `gateway.slow`; the state stays as it is, and the gateway is told again and again.
+        """
+        self._changed()
+        if not await self._news.until(self._guarded, _IN_FORCE_S):
+            raise EngineError(
+                "gateway.slow",
+                "it is written down, but not in force at the gateway yet",
+                why=self._controller.router.trouble or f"no acknowledgement within {_IN_FORCE_S:g} s",
+                hint="see `corten status`",
+            )
+
+    def _guarded(self) -> bool:
+        router, wanted = self._controller.router, self._controller.table()
+        return not router.running or _guards(router.in_force) == _guards(wanted)
+
     def _shut_down(self, ending: wire.Ending) -> Any:
         controller = self._controller
         stop = ending.replicas == "stop"
@@ -245,12 +329,20 @@ class Api:
         self._news.tell()
 
 
+def _guards(table: RouteTable) -> tuple[Trust, Mapping[str, Access]]:
+    return table.trust, {route.deployment: route.access for route in table.deployments if route.access != Access()}
+
+
 def _only_for_the_owner(request: Request) -> None:
     # The socket's mode says so already; the kernel's word on who is at the other end is the second lock.
     if request.peer_uid not in (os.getuid(), 0):
         raise PolicyError(
             "control.not_the_owner", "this daemon belongs to somebody else", why=f"uid {request.peer_uid}"
         )
+
+
+def _unknown_route(request: Request) -> NotFoundError:
+    return NotFoundError("control.unknown_route", f"no such route: `{request.method} {request.path[:100]}`")
 
 
 def _number(request: Request, key: str, default: int, most: int) -> int:

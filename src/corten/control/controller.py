@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -150,7 +150,8 @@ class Controller:
     def table(self, *, alive_only: bool = False) -> RouteTable:
         """The routes as they should be; `alive_only` leaves out replicas whose death is not written down yet."""
         records = [one for one in self.state.replicas() if not alive_only or self._running(one.replica.id)]
-        return route_table(self.state.deployments(), records)
+        trust = self.state.credentials.trust(now_s=self.clock())
+        return replace(route_table(self.state.deployments(), records), trust=trust)
 
     def seen(self, name: str) -> list[Seen]:
         """A deployment's replicas as the planner sees them."""

@@ -76,7 +76,7 @@ class Daemon:
             wake=self._wake,
             tell=self._news.tell,
         )
-        self.api = Api(self.controller, self._news, self.end)
+        self.api = Api(self.controller, self._news, self.end, home.state / "keys")
 
     def end(self, stop_replicas: bool = False) -> None:  # noqa: FBT001, FBT002
         """End soon: let go of everything, or stop it first."""

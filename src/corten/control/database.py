@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from corten.errors import CortenError
 
@@ -99,7 +101,69 @@ MIGRATIONS: Sequence[str] = (
     """
     UPDATE settings SET key = 'front', value = '{"port":' || value || '}' WHERE key = 'port';
     """,
+    # Who may ask a deployment and how often (JSON); whose tokens are valid. The private halves of keys are files.
+    """
+    ALTER TABLE deployments ADD COLUMN access TEXT NOT NULL DEFAULT '{}';
+
+    CREATE TABLE keys (
+        kid TEXT PRIMARY KEY,
+        jwk TEXT NOT NULL,
+        created_s REAL NOT NULL,
+        retired_s REAL
+    ) STRICT;
+
+    CREATE TABLE tokens (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        deployments TEXT NOT NULL,
+        kid TEXT NOT NULL REFERENCES keys (kid),
+        created_s REAL NOT NULL,
+        expires_s REAL NOT NULL,
+        revoked_s REAL
+    ) STRICT;
+
+    CREATE TABLE issuers (
+        name TEXT PRIMARY KEY,
+        audience TEXT NOT NULL,
+        jwks TEXT NOT NULL
+    ) STRICT;
+    """,
 )
+
+
+class Statements:
+    """What is asked of the file, with SQLite's complaints translated; one transaction a change."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._run("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, values)
+        except sqlite3.Error as error:
+            raise translate(self._path, error) from error
+
+    def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._run(sql, *values).fetchone()
+        return row
+
+    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        try:
+            return self._run(sql, *values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(self._path, error) from error
 
 
 def open_database(path: Path) -> sqlite3.Connection:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from corten.core.access import Access
 from corten.core.deployment import Replica, Revision, RolloutState
 from corten.core.traffic import Traffic
 
@@ -51,7 +52,7 @@ class Deployment:
     `wanted` is the revision all replicas should become (None: none at all), `serving` the last one whose rollout was
     done, to which a failed rollout falls back. `generation` counts the accepted changes: a change made in the
     knowledge of an older one is refused. `rollout` is the newest, ended or not. With a `scale` the number of replicas
-    follows the requests.
+    follows the requests. `access` says who may ask and how often.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Deployment:
     rollout: Rollout | None
     deleting: bool = False
     scale: Scale | None = None
+    access: Access = field(default_factory=Access)
 
     @property
     def canary(self) -> Rollout | None:

@@ -62,13 +62,14 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
     routes = _with_canary(deployment, routes)
     newest = deployment.serving or deployment.wanted
     if newest is None:
-        return DeploymentRoute(deployment.name, routes)
+        return DeploymentRoute(deployment.name, routes, access=deployment.access)
     return DeploymentRoute(
         deployment.name,
         routes,
         max_body_bytes=newest.settings.max_body_bytes,
         timeout_s=newest.settings.request_timeout_s,
         grpc=newest.settings.grpc,
+        access=deployment.access,
     )
 
 

@@ -6,8 +6,7 @@ Made and used on one thread. Times are given in; `now_s` is seconds since the ep
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +14,11 @@ from typing import Any, Self
 import msgspec
 
 from corten.control import database
+from corten.control.credentials import Credentials
 from corten.control.records import ALL, Accepted, Deployment, JournalEntry, ReplicaRecord, Rollout, Scale
+from corten.core.access import Access, Auth
 from corten.core.canary import Canary
-from corten.core.deployment import Replica, ReplicaState, Revision, RolloutState, Settings
+from corten.core.deployment import ACCESS_KEYS, Replica, ReplicaState, Revision, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.events import Event, Phase
 from corten.core.front import Front
@@ -26,15 +27,11 @@ from corten.errors import CortenError, NotFoundError
 
 # How many journal lines are kept: some months of deploys, a few megabytes.
 _JOURNAL_LINES = 20_000
-_NOT_THE_REVISIONS = ("replicas", "most_replicas", "concurrency", "canary")
+_NOT_THE_REVISIONS = ("replicas", "most_replicas", "concurrency", "canary", *ACCESS_KEYS)
 
 
-class State:
+class State(database.Statements):
     """Deployments, revisions, rollouts, replicas, the journal and settings in one file."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -44,6 +41,11 @@ class State:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    @property
+    def credentials(self) -> Credentials:
+        """Whose tokens are valid, in the same file."""
+        return Credentials(self._connection, self._path)
 
     # What is wanted
 
@@ -76,6 +78,7 @@ class State:
             rollout=_rollout(newest) if newest else None,
             deleting=bool(row["deleting"]),
             scale=Scale(row["least"], row["most"], row["concurrency"]) if row["most"] > row["least"] else None,
+            access=msgspec.json.decode(row["access"], type=Access),
         )
 
     def revision(self, name: str, number: int) -> Revision:
@@ -108,10 +111,11 @@ class State:
             same = known is not None and self._same(known, image, settings)
             replicas = _replicas_for(settings, known)
             if known is not None and known.wanted is not None and same:
-                changed = known.replicas != replicas or known.scale != _scale_of(settings)
-                if changed:
+                scaled = known.replicas != replicas or known.scale != _scale_of(settings)
+                if scaled:
                     self._set_scale(name, settings, replicas)
                     self._say(name, "scale", f"{known.replicas} to {_told(replicas, settings)} replicas", now_s)
+                changed = self._set_access(known, settings, now_s) or scaled
                 now_at = self._raise_generation(name) if changed else known.generation
                 rollout = known.rollout.id if known.rollout else None
                 return Accepted(name, known.wanted.number, now_at, changed, rollout, after)
@@ -120,6 +124,7 @@ class State:
                     "INSERT INTO deployments (name, generation, replicas, created_s) VALUES (?, 0, ?, ?)",
                     *(name, replicas, now_s),
                 )
+            self._set_access(self.deployment(name), settings, now_s)
             number = self._add_revision(name, image, settings, now_s)
             accepted = self._roll_to(name, number, replicas, known, settings.canary, after=after, now_s=now_s)
             self._set_scale(name, settings, replicas)
@@ -134,6 +139,18 @@ class State:
             self._run("UPDATE deployments SET replicas = ? WHERE name = ?", replicas, name)
             message = f"{known.replicas} to {replicas} replicas: {reason}"
             self._say(name, "scale", message, now_s, phase=Phase.DONE, data={"was": known.replicas, **data})
+
+    def _set_access(self, known: Deployment, settings: Settings, now_s: float) -> bool:
+        """Who may ask from now on; whether that is a change."""
+        before = Access() if known.deleting else known.access
+        access = settings.access(before)
+        if access == known.access:
+            return False
+        text = msgspec.json.encode(access).decode()
+        self._run("UPDATE deployments SET access = ? WHERE name = ?", text, known.name)
+        data = {"was": msgspec.to_builtins(known.access), "now": msgspec.to_builtins(access)}
+        self._say(known.name, "access", _told_access(access), now_s, phase=Phase.DONE, data=data)
+        return True
 
     def _set_scale(self, name: str, settings: Settings, replicas: int) -> None:
         scale = _scale_of(settings) or Scale(0, 0, settings.concurrency)
@@ -524,33 +541,6 @@ class State:
         data = msgspec.json.decode(row["data"], type=dict[str, Any])
         return JournalEntry(row["seq"], row["at_s"], row["deployment"], row["step"], row["phase"], row["message"], data)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._run("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        try:
-            return self._connection.execute(sql, values)
-        except sqlite3.Error as error:
-            raise database.translate(self._path, error) from error
-
-    def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._run(sql, *values).fetchone()
-        return row
-
-    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        try:
-            return self._run(sql, *values).fetchall()
-        except sqlite3.Error as error:
-            raise database.translate(self._path, error) from error
-
 
 def _shape(settings: Settings) -> dict[str, Any]:
     """All that makes a revision; how many replicas is the deployment's, the canary the rollout's."""
@@ -574,6 +564,11 @@ def _replicas_for(settings: Settings, known: Deployment | None) -> int:
 def _told(replicas: int, settings: Settings) -> str:
     scale = _scale_of(settings)
     return f"{replicas} (of {scale.least}..{scale.most})" if scale else str(replicas)
+
+
+def _told_access(access: Access) -> str:
+    who = "whoever has a token" if access.auth is Auth.TOKEN else "everybody"
+    return f"{who} may ask" + (f", {access.rate_per_s} requests a second" if access.rate_per_s else "")
 
 
 def _rollout(row: sqlite3.Row) -> Rollout:

@@ -11,6 +11,7 @@ from corten.control.judge import Judgement, explain
 from corten.control.reconcile import CRASH_LOOP, back_off_s, restarts_after
 from corten.control.reconcile import Seen as SeenReplica
 from corten.control.records import Deployment, ReplicaRecord
+from corten.core.access import Access
 from corten.core.deployment import ReplicaState, RolloutState
 from corten.core.front import Front, near_host
 from corten.gateway.certificate import Certificate
@@ -68,6 +69,7 @@ class DeploymentView(msgspec.Struct, frozen=True):
     wanted: int
     rollout: RolloutView | None
     scale: str = ""
+    access: Access = msgspec.field(default_factory=Access)
     replicas: tuple[ReplicaView, ...] = ()
 
 
@@ -154,6 +156,7 @@ def deployment_view(
         ready=ready,
         wanted=one.replicas if one.wanted else 0,
         rollout=_rollout_view(one, judgement),
+        access=one.access,
         scale=f"{one.scale.least}..{one.scale.most}" if one.scale else "",
         replicas=tuple(_replica_view(record) for record in shown),
     )

@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from corten.control.records import ALL
+from corten.core.access import EVERY_DEPLOYMENT, MOST_PER_S, Auth
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.front import Front
+from corten.core.name import parse_name
 from corten.core.resources import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS
 from corten.core.scale import MOST_REPLICAS
 from corten.errors import (
@@ -29,6 +31,8 @@ from corten.errors import (
 MOST_CONCURRENCY = 4096
 _MOST_ENV_BYTES = 64 << 10
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TOKEN_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_MOST_DAYS = 3650
 _FAMILIES: dict[int, type[CortenError]] = {
     family.exit_code: family
     for family in (CortenError, UsageError, NotFoundError, RemoteError, EngineError, UnhealthyError, PolicyError)
@@ -87,7 +91,29 @@ class Ending(msgspec.Struct, forbid_unknown_fields=True):
     replicas: str = "keep"
 
 
-Body = Change | Back | Restart | Promotion | FrontChange | Ending
+class NewToken(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/tokens: whose it is, for which deployments (`*`: all), for how many days."""
+
+    name: str
+    deployments: tuple[str, ...]
+    days: float
+
+
+class Rotation(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/keys: whether all tokens there are end now."""
+
+    at_once: bool = False
+
+
+class TrustChange(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/issuers: let an issuer's tokens count by its `jwks`, or, when that is empty, no more."""
+
+    issuer: str
+    audience: str = ""
+    jwks: str = ""
+
+
+Body = Change | Back | Restart | Promotion | FrontChange | NewToken | Rotation | TrustChange | Ending
 
 
 def read(body: bytes | bytearray, kind: type[Any]) -> Any:
@@ -101,9 +127,29 @@ def read(body: bytes | bytearray, kind: type[Any]) -> Any:
         check_settings(value.settings)
     if isinstance(value, Promotion) and not 1 <= value.share <= ALL:
         raise UsageError("control.bad_request", f"not a share: `{value.share}`", why="expected 1 to 100 percent")
+    if isinstance(value, NewToken):
+        _check_token(value)
+    if isinstance(value, TrustChange) and not (value.issuer and (value.audience or not value.jwks)):
+        raise UsageError("control.bad_request", "an issuer has a name and an audience", why="one of them is empty")
     if isinstance(value, Ending) and value.replicas not in ("keep", "stop"):
         raise UsageError("control.bad_request", f"not a way to end: `{value.replicas}`", why="expected keep or stop")
     return value
+
+
+def _check_token(token: NewToken) -> None:
+    if not _TOKEN_NAME.fullmatch(token.name):
+        raise UsageError(
+            "control.bad_request",
+            f"not a token's name: `{token.name[:64]}`",
+            why="expected 1 to 64 of letters, digits and `.`, `_`, `@`, `-`",
+        )
+    if not 0 < token.days <= _MOST_DAYS:
+        raise UsageError("control.bad_request", f"not a time: `{token.days} days`", why=f"expected up to {_MOST_DAYS}")
+    if not token.deployments:
+        raise UsageError("control.bad_request", "the token is for no deployment", why="expected names, or `*` for all")
+    for name in token.deployments:
+        if name != EVERY_DEPLOYMENT:
+            parse_name(name)
 
 
 def check_front(front: Front) -> None:
@@ -147,6 +193,13 @@ def check_settings(settings: Settings) -> None:
         raise _bad("memory_bytes", resources.memory_bytes, f"0 (no limit) or at least {LEAST_MEMORY_BYTES}")
     if resources.cpus and not LEAST_CPUS <= resources.cpus <= MOST_CPUS:
         raise _bad("cpus", resources.cpus, f"0 (no limit) or {LEAST_CPUS} to {MOST_CPUS:g}")
+    if settings.auth and settings.auth not in {each.value for each in Auth}:
+        raise _bad("auth", settings.auth, "none or token")
+    for name in ("rate_per_s", "burst"):
+        if not 0 <= getattr(settings, name) <= MOST_PER_S:
+            raise _bad(name, getattr(settings, name), f"0 (no limit) to {MOST_PER_S}")
+    if settings.burst and not settings.rate_per_s:
+        raise _bad("burst", settings.burst, "a rate it goes with")
     shares = settings.canary.steps
     if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
         raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")

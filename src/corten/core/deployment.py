@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from corten.core.access import Access, Auth
 from corten.core.canary import Canary
 from corten.core.digest import Digest
 from corten.core.resources import Resources
+
+ACCESS_KEYS = ("auth", "rate_per_s", "burst", "pinnable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,9 @@ class Settings:
     in flight in each at most.
 
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
-    `canary` is how a revision gets its requests, once. `resources` is what one replica may use.
+    `canary` is how a revision gets its requests, once. `resources` is what one replica may use. `auth` (`none`,
+    `token`, or empty: as it was), `rate_per_s`, `burst` and `pinnable` are the deployment's (`core.access.Access`),
+    whichever revision serves.
     """
 
     replicas: int = 1
@@ -34,6 +39,15 @@ class Settings:
     grpc: bool = False
     canary: Canary = field(default_factory=Canary)
     resources: Resources = field(default_factory=Resources)
+    auth: str = ""
+    rate_per_s: int = 0
+    burst: int = 0
+    pinnable: bool = False
+
+    def access(self, before: Access) -> Access:
+        """Who may ask and how often; who said nothing of tokens leaves that as it was `before`."""
+        auth = Auth(self.auth) if self.auth else before.auth
+        return Access(auth, self.rate_per_s, self.burst, self.pinnable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Home:
         store/      OCI image layout: oci-layout, index.json, blobs/sha256/
         trees/      unpacked layers the embedded engine runs from
         cache/      wheels/ debs/ layers/ locks/ uv/: may be deleted at any time
-        state/      corten.db, daemon.lock, daemon.log, gateway/
+        state/      corten.db, daemon.lock, daemon.log, gateway/, keys/ (private, to sign tokens with)
         replicas/   one folder a replica: log, status
         run         sockets (elsewhere when the path would be too long for one)
     """

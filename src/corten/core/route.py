@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+
+from corten.core.access import Access, Trust
 
 GRPC_PORT = 8081
 
@@ -37,19 +39,20 @@ class DeploymentRoute:
     """Host `NAME.localhost` and path prefix `/NAME/` lead to a deployment's revisions.
 
     With `grpc`, gRPC leads there too, by host or by the header `x-corten-deployment`.
-    `pinnable` lets clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
+    With `access.pinnable` clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
     """
 
     deployment: str
     revisions: tuple[RevisionRoute, ...]
     max_body_bytes: int = 16 << 20
     timeout_s: float = 60.0
-    pinnable: bool = False
     grpc: bool = False
+    access: Access = field(default_factory=Access)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """All that one gateway serves, sorted by deployment."""
+    """All that one gateway serves, sorted by deployment, and whose tokens it takes where one is asked for."""
 
     deployments: tuple[DeploymentRoute, ...] = ()
+    trust: Trust = field(default_factory=Trust)

@@ -27,6 +27,7 @@ from corten.gateway.admin import Admin
 from corten.gateway.certificate import Certificate, CertificateFiles
 from corten.gateway.plan import CERTIFICATE, CLUSTERS, LISTENERS, ROUTES, Key, Step, Upstreams, steps
 from corten.gateway.process import Process, Record, file_limit, find_binary, log_tail, require_binary
+from corten.gateway.shape import Resource
 from corten.gateway.xds import Xds
 from corten.store.writing import atomic_write
 
@@ -243,7 +244,7 @@ class Envoy:
         self._write_record()
         return True
 
-    def _kept_secret(self) -> dict[Key, list[resources.Resource]]:
+    def _kept_secret(self) -> dict[Key, list[Resource]]:
         """What the certificate's files hold; nothing if that is not good now: Envoy still has the one before."""
         try:
             return self._secret(self._certificate.read(now_s=self._clock())) if self._certificate else {}
@@ -266,16 +267,16 @@ class Envoy:
         secret = self._secret(files.read(now_s=self._clock())) if files else {}
         for port in sorted(self.front.ports):
             ports.require_free(self.front.host, port)
-        _, routes, final = steps({}, table)
-        self._xds.publish({**secret, LISTENERS: self._listeners(), **routes.publish, **final.publish})
-        self._upstreams = final.upstreams
+        published = {key: value for step in steps({}, table) for key, value in step.publish.items()}
+        self._xds.publish({**secret, LISTENERS: self._listeners(), **published})
+        self._upstreams = resources.endpoints_by_cluster(table)
         await self._launch()
 
-    def _listeners(self) -> list[resources.Resource]:
+    def _listeners(self) -> list[Resource]:
         return listener.listeners(self.front, self._access_log)
 
     @staticmethod
-    def _secret(found: Certificate) -> dict[Key, list[resources.Resource]]:
+    def _secret(found: Certificate) -> dict[Key, list[Resource]]:
         return {CERTIFICATE: [tls.secret(found)]}
 
     def _write_record(self) -> None:
@@ -495,7 +496,7 @@ def _certificate_files(front: Front) -> CertificateFiles | None:
     return CertificateFiles(Path(front.certificate), Path(front.key)) if front.tls else None
 
 
-def _on_the_way(before: list[resources.Resource], after: list[resources.Resource]) -> list[list[resources.Resource]]:
+def _on_the_way(before: list[Resource], after: list[Resource]) -> list[list[Resource]]:
     """The listeners to have one after the other: the new beside the old, but no two on one port; then the new alone."""
     ports_of = {door["address"]["socket_address"]["port_value"]: door["name"] for door in after}
     clear = [
@@ -529,6 +530,8 @@ def _statistic(key: Key) -> str:
             return "cluster_manager.cds"
         case _ if key == LISTENERS:
             return "listener_manager.lds"
+        case ("extension_configs", name):
+            return f"extension_config_discovery.http_filter.{name}"
         case _ if key == CERTIFICATE:
             return f"sds.{resources.CERTIFICATE_NAME}"
         case _ if key == ROUTES:

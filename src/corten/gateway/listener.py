@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corten.core.front import Front
-from corten.gateway import tls
+from corten.gateway import access, tls
 from corten.gateway.resources import (
     BUFFER_FILTER,
     BUFFER_TYPE,
@@ -13,11 +13,8 @@ from corten.gateway.resources import (
     LISTENERS_REFRESH,
     ROUTES_NAME,
     ROUTES_REFRESH,
-    TYPES,
-    Resource,
-    address,
-    config_source,
 )
+from corten.gateway.shape import TYPES, Resource, address, config_source
 
 _MANAGER_TYPE = TYPES + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER = {
@@ -30,7 +27,9 @@ _LARGEST_HEADERS_KB = 32  # as corten.http.Limits.header_bytes
 # They carry no detail (an upstream's address, a library's words): the access log does.
 _REPLIES = {
     400: ("gateway.bad_request", "the request is not acceptable HTTP", 0),
-    404: ("gateway.not_found", "no deployment at this address", 0),
+    401: ("gateway.unauthenticated", "this deployment asks for a valid token: Authorization: Bearer TOKEN", 0),
+    403: ("gateway.forbidden", "this token is not for this deployment", 0),
+    404: ("gateway.not_found", "no deployment, or no such revision, at this address", 0),
     408: ("gateway.request_timeout", "the request did not arrive in time", 0),
     413: ("gateway.body_too_large", "the request body is larger than this deployment takes", 0),
     429: ("gateway.overloaded", "too many requests are waiting", 1),
@@ -40,6 +39,8 @@ _REPLIES = {
     504: ("gateway.timeout", "the deployment did not answer in time", 0),
 }
 _BREAKER_FLAG = "UO"  # upstream overflow
+_REVOKED = f"rbac_access_denied_matched_policy[{access.REVOKED}]"
+_RATE_REPLY = ("gateway.rate_limited", "more requests than this deployment takes in a second", 1)
 
 _ACCESS_LOG = {
     "ts": "%START_TIME%",
@@ -58,6 +59,8 @@ _ACCESS_LOG = {
     "upstream": "%UPSTREAM_HOST%",
     "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "request_id": "%REQ(X-REQUEST-ID)%",
+    "token": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:corten:sub)%",
+    "token_id": "%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:corten:jti)%",
 }
 
 
@@ -174,6 +177,8 @@ def _connection_manager(access_log: Path) -> Resource:
 
 def _filters() -> list[Resource]:
     return [
+        # Who asks and how often comes before a body is waited for.
+        *access.filters(),
         {
             "name": BUFFER_FILTER,
             "disabled": True,  # a route that wants it brings its own limit
@@ -188,15 +193,27 @@ def _local_replies() -> Resource:
     overflow = {"response_flag_filter": {"flags": [_BREAKER_FLAG]}}
     return {
         "mappers": [
-            {**_reply(429, overflow), "status_code": 429},
-            *(_reply(status, _status_is(status)) for status in sorted(_REPLIES)),
+            {**_reply(_REPLIES[429], overflow), "status_code": 429},
+            _reply(_RATE_REPLY, _because("local_rate_limited")),
+            # A token that was good once: its bearer needs another, as one whose token has expired.
+            {
+                **_reply(_REPLIES[401], _because(_REVOKED)),
+                "status_code": 401,
+            },
+            *(_reply(_REPLIES[status], _status_is(status)) for status in sorted(_REPLIES)),
         ],
         "body_format": _error_format("gateway.failed", "%LOCAL_REPLY_BODY%"),
     }
 
 
-def _reply(status: int, condition: Resource) -> Resource:
-    code, message, retry_after_s = _REPLIES[status]
+def _because(detail: str) -> Resource:
+    expression = f"response.code_details == '{detail}'"
+    kind = TYPES + "extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    return {"extension_filter": {"name": "cel", "typed_config": {"@type": kind, "expression": expression}}}
+
+
+def _reply(told: tuple[str, str, int], condition: Resource) -> Resource:
+    code, message, retry_after_s = told
     header = {"key": "retry-after", "value": str(retry_after_s)}
     return {
         "filter": condition,

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from corten.core.route import Endpoint, RouteTable
-from corten.gateway import resources
-from corten.gateway.resources import Resource
+from corten.gateway import access, resources
+from corten.gateway.shape import Resource
 
 # What Envoy subscribes to: ("clusters", ""), ("listeners", ""), ("routes", "main"), ("endpoints", "iris/r7").
 Key = tuple[str, str]
 CLUSTERS: Key = ("clusters", "")
 LISTENERS: Key = ("listeners", "")
 ROUTES: Key = ("routes", resources.ROUTES_NAME)
+TOKENS: Key = ("extension_configs", access.TOKENS_NAME)
+RATES: Key = ("extension_configs", access.RATES_NAME)
 CERTIFICATE: Key = ("secrets", resources.CERTIFICATE_NAME)
 
 Upstreams = Mapping[str, tuple[Endpoint, ...]]
@@ -51,7 +53,8 @@ def steps(have: Upstreams, want: RouteTable) -> tuple[Step, Step, Step]:
     gone = frozenset(have) - frozenset(wanted)
     both = {**have, **grown}
     return (
-        Step({CLUSTERS: resources.clusters(both), **_assignments(grown)}, both),
+        # Filters go before the routes that ask for them: until then nobody meets them.
+        Step({CLUSTERS: resources.clusters(both), **_assignments(grown), **_filters(want)}, both),
         Step({ROUTES: [resources.route_configuration(want)]}, both),
         Step(
             {CLUSTERS: resources.clusters(wanted), **_assignments(wanted)},
@@ -59,6 +62,10 @@ def steps(have: Upstreams, want: RouteTable) -> tuple[Step, Step, Step]:
             drop=frozenset(map(endpoints_key, gone)),
         ),
     )
+
+
+def _filters(want: RouteTable) -> dict[Key, list[Resource]]:
+    return {TOKENS: [access.tokens(want.trust)], RATES: [access.rates(want.deployments)]}
 
 
 def _grown(have: tuple[Endpoint, ...], want: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from corten.core.access import Access, Auth, Trust
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable, grpc_address
+from corten.gateway import access
+from corten.gateway.shape import TYPES, Resource, address, config_source, seconds
 
-Resource = dict[str, Any]
-
-TYPES = "type.googleapis.com/envoy."
 ROUTES_NAME = "main"
 CERTIFICATE_NAME = "front"
 REVISION_HEADER = "x-corten-revision"
@@ -93,36 +93,11 @@ def route_configuration(table: RouteTable) -> Resource:
             "x-envoy-original-path",
         ],
         "response_headers_to_remove": ["x-envoy-upstream-service-time"],
-        "virtual_hosts": [*map(_by_host, deployments), _by_path(deployments)],
+        "virtual_hosts": [
+            *(_by_host(route, table.trust) for route in deployments),
+            _by_path(deployments, table.trust),
+        ],
     }
-
-
-def address(text: str) -> Resource:
-    """A unix socket's path or `ip:port` as Envoy writes it."""
-    if text.startswith("/"):
-        return {"pipe": {"path": text}}
-    host, _, port = text.rpartition(":")
-    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port) if port.isdecimal() else 0}}
-
-
-def config_source(refresh_delay: str) -> Resource:
-    """Where Envoy gets resources from: the cluster `xds`, by long poll (gateway.xds)."""
-    return {
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "0s",  # nothing is served before it is known how
-        "api_config_source": {
-            "api_type": "REST",
-            "transport_api_version": "V3",
-            "cluster_names": ["xds"],
-            "refresh_delay": refresh_delay,
-            "request_timeout": "60s",  # more than xds.HOLD_S
-        },
-    }
-
-
-def seconds(value: float) -> str:
-    """A proto3 JSON duration."""
-    return f"{value:.3f}s"
 
 
 def _lb_endpoint(endpoint: Endpoint) -> Resource:
@@ -214,22 +189,22 @@ def _circuit_breakers() -> Resource:
     }
 
 
-def _by_host(route: DeploymentRoute) -> Resource:
+def _by_host(route: DeploymentRoute, trust: Trust) -> Resource:
     return {
         "name": route.deployment,
         "domains": [f"{route.deployment}.localhost"],
-        "routes": [*_grpc_routes(route, []), *_routes(route, {"prefix": "/"}, {})],
+        "routes": [*_grpc_routes(route, trust, []), *_routes(route, trust, "/", {})],
     }
 
 
-def _by_path(deployments: Sequence[DeploymentRoute]) -> Resource:
+def _by_path(deployments: Sequence[DeploymentRoute], trust: Trust) -> Resource:
     routes: list[Resource] = []
     for route in deployments:
         # The path of gRPC is the method's name and has no place for a deployment's.
         by_header = {"name": DEPLOYMENT_HEADER, "string_match": {"exact": route.deployment}}
-        routes += _grpc_routes(route, [by_header])
+        routes += _grpc_routes(route, trust, [by_header])
         rewrite = {"prefix_rewrite": "/"}
-        routes += _routes(route, {"prefix": f"/{route.deployment}/"}, rewrite)
+        routes += _routes(route, trust, f"/{route.deployment}/", rewrite)
         # Not served itself: relative links of the page at `/NAME/` would lead elsewhere. 307 keeps method and body.
         to = {"path_redirect": f"/{route.deployment}/", "response_code": "TEMPORARY_REDIRECT"}
         routes.append({"match": {"path": f"/{route.deployment}"}, "redirect": to})
@@ -238,24 +213,53 @@ def _by_path(deployments: Sequence[DeploymentRoute]) -> Resource:
     return {"name": "*", "domains": ["*"], "routes": routes}
 
 
-def _grpc_routes(route: DeploymentRoute, headers: list[Resource]) -> list[Resource]:
+def _grpc_routes(route: DeploymentRoute, trust: Trust, headers: list[Resource]) -> list[Resource]:
     if not route.grpc:
         return []
     matches = [{"prefix": prefix, **({"headers": headers} if headers else {})} for prefix in _GRPC_SERVICES]
-    return [one for match in matches for one in _routes(route, match, {}, grpc=True)]
+    return [one for match in matches for one in _guarded(route, trust, match, {}, grpc=True)]
 
 
-def _routes(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grpc: bool = False) -> list[Resource]:
-    pins = route.revisions if route.pinnable else ()
-    pinned = (_pin(route, share, match, rewrite, grpc=grpc) for share in pins)
-    return [*pinned, _weighted(route, match, rewrite, grpc=grpc)]
+def _routes(route: DeploymentRoute, trust: Trust, prefix: str, rewrite: Resource) -> list[Resource]:
+    """The routes of HTTP. Whether it is well is told to whoever asks: balancers in front of us have no token."""
+    health: list[Resource] = []
+    if route.access.auth is not Auth.NONE:
+        open_to_all = replace(route, access=Access())
+        for path in ("livez", "readyz"):
+            to = {"prefix_rewrite": f"/{path}"} if rewrite else {}
+            health.append(_weighted(open_to_all, {"path": f"{prefix}{path}"}, to, grpc=False))
+    return [*health, *_guarded(route, trust, {"prefix": prefix}, rewrite, grpc=False)]
+
+
+def _guarded(route: DeploymentRoute, trust: Trust, match: Resource, rewrite: Resource, *, grpc: bool) -> list[Resource]:
+    """The routes of requests that pass the deployment's limits and, where it asks for one, have a valid token."""
+    if route.access.auth is Auth.TOKEN and not trust.anybody:
+        return [{"match": match, "direct_response": {"status": 401}}]
+    found = [_weighted(route, match, rewrite, grpc=grpc)]
+    if route.access.pinnable:
+        # One that does not run is told so: whoever asks for a revision does not want another's answer.
+        unknown = {"name": REVISION_HEADER, "present_match": True}
+        gone = {"match": _with_header(match, unknown), "direct_response": {"status": 404}}
+        found = [*(_pin(route, share, match, rewrite, grpc=grpc) for share in route.revisions), gone, *found]
+    per_filter, others = access.of_route(route, trust)
+    return [_with_filters(each, per_filter, others) for each in found]
+
+
+def _with_filters(found: Resource, per_filter: Resource, others: Resource) -> Resource:
+    if "route" not in found:
+        return found
+    return {**found, **others, "typed_per_filter_config": {**found["typed_per_filter_config"], **per_filter}}
+
+
+def _with_header(match: Resource, header: Resource) -> Resource:
+    return {**match, "headers": [*match.get("headers", []), header]}
 
 
 def _pin(route: DeploymentRoute, share: RevisionRoute, match: Resource, rewrite: Resource, *, grpc: bool) -> Resource:
     by_header = {"name": REVISION_HEADER, "string_match": {"exact": share.revision}}
     target = {"cluster": cluster_name(route.deployment, share.revision, grpc=grpc)}
     return {
-        "match": {**match, "headers": [*match.get("headers", []), by_header]},
+        "match": _with_header(match, by_header),
         "route": {**target, **rewrite, **_policy(route)},
         "response_headers_to_add": [_say_revision(share.revision)],
         **_body_limit(route),

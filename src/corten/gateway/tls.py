@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from corten.gateway.certificate import Certificate
-from corten.gateway.resources import CERTIFICATE_NAME, TYPES, Resource, config_source
+from corten.gateway.resources import CERTIFICATE_NAME
+from corten.gateway.shape import TYPES, Resource, config_source
 
 _REFRESH = "1s"
 

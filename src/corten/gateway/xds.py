@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from corten.gateway.plan import Key
-from corten.gateway.resources import Resource
+from corten.gateway.shape import Resource
 from corten.http import Limits, Request, Server, UnixAddress
 
 HOLD_S = 25.0

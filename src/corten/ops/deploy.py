@@ -33,7 +33,8 @@ _LONGEST_CANARY_S = 24 * 3600.0
 class Deployed:
     """A deployment that answers. `changed` is False when it was that way already; `revision` is a label (`r2`).
 
-    `share` is what the revision has of the requests in percent, below 100 while it is a canary.
+    `share` is what the revision has of the requests in percent, below 100 while it is a canary. `auth` says what
+    requests must show: `none` or `token`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Deployed:
     seconds: float
     changed: bool = True
     share: int = 100
+    auth: str = "none"
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it stands in `--json` output."""
@@ -54,6 +56,7 @@ class Deployed:
             "seconds": round(self.seconds, 3),
             "changed": self.changed,
             "share": self.share,
+            "auth": self.auth,
         }
 
 
@@ -127,6 +130,7 @@ def follow(
         seconds=time.perf_counter() - began_s,
         changed=accepted["changed"],
         share=view["rollout"]["share"],
+        auth=view["access"]["auth"],
     )
 
 

@@ -18,21 +18,32 @@ from corten.core.home import Home
 from corten.core.image import SPEC_LABEL
 from corten.core.model import ModelSpec
 from corten.core.name import parse_name
-from corten.errors import CortenError, NotFoundError, UnhealthyError, UsageError
+from corten.errors import CortenError, NotFoundError, RemoteError, UnhealthyError, UsageError
 from corten.ops.missing import no_deployment
 from corten.ops.sample import sample_body
 from corten.store.layout import Layout
 
 # Longer than any deployment's own request time, so that the gateway's 504 and not our impatience is heard.
 _TIMEOUT_S = 600.0
+TOKEN_VARIABLE = "CORTEN_TOKEN"  # noqa: S105 -- the variable's name
 _END_OF_ONE = "-----END CERTIFICATE-----"
 
 
-def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s: float = _TIMEOUT_S) -> Any:
+def predict(
+    name: str,
+    body: Any = None,
+    *,
+    token: str | None = None,
+    home: Home | None = None,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
     """The answer to `POST /predict` with this JSON body; None asks with the model's example, or zeros.
 
-    Raises NotFoundError for a name nobody has, UsageError `predict.refused` when the model does not take the body,
-    UnhealthyError `predict.unavailable` when nothing answers, CortenError `predict.failed` when the model broke.
+    `token` is what is shown where one is asked for (None: that of CORTEN_TOKEN).
+
+    Raises NotFoundError for a name nobody has, RemoteError `predict.denied` without a token that counts, UsageError
+    `predict.refused` when the model does not take the body, UnhealthyError `predict.unavailable` when nothing answers,
+    CortenError `predict.failed` when the model broke.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
     client = connect_if_deployed(home)
@@ -41,7 +52,8 @@ def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s:
     view = client.get(f"/v1/deployments/{parse_name(name)}")
     if body is None:
         body = sample_of(home, name, view["image"])
-    status, text = _post(client.get("/v1/gateway"), f"/{name}/predict", body, timeout_s)
+    token = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
+    status, text = _post(client.get("/v1/gateway"), f"/{name}/predict", body, token, timeout_s)
     try:
         answer = json.loads(text)
     except ValueError:
@@ -51,7 +63,7 @@ def predict(name: str, body: Any = None, *, home: Home | None = None, timeout_s:
     raise _refused(name, status, answer)
 
 
-def _post(front: Mapping[str, Any], path: str, body: Any, timeout_s: float) -> tuple[int, bytes]:
+def _post(front: Mapping[str, Any], path: str, body: Any, token: str, timeout_s: float) -> tuple[int, bytes]:
     host = near_host(front["host"])
     connection = http.client.HTTPConnection(host, front["port"], timeout=timeout_s)
     if front["certificate"]:
@@ -59,6 +71,8 @@ def _post(front: Mapping[str, Any], path: str, body: Any, timeout_s: float) -> t
     try:
         # Whole, also from models that answer piece by piece.
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         connection.request("POST", path, json.dumps(body).encode(), headers)
         response = connection.getresponse()
         return response.status, response.read()
@@ -106,6 +120,13 @@ def _refused(name: str, status: int, answer: Any) -> CortenError:
     told = answer.get("error", {}) if isinstance(answer, dict) else {}
     message = str(told.get("message", "")) or f"HTTP {status}"
     where = str(told.get("path", ""))
+    if status in (401, 403):
+        return RemoteError(
+            "predict.denied",
+            f"`{name}` does not answer without a token that is for it",
+            why=message,
+            hint=f"CORTEN_TOKEN=$(corten token create NAME --for {name}) corten predict {name} ...",
+        )
     if status in (400, 404, 405, 413, 415, 422):
         return UsageError(
             "predict.refused",

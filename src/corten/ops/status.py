@@ -43,6 +43,7 @@ class DeploymentStatus:
     url: str
     generation: int
     rollout: Mapping[str, Any] | None
+    access: Mapping[str, Any]
     replicas: tuple[ReplicaStatus, ...] = ()
 
 
@@ -109,6 +110,7 @@ def _deployment(one: Mapping[str, Any], front: Mapping[str, Any], now_s: float) 
         url=url_of(front, one["name"]),
         generation=one["generation"],
         rollout=one["rollout"],
+        access=one["access"],
         replicas=tuple(_replica(each, now_s) for each in one["replicas"]),
     )
 
@@ -146,6 +148,7 @@ def _as_dict(one: DeploymentStatus) -> dict[str, Any]:
         "url": one.url,
         "generation": one.generation,
         "rollout": one.rollout,
+        "access": dict(one.access),
         "replicas": [
             {
                 "id": each.id,

@@ -89,6 +89,10 @@ def up(
     engine: str = "",
     now_s: float | None = None,
     canary: Canary | None = None,
+    auth: str | None = None,
+    rate_per_s: int | None = None,
+    burst: int | None = None,
+    pinnable: bool = False,
     wait: bool = False,
     listen: Listener = nobody,
 ) -> Up:
@@ -96,8 +100,8 @@ def up(
 
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
     settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
-    `ready_timeout_s`, `canary`; `env` is added to the project's, `egress` is granted by either. `wait` waits for the
-    canary's end, as in `corten.deploy`.
+    `ready_timeout_s`, `canary`, `auth`, `rate_per_s`, `burst`; `env` is added to the project's, `egress` and `pinnable`
+    are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -132,8 +136,14 @@ def up(
     if cpus is not None:
         resources = replace(resources, cpus=parse_cpus(f"{cpus:g}"))
     settings = replace(settings, resources=resources)
+    settings = _with_access(settings, auth=auth, rate_per_s=rate_per_s, burst=burst, pinnable=pinnable)
     deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen, wait=wait)
-    return Up(built, deployed, time.perf_counter() - began_s, curl_of(deployed.url, sample_body(built.spec)))
+    return Up(
+        built,
+        deployed,
+        time.perf_counter() - began_s,
+        curl_of(deployed.url, sample_body(built.spec), auth=deployed.auth),
+    )
 
 
 def _settings(
@@ -155,10 +165,23 @@ def _settings(
     )
 
 
-def curl_of(url: str, body: Any) -> str:
+def _with_access(
+    given: Settings, *, auth: str | None, rate_per_s: int | None, burst: int | None, pinnable: bool
+) -> Settings:
+    return replace(
+        given,
+        auth=given.auth if auth is None else auth,
+        rate_per_s=given.rate_per_s if rate_per_s is None else rate_per_s,
+        burst=given.burst if burst is None else burst,
+        pinnable=given.pinnable or pinnable,
+    )
+
+
+def curl_of(url: str, body: Any, *, auth: str = "none") -> str:
     """A command to try it with, for any shell: single quotes, and a body short enough for a line or two."""
+    token = "" if auth == "none" else ' -H "authorization: Bearer $CORTEN_TOKEN"'
     text = json.dumps(body, ensure_ascii=False, separators=(", ", ": "))
     if body is None or len(text) > _LONGEST_CURL:
-        return f"curl {url}openapi.json"
+        return f"curl {url}openapi.json{token}"
     quoted = text.replace("'", "'\\''")
-    return f"curl {url}predict -H 'content-type: application/json' -d '{quoted}'"
+    return f"curl {url}predict -H 'content-type: application/json'{token} -d '{quoted}'"

@@ -8,6 +8,7 @@ import pytest
 
 from corten.control.database import MIGRATIONS, backup_of, open_database
 from corten.control.state import State
+from corten.core.access import Access, Auth
 from corten.core.canary import Canary
 from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
@@ -456,3 +457,25 @@ def test_a_full_disk_is_said_and_what_was_there_stays_usable(make_state):
     found = state.deployment("m")
     state._connection.execute("PRAGMA max_page_count = 100000")
     assert deploy(state, OTHER, generation=found.generation).revision > found.wanted.number
+
+
+def test_who_may_ask_is_the_deployments_whatever_revision_serves(make_state):
+    state = make_state()
+    state.deploy("m", IMAGE, Settings(auth="token", rate_per_s=5), generation=None, now_s=1.0)
+    guarded = Access(Auth.TOKEN, 5)
+    assert state.deployment("m").access == guarded
+    # Another image without a word of tokens does not open the door.
+    state.deploy("m", OTHER, Settings(rate_per_s=5), generation=None, now_s=2.0)
+    assert state.deployment("m").access == guarded
+    # A change of it alone makes no revision.
+    accepted = state.deploy("m", OTHER, Settings(auth="none", burst=9, rate_per_s=3), generation=None, now_s=3.0)
+    assert (accepted.changed, accepted.revision) == (True, 2)
+    assert state.deployment("m").access == Access(Auth.NONE, 3, 9)
+    assert [each.message for each in state.events("m") if each.step == "access"] == [
+        "whoever has a token may ask, 5 requests a second",
+        "everybody may ask, 3 requests a second",
+    ]
+    # Nor does an earlier revision.
+    state.deploy("m", OTHER, Settings(auth="token"), generation=None, now_s=4.0)
+    state.roll_back("m", 1, generation=None, now_s=5.0)
+    assert state.deployment("m").access == Access(Auth.TOKEN)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
-from corten.gateway import resources
-from corten.gateway.plan import CLUSTERS, ROUTES, steps
+from corten.gateway import access, resources
+from corten.gateway.plan import CLUSTERS, RATES, ROUTES, TOKENS, steps
 
 endpoints = st.builds(Endpoint, st.integers(0, 5).map(lambda n: f"/run/{n}.sock"), draining=st.booleans())
 revisions = st.builds(
@@ -39,6 +39,8 @@ class Envoy:
         for name, upstreams in ends.items():
             self.take(("endpoints", name), [resources.load_assignment(name, upstreams)])
         self.take(ROUTES, [resources.route_configuration(start)])
+        self.take(TOKENS, [access.tokens(start.trust)])
+        self.take(RATES, [access.rates(start.deployments)])
 
     def take(self, key, value):
         self.found[key] = value

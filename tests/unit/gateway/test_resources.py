@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.core.access import Access, Auth, Issuer, Trust
 from corten.core.front import Front
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
-from corten.gateway import listener, resources
+from corten.gateway import access, listener, resources, shape
 
 GOLDEN = Path(__file__).with_name("resources.golden.json")
 
@@ -24,13 +26,20 @@ revisions = st.builds(
     weight=st.integers(0, 100),
     endpoints=st.lists(endpoints, max_size=4, unique_by=lambda endpoint: endpoint.address).map(tuple),
 )
+accesses = st.builds(
+    Access,
+    auth=st.sampled_from(Auth),
+    rate_per_s=st.integers(0, 10_000),
+    burst=st.integers(0, 10_000),
+    pinnable=st.booleans(),
+)
 deployments = st.builds(
     DeploymentRoute,
     deployment=names,
     revisions=st.lists(revisions, max_size=3, unique_by=lambda share: share.revision).map(tuple),
     max_body_bytes=st.integers(1, 1 << 30),
     timeout_s=st.floats(0.001, 1e6),
-    pinnable=st.booleans(),
+    access=accesses,
 )
 tables = st.builds(RouteTable, st.lists(deployments, max_size=4, unique_by=lambda route: route.deployment).map(tuple))
 
@@ -74,7 +83,7 @@ def golden():
                 ),
                 max_body_bytes=1000,
                 timeout_s=2.5,
-                pinnable=True,
+                access=Access(pinnable=True),
             ),
             DeploymentRoute("asleep", (RevisionRoute("r1", 100, ()),)),
         )
@@ -102,7 +111,7 @@ def test_the_same_table_gives_the_same_bytes_in_whatever_order_it_is_told(table,
                     route.revisions,
                     max_body_bytes=route.max_body_bytes,
                     timeout_s=route.timeout_s,
-                    pinnable=route.pinnable,
+                    access=route.access,
                 )
                 for route in table.deployments
             ]
@@ -144,8 +153,34 @@ def test_names_are_sorted_and_hosts_are_unique(table):
 @given(tables)
 def test_a_deployment_can_be_pinned_only_where_that_is_enabled(table):
     for route in table.deployments:
-        pins = [found for found in routes_of(RouteTable((route,))) if "headers" in found["match"]]
-        assert len(pins) == (2 * len(route.revisions) if route.pinnable else 0)
+        found = routes_of(RouteTable((route,)))
+        pins = [each for each in found if "headers" in each["match"] and "route" in each]
+        open_to_all = route.access.auth is Auth.NONE
+        assert len(pins) == (2 * len(route.revisions) if route.access.pinnable and open_to_all else 0)
+
+
+@given(tables, st.sampled_from([Trust(), Trust(("{}",)), Trust(issuers=(Issuer("i", "a", "{}"),))]))
+def test_whoever_has_no_token_reaches_only_health_of_what_asks_for_one(table, trust):
+    guarded = {route.deployment for route in table.deployments if route.access.auth is Auth.TOKEN}
+    found = resources.route_configuration(RouteTable(table.deployments, trust))
+    for route in (route for host in found["virtual_hosts"] for route in host["routes"]):
+        reached = {name.partition("/")[0] for name, _ in targets(route)}
+        if not reached & guarded:
+            continue
+        asked = set(route["typed_per_filter_config"])
+        health = route["match"].get("path", "").endswith(("/livez", "/readyz"))
+        assert health or {access.TOKENS_NAME, access.RBAC_NAME} <= asked
+        assert health or trust.anybody
+
+
+@given(st.integers(1, 1_000_000), st.integers(0, 1_000_000))
+def test_a_bucket_gives_its_rate_and_is_filled_as_often_as_envoy_can(rate_per_s, burst):
+    route = DeploymentRoute("m", (), access=Access(rate_per_s=rate_per_s, burst=burst))
+    (bucket,) = (each["token_bucket"] for each in access.rates([route])["typed_config"]["descriptors"])
+    every_s = float(bucket["fill_interval"].removesuffix("s"))
+    assert every_s >= 0.05 - 1e-9
+    assert bucket["tokens_per_fill"] / every_s == pytest.approx(rate_per_s, rel=1e-6)
+    assert bucket["max_tokens"] == (burst or rate_per_s)
 
 
 @given(tables)
@@ -155,11 +190,11 @@ def test_all_else_is_not_found_and_says_nothing(table):
 
 @given(st.text(max_size=40))
 def test_any_address_gives_a_resource_envoy_can_judge(text):
-    assert set(resources.address(text)) in ({"pipe"}, {"socket_address"})
+    assert set(shape.address(text)) in ({"pipe"}, {"socket_address"})
 
 
 def test_an_ipv6_address_loses_its_brackets():
-    assert resources.address("[::1]:80") == {"socket_address": {"address": "::1", "port_value": 80}}
+    assert shape.address("[::1]:80") == {"socket_address": {"address": "::1", "port_value": 80}}
 
 
 def test_grpc_has_clusters_of_its_own_that_speak_http_2_and_routes_by_host_or_header():
