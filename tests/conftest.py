@@ -38,6 +38,7 @@ NEEDS = (
     "clients",
     "sigstore",
     "umoci",
+    "systemd",
     "torch",
 )
 
@@ -85,6 +86,8 @@ def missing(need: str) -> str:
             return f"not installed: {', '.join(absent)}" if absent else _unreachable("registry.npmjs.org", 443)
         case "bwrap":
             return "" if shutil.which("bwrap") else "bwrap is not installed"
+        case "systemd":
+            return "" if shutil.which("systemd-analyze") else "systemd is not installed"
         case _:
             return "" if shutil.which(need) else f"{need} is not installed"
 

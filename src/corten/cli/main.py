@@ -31,6 +31,7 @@ VERBS = (
     ("stop", "end a deployment"),
     ("gateway", "where requests come in: address, port, TLS"),
     ("token", "tokens for deployments that ask for one"),
+    ("service", "have systemd keep the daemon, from boot on"),
     ("images", "the images in the local store"),
     ("inspect", "what is in an image and how it came to be"),
     ("diff", "what changed between two images"),

@@ -2,6 +2,7 @@
 
 One for each home (a lock on `state/daemon.lock`). It may die at any moment: replicas and gateway go on, and the next
 one adopts them. SIGTERM lets go of everything and leaves it running. With nothing deployed it ends after a minute.
+With `--service yes`, as systemd starts it, it waits for the lock and does not end by itself.
 
 Its first line on stdout tells whoever started it how that went: `{"ready": ...}`, `{"busy": true}` or `{"error": ...}`.
 """
@@ -35,6 +36,7 @@ from corten.control.tasks import Tasks
 from corten.core.front import Front
 from corten.core.home import Home
 from corten.engine.base import Engine
+from corten.engine.cgroups import make_room
 from corten.errors import CortenError, UsageError
 from corten.gateway.base import Gateway
 from corten.http import Limits, Server, UnixAddress, run, spawn
@@ -52,9 +54,17 @@ class Daemon:
     """The parts put together. `now_s` is the wall clock at the start; from there on time is the monotonic clock's."""
 
     def __init__(
-        self, home: Home, state: State, engine: Engine, make_gateway: GatewayMaker, *, port: int | None = None
+        self,
+        home: Home,
+        state: State,
+        engine: Engine,
+        make_gateway: GatewayMaker,
+        *,
+        port: int | None = None,
+        stays: bool = False,
     ) -> None:
         self.home = home
+        self._stays = stays
         self._ending = asyncio.Event()
         self._stop_replicas = False
         self._wake = asyncio.Event()
@@ -140,7 +150,7 @@ class Daemon:
             if self.controller.router.running:
                 await self.controller.router.stop()
             idle_since_s = idle_since_s or loop.time()
-            if loop.time() - idle_since_s >= IDLE_END_S:
+            if loop.time() - idle_since_s >= IDLE_END_S and not self._stays:
                 self.end()
 
 
@@ -151,12 +161,15 @@ def steady_clock(start_s: float) -> Any:
 
 
 @contextlib.contextmanager
-def only_one(home: Home) -> Iterator[bool]:
-    """Hold the home's daemon lock; False when another process holds it. The kernel drops it when we die."""
+def only_one(home: Home, *, wait: bool = False) -> Iterator[bool]:
+    """Hold the home's daemon lock; False when another process holds it. The kernel drops it when we die.
+
+    `wait`: until the other one is gone.
+    """
     fd = os.open(home.state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
@@ -215,7 +228,7 @@ async def _serve(home: Home, options: Mapping[str, str]) -> None:
     state = State.open(home.state / "corten.db")
     engine = make_engine(home, state, options.get("engine", ""))
     port = options.get("port", "")
-    daemon = Daemon(home, state, engine, make_envoy(home), port=int(port) if port else None)
+    daemon = Daemon(home, state, engine, make_envoy(home), port=int(port) if port else None, stays="service" in options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.end)
@@ -234,7 +247,10 @@ def main(words: Sequence[str]) -> int:
         make_folders(home)
     except CortenError as error:
         return _failed(error)
-    with only_one(home) as ours:
+    service = bool(options.get("service"))
+    if service:
+        make_room()
+    with only_one(home, wait=service) as ours:
         if not ours:
             _announce({"busy": True})
             return 0

@@ -7,6 +7,7 @@ does. Where none can be made, `Cgroups.lacking` says so and nothing here raises.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from corten.core.process import ProcessId
 from corten.core.resources import Resources, memory_text
 
 CONTROLLERS: Final = ("memory", "pids", "cpu")
+OWN: Final = "daemon"
 _PERIOD_US: Final = 100_000
 _GONE_S: Final = 0.25
 _POLL_S: Final = 0.002
@@ -119,6 +121,22 @@ class Cgroups:
                     yield each, folder
 
 
+def make_room(proc: Path = Path("/proc/self")) -> None:
+    """Move this process out of the way, of version 2: into a child of the cgroup it was given for itself.
+
+    Only a cgroup without processes may limit its children. Nothing where it has no such cgroup, or may not.
+    """
+    with suppress(OSError):
+        mounts = [line.split() for line in (proc / "mounts").read_text().splitlines()]
+        own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
+        path = next((path for _, names, path in own if not names), "/")
+        where = next((mount[1] for mount in mounts if mount[2] == "cgroup2"), "")
+        if where and path != "/" and Path(path).name != OWN:
+            group = Path(where) / path.lstrip("/") / OWN
+            group.mkdir(exist_ok=True)
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def find_hierarchies(proc: Path = Path("/proc/self")) -> tuple[Hierarchy, ...]:
     """Where replicas' cgroups can be made, found out by making one; of version 2, controllers are switched on."""
     try:
@@ -131,6 +149,7 @@ def find_hierarchies(proc: Path = Path("/proc/self")) -> tuple[Hierarchy, ...]:
         for _, names, path in own:
             base = Path(where) / path.lstrip("/")
             if kind == "cgroup2" and not names:
+                base = base.parent if base.name == OWN else base
                 found.append(Hierarchy(base, _switched_on(base), unified=True))
             elif kind == "cgroup" and names and set(names.split(",")) <= set(options.split(",")):
                 found.append(Hierarchy(base, frozenset(names.split(",")) & frozenset(CONTROLLERS), unified=False))
