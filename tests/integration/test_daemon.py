@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from corten import __version__
 from corten.control.client import Client, connect
 from corten.control.database import backup_of
 from corten.core.deployment import Settings
@@ -261,6 +262,30 @@ def test_a_killed_daemon_is_not_missed_and_its_successor_adopts(place):
     assert load.report["failed"] == 0, load.report
     assert status(home=place.home).as_dict()["gateway"]["pid"] == gateway
     assert place.ask() == "y"
+
+
+OLDER = """
+import sys
+import corten
+corten.__version__ = "0.0.9"
+from corten.control.daemon import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_daemon_of_an_older_version_hands_over_to_ours_and_nobody_notices(place):
+    place.deploy(ANSWER="x")
+    pids = place.pids()
+    Client(place.home).shut_down(until_s=time.monotonic() + 10)
+    older = [sys.executable, "-c", OLDER, "--home", str(place.home.root), "--detach", "yes"]
+    subprocess.run(older, stdout=subprocess.PIPE, timeout=30, check=True)
+    assert Client(place.home).get("/v1/version") == {"version": "0.0.9"}
+    with Load(place) as load:
+        assert status(home=place.home).as_dict()["daemon"]["version"] == __version__
+        assert place.pids() == pids
+    assert load.report["failed"] == 0, load.report
+    same = place.daemon_pid()
+    assert place.daemon_pid() == same
 
 
 def test_a_daemon_killed_at_random_points_of_rollouts_ends_on_the_last_one_without_orphans(place):

@@ -2,6 +2,7 @@
 
 ::
 
+    GET    /v1/version                                                            -> {"version"}
     GET    /v1/status
     GET    /v1/deployments/NAME
     PUT    /v1/deployments/NAME             {"image", "settings", "generation"?}  -> Accepted
@@ -76,6 +77,8 @@ class Api:
 
     async def _route(self, request: Request) -> tuple[int, Any]:
         match (request.method, *request.path.strip("/").split("/")):
+            case ("GET", "v1", "version"):
+                return 200, {"version": __version__}
             case ("GET", "v1", "status"):
                 return 200, self.status()
             case ("GET", "v1", "gateway"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import select
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from corten import __version__
 from corten.control import wire
 from corten.control.folders import check_run, make_folders
 from corten.core.home import Home
@@ -117,13 +119,31 @@ def connect(home: Home, *, start: bool = True, port: int | None = None, engine: 
     NotFoundError `control.no_daemon`, EngineError `control.start_timeout` and whatever kept it from starting.
     """
     client = Client(home)
-    if not _answers(home):
-        if not start:
-            raise NotFoundError("control.no_daemon", "no daemon runs for this home", where=str(home.root))
+    running = _answers(home)
+    if not running and not start:
+        raise NotFoundError("control.no_daemon", "no daemon runs for this home", where=str(home.root))
+    if running and start and _is_older(client):
+        # What is deployed goes on; the new one adopts it.
+        client.shut_down(until_s=time.monotonic() + _LAUNCH_S)
+        running = _answers(home)  # a service has started the next by itself
+    if not running:
         _start(home, port, engine)
     if port is not None and client.get("/v1/gateway")["port"] != port:
         client.put("/v1/gateway", {"port": port})
     return client
+
+
+def _is_older(client: Client) -> bool:
+    """Whether the daemon is of a version before ours: Corten was upgraded beneath it."""
+    try:
+        theirs = client.get("/v1/version")["version"]
+    except CortenError as error:
+        return error.code == "control.unknown_route"  # one that cannot even say
+    return _numbers(theirs) < _numbers(__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def connect_if_deployed(home: Home) -> Client | None:
