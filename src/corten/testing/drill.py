@@ -24,7 +24,7 @@ from corten.core.process import ProcessId
 from corten.errors import NotFoundError, UnhealthyError, UsageError
 from corten.ops.change import restart
 from corten.ops.missing import no_deployment
-from corten.ops.predict import pinned, sample_of
+from corten.ops.predict import TOKEN_VARIABLE, pinned, sample_of
 from corten.ops.status import status
 from corten.testing.load import Load, Report
 
@@ -76,8 +76,9 @@ def drill(
 ) -> tuple[Score, ...]:
     """Break a deployment on purpose, once for each of `scenarios`, with `rate_per_s` requests a second on it.
 
-    `body` is the JSON to ask `/predict` with; None: the model's example. Raises UsageError `drill.unknown_scenario`,
-    NotFoundError `control.unknown_deployment`, UnhealthyError `drill.not_well` when it is not well before.
+    `body` is the JSON to ask `/predict` with; None: the model's example. A token is taken from CORTEN_TOKEN.
+    Raises UsageError `drill.unknown_scenario`, NotFoundError `control.unknown_deployment`, UnhealthyError
+    `drill.not_well` when it is not well before.
     """
     for each in scenarios:
         if each not in SCENARIOS:
@@ -131,7 +132,7 @@ class _Bench:
             self._body,
             host=near_host(self._front["host"]),
             rate_per_s=self._rate_per_s,
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json", **_authorization()},
             tls=tls,
         )
 
@@ -168,6 +169,11 @@ class _Bench:
                 return True
             await asyncio.sleep(_LOOK_S)
         return False
+
+
+def _authorization() -> Mapping[str, str]:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _signalled(pid: int, number: signal.Signals) -> None:
