@@ -12,6 +12,7 @@ from corten.builder.inspecting import inspect
 from corten.builder.plan import spec_of
 from corten.builder.source import read_project
 from corten.plugin import find
+from corten.serve.job import RequestError
 from corten.serve.rows import RowsRunner
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks' own, of the training
@@ -128,8 +129,13 @@ def test_a_request_that_does_not_fit_fails_alone(runner, bad):
     rows = data()[0].tolist()
     bodies = [json.dumps({"inputs": [rows[i]]}).encode() for i in range(5)]
     bodies[bad] = json.dumps({"inputs": [[1e300] * 13]}).encode()  # no float32; for doubles a strange row, no more
-    results = runner.run([runner.decode(body) for body in bodies]).results
-    for i, result in enumerate(results):
+    inputs = {}
+    for i, body in enumerate(bodies):
+        try:
+            inputs[i] = runner.decode(body)
+        except RequestError:
+            assert i == bad
+    for i, result in zip(inputs, runner.run([*inputs.values()]).results, strict=True):
         if i != bad:
             (alone,) = runner.run([runner.decode(bodies[i])]).results
             assert same(json.loads(alone), json.loads(result))

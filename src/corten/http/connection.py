@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from corten.http.repeated import RepeatedHead, learn
+from corten.http.repeated import Head, RepeatedHead, learn
 from corten.http.request import JSON, HeaderPairs, Request, error_body
 from corten.http.screening import Refusal, body_too_large, head_too_large, screen_head, screen_head_size
 from corten.http.wire import BODILESS, CONTINUE, encode_headers
@@ -45,6 +45,7 @@ class Phase(Enum):
 
 # Names of this module are found faster than members of a class, and these are asked for with every piece of data.
 _IDLE, _HEAD, _BODY, _CLOSING, _LINGERING = Phase
+_NO_HEAD = Head(b"", b"", (), keep_alive=False, version="1.1")
 
 
 class Connection(asyncio.Protocol):
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_chunk_bytes",
         "_congested",
         "_expects",
+        "_head",
         "_head_bytes",
         "_headers",
         "_keep_alive",
@@ -106,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._method = b""
         self._version = "1.1"
         self._keep_alive = True
+        self._head = _NO_HEAD  # of the last request
         self._repeated: RepeatedHead | None = None  # what the last request began with; the parser is between requests
         self._changes = 0
 
@@ -136,9 +139,13 @@ class Connection(asyncio.Protocol):
             body = repeated.body_of(data, self._limits.body_bytes)
             if body is not None:
                 self._changes = 0
-                headers = repeated.headers(body)
-                self._handle(Request(self, repeated.method, repeated.target, headers, body, True, "1.1", repeated))
-                if len(self._queue) > self._limits.pipelined:
+                queue = self._queue
+                request = Request(self, repeated, body)
+                queue.append(request)
+                server = self.server
+                server.in_flight += 1
+                server.handle(request)
+                if len(queue) > self._limits.pipelined:
                     self._pause()
                 return
         self._parse(data, may_repeat=phase is _IDLE and self._changes < _MOST_CHANGES)
@@ -157,7 +164,7 @@ class Connection(asyncio.Protocol):
             if self.phase is not _IDLE:
                 self._check_partial()
             elif may_repeat and self._version == "1.1" and not self._expects:
-                self._repeated = learn(data, self._method, self._target, self._headers, self._size_bytes)
+                self._repeated = learn(data, self._head, self._size_bytes)
                 self._changes += 1
             if len(self._queue) > self._limits.pipelined:
                 self._pause()
@@ -249,16 +256,13 @@ class Connection(asyncio.Protocol):
         """Part of httptools' protocol."""
         if self._parser.should_upgrade():
             return
-        request = Request(self, self._method, self._target, self._headers, self._body, self._keep_alive, self._version)
+        head = self._head = Head(self._method, self._target, self._headers, self._keep_alive, self._version)
+        request = Request(self, head, self._body)
         self._body = b""
         self.phase = _IDLE if self._keep_alive else _CLOSING
-        self._handle(request)
-
-    def _handle(self, request: Request) -> None:
         self._queue.append(request)
-        server = self.server
-        server.in_flight += 1
-        server.handle(request)
+        self.server.in_flight += 1
+        self.server.handle(request)
 
     # Answers
 
@@ -269,22 +273,20 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         server = self.server
-        head = server.heads.start(status, content_type)
-        if headers:
-            head += encode_headers(headers)
-        last_and_stays = len(self._queue) == 1 and self.phase is _IDLE and not server.draining
-        if last_and_stays and request.version == "1.1" and status not in BODILESS and request.wants_body:
+        queue = self._queue
+        last_and_stays = len(queue) == 1 and self.phase is _IDLE and not server.draining and request.head.usual
+        if last_and_stays and status == 200 and not headers and len(body) <= _COPY_BYTES:
             # The usual answer: what follows would do the same in more steps.
-            if len(body) <= _COPY_BYTES:
-                self._transport.write(b"%bContent-Length: %d\r\n\r\n" % (head, len(body)) + body)
-            else:
-                self._transport.writelines([b"%bContent-Length: %d\r\n\r\n" % (head, len(body)), body])
-            self._queue.popleft()
+            self._transport.write(b"%b%d\r\n\r\n" % (server.heads.ok(content_type), len(body)) + body)
+            queue.popleft()
             server.in_flight -= 1
             self.since_s = server.now_s
             if self._congested:
                 self._unpause()
             return
+        head = server.heads.start(status, content_type)
+        if headers:
+            head += encode_headers(headers)
         close = self._closes(request)
         if close or request.version == "1.0":
             head += _connection_header(close=close)
@@ -421,7 +423,7 @@ class Connection(asyncio.Protocol):
         """Answer what cannot become a request, after the answers that are owed; the connection ends with it."""
         self._enter(_CLOSING)
         self.server.refused(refusal.status, refusal.code)
-        request = Request(self, b"", b"", [], b"", False, "1.1")
+        request = Request(self, _NO_HEAD, b"")
         self._queue.append(request)
         self.server.in_flight += 1
         request.respond(refusal.status, error_body(refusal.code, refusal.message), JSON)

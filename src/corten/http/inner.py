@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
+from corten.http.repeated import Head
 from corten.http.request import JSON, HeaderPairs, Request, Stream
 
 if TYPE_CHECKING:
@@ -16,12 +17,10 @@ Answered = Callable[[int, bytes, str, HeaderPairs], None]  # status, body, conte
 class InnerRequest(Request):
     """A request whose answer is given to a function."""
 
-    __slots__ = ("_answered", "_left")
-
     def __init__(self, path: str, body: bytes | bytearray, headers: Mapping[str, str], answered: Answered) -> None:
         pairs = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
         # No connection: all that would ask for it is answered here.
-        super().__init__(cast("Connection", None), b"POST", path.encode("latin-1"), pairs, body, False, "1.1")
+        super().__init__(cast("Connection", None), Head(b"POST", path.encode("latin-1"), pairs, False, "1.1"), body)
         self._answered = answered
         self._left = False
 

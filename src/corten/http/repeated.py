@@ -1,4 +1,4 @@
-"""A client that keeps its connection sends the same head again and again; only its Content-Length changes.
+"""What a request begins with, and a client that sends the same again and again: only its Content-Length changes.
 
 Parsing is a function of bytes, so a head that was parsed and screened once need not be again: what follows is compared
 with it byte by byte, and only where all but the digits of its Content-Length are equal is the parser left out. Nothing
@@ -10,53 +10,79 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+HeaderLines = Sequence[tuple[bytes, bytes]]
+
 _NAMES = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _MOST_DIGITS = 10
 _LONGEST_HEAD = 4096
 
 
-class RepeatedHead:
-    """A head seen on this connection, in two parts: what comes before the digits of its Content-Length, and behind.
+class Head:
+    """The parsed head of a request: its lines in order, `usual` where its answer needs no more than a length.
 
-    `note` is the handler's: what it has made of the head, for the next request with the same.
+    `note` is the handler's: what it has made of the head. Requests that repeat a head share it, and so the note.
     """
 
-    __slots__ = ("_behind", "_headers", "_position", "before", "method", "note", "target")
+    __slots__ = ("_lines", "keep_alive", "method", "note", "target", "usual", "version")
 
     def __init__(
-        self, before: bytes, behind: bytes, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
+        self,
+        method: bytes,
+        target: bytes,
+        lines: HeaderLines,
+        keep_alive: bool,  # noqa: FBT001
+        version: str,
     ) -> None:
-        self.before = before
-        self._behind = behind
         self.method = method
         self.target = target
-        self._headers = headers
-        self._position = next(i for i, (name, _) in enumerate(headers) if name.lower() == b"content-length")
+        self.keep_alive = keep_alive
+        self.version = version
+        self.usual = version == "1.1" and method != b"HEAD"
         self.note: Any = None
+        self._lines = lines
+
+    def lines(self, body_bytes: int) -> HeaderLines:
+        """The header lines as they were sent with a body of this size."""
+        del body_bytes
+        return self._lines
+
+
+class RepeatedHead(Head):
+    """A head seen on this connection, in two parts: what comes before the digits of its Content-Length, and behind."""
+
+    __slots__ = ("_after", "_behind", "_position", "_start", "_stop", "before")
+
+    def __init__(self, head: Head, before: bytes, behind: bytes) -> None:
+        super().__init__(head.method, head.target, head.lines(0), head.keep_alive, head.version)
+        self.note = head.note
+        self.before = before
+        self._behind = behind
+        self._after = len(behind)
+        self._start = len(before)
+        self._stop = self._start + _MOST_DIGITS + self._after
+        self._position = next(i for i, (name, _) in enumerate(self._lines) if name.lower() == b"content-length")
 
     def body_of(self, data: bytes, most_bytes: int) -> bytes | None:
         """The body, when the data is one whole request with this head; `data` begins with `before`."""
-        start = len(self.before)
-        end = data.find(self._behind, start, start + _MOST_DIGITS + len(self._behind))
+        start = self._start
+        end = data.find(self._behind, start, self._stop)
         if end < 0:
             return None
         digits = data[start:end]
-        body = data[end + len(self._behind) :]
+        body = data[end + self._after :]
         # int() would take signs, spaces and underscores.
-        if not digits.isdigit() or int(digits) != len(body) or len(body) > most_bytes:
-            return None
-        return body
+        if digits.isdigit() and int(digits) == len(body) and len(body) <= most_bytes:
+            return body
+        return None
 
-    def headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
-        """The head's fields, as they were sent with this body."""
-        headers = list(self._headers)
-        headers[self._position] = (headers[self._position][0], b"%d" % len(body))
-        return headers
+    def lines(self, body_bytes: int) -> HeaderLines:
+        """See Head."""
+        lines = list(self._lines)
+        lines[self._position] = (lines[self._position][0], b"%d" % body_bytes)
+        return lines
 
 
-def learn(
-    data: bytes, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
-) -> RepeatedHead | None:
+def learn(data: bytes, head: Head, body_bytes: int) -> RepeatedHead | None:
     """What of the data can come again, if it is no more than the request it was parsed to; None if that is not sure."""
     end = data.find(b"\r\n\r\n") + 4
     if end < 4 or end > _LONGEST_HEAD or len(data) - end != body_bytes or not body_bytes:
@@ -66,5 +92,5 @@ def learn(
         if start >= len(name):
             stop = data.find(b"\r\n", start)
             if data[start:stop] == b"%d" % body_bytes:
-                return RepeatedHead(data[:start], data[stop:end], method, target, headers)
+                return RepeatedHead(head, data[:start], data[stop:end])
     return None

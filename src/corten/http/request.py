@@ -8,9 +8,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from corten.http.repeated import Head, HeaderLines
+
 if TYPE_CHECKING:
     from corten.http.connection import Connection
-    from corten.http.repeated import RepeatedHead
 
 HeaderPairs = Sequence[tuple[str, str]]
 JSON = "application/json"
@@ -22,55 +23,41 @@ _METHODS = {name.encode(): name for name in ("GET", "POST", "HEAD", "PUT", "DELE
 class Request:
     """A whole request. Made by the server; all methods must be called on the loop's thread.
 
-    `target` is the request target as received (ASCII), `raw_headers` its header lines in order, `body` bytes-like,
-    `repeated` the head where it is the same as the one before on its connection, the length of the body aside.
+    `head` is what it began with, `body` bytes-like. `started`: an answer was begun; `done`: it is complete.
     """
 
-    __slots__ = (
-        "_connection",
-        "_gone_callback",
-        "_headers",
-        "_method",
-        "body",
-        "done",
-        "keep_alive",
-        "out",
-        "raw_headers",
-        "repeated",
-        "started",
-        "target",
-        "version",
-    )
+    # What most requests never change is the class's: one is made for every request, and each attribute costs.
+    started = False
+    done = False
+    out: list[bytes] | None = None  # what waits for the answers before it (pipelining)
+    _headers: dict[str, str] | None = None
+    _gone_callback: Callable[[], object] | None = None
 
-    def __init__(  # noqa: PLR0917 - by position: made for every request
-        self,
-        connection: Connection,
-        method: bytes,
-        target: bytes,
-        raw_headers: list[tuple[bytes, bytes]],
-        body: bytes | bytearray,
-        keep_alive: bool,  # noqa: FBT001
-        version: str,
-        repeated: RepeatedHead | None = None,
-    ) -> None:
+    def __init__(self, connection: Connection, head: Head, body: bytes | bytearray) -> None:
         self._connection = connection
-        self._method = method
-        self._headers: dict[str, str] | None = None
-        self._gone_callback: Callable[[], object] | None = None
-        self.target = target
-        self.raw_headers = raw_headers
+        self.head = head
         self.body = body
-        self.keep_alive = keep_alive
-        self.version = version
-        self.repeated = repeated
-        self.started = False  # an answer was begun
-        self.done = False  # an answer is complete
-        self.out: list[bytes] | None = None  # what waits for the answers before it (pipelining)
+        self.keep_alive = head.keep_alive
 
     @property
     def method(self) -> str:
         """`GET`, `POST` ..."""
-        return _METHODS.get(self._method) or self._method.decode("ascii")
+        return _METHODS.get(self.head.method) or self.head.method.decode("ascii")
+
+    @property
+    def target(self) -> bytes:
+        """The request target as received (ASCII)."""
+        return self.head.target
+
+    @property
+    def version(self) -> str:
+        """`1.1` or `1.0`."""
+        return self.head.version
+
+    @property
+    def raw_headers(self) -> HeaderLines:
+        """The header lines in order, as received."""
+        return self.head.lines(len(self.body))
 
     @property
     def path(self) -> str:
@@ -172,7 +159,7 @@ class Request:
     @property
     def wants_body(self) -> bool:
         """False for HEAD, whose answer has a head only."""
-        return self._method != b"HEAD"
+        return self.head.method != b"HEAD"
 
     def _begin(self) -> None:
         if self.started:

@@ -16,11 +16,12 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Heads:
     """Makes heads; `fixed` headers are part of each. `renew` once a second keeps `Date` right."""
 
-    __slots__ = ("_cache", "_date", "_fixed")
+    __slots__ = ("_cache", "_date", "_fixed", "_sized")
 
     def __init__(self, fixed: HeaderPairs, unix_time_s: float) -> None:
         self._fixed = encode_headers(fixed)
         self._cache: dict[tuple[int, str], bytes] = {}
+        self._sized: dict[str, bytes] = {}  # of 200
         self._date = b""
         self.renew(unix_time_s)
 
@@ -28,6 +29,7 @@ class Heads:
         """Set the time answers carry."""
         self._date = formatdate(unix_time_s, usegmt=True).encode()
         self._cache.clear()
+        self._sized.clear()
 
     def start(self, status: int, content_type: str) -> bytes:
         """Status line, Date, fixed headers and Content-Type, without the empty line that ends a head."""
@@ -35,6 +37,13 @@ class Heads:
         head = self._cache.get(key)
         if head is None:
             head = self._cache[key] = self._make(status, content_type)
+        return head
+
+    def ok(self, content_type: str) -> bytes:
+        """The head of a 200 as far as its length's digits."""
+        head = self._sized.get(content_type)
+        if head is None:
+            head = self._sized[content_type] = self.start(200, content_type) + b"Content-Length: "
         return head
 
     def _make(self, status: int, content_type: str) -> bytes:

@@ -79,6 +79,15 @@ class HistogramValue:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count many; most of them are often equal, as what came together goes together."""
+        last, place, counts = -1.0, 0, self.counts
+        for value in values:
+            if value != last:
+                last, place = value, bisect_left(self._bounds, value)
+            counts[place] += 1
+        self.sum += sum(values)
+
     @property
     def count(self) -> int:
         """How many observations there were."""

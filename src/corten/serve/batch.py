@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from corten.serve.job import Inputs, Outcome, Result, Runner
 from corten.serve.worker import Worker
 
@@ -30,37 +32,34 @@ _LONGEST_RETRY_S = 60
 
 
 class QueueFullError(Exception):
-    """No room for another request; `retry_after_s` is when there may be."""
+    """No room for another request: so many are `waiting`; `retry_after_s` is when there may be."""
 
-    def __init__(self, retry_after_s: int) -> None:
+    def __init__(self, waiting: int, retry_after_s: int) -> None:
         super().__init__("the queue is full")
+        self.waiting = waiting
         self.retry_after_s = retry_after_s
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """A request on its way through the model; `context` is whatever the caller needs to answer it.
 
-    A `large` one takes long whatever the model, if only to be written down: it is kept off the loop's thread.
+    `answered`: by somebody else than the model. A `large` one takes long whatever the model, if only to be written
+    down: it is kept off the loop's thread.
     """
 
-    __slots__ = ("answered", "context", "deadline_s", "inputs", "large", "size_bytes")
-
-    def __init__(
-        self, inputs: Inputs, context: Any, deadline_s: float, size_bytes: int, *, large: bool = False
-    ) -> None:
-        self.large = large
-        self.inputs = inputs
-        self.context = context
-        self.deadline_s = deadline_s
-        self.size_bytes = size_bytes
-        self.answered = False
+    inputs: Inputs
+    context: Any
+    deadline_s: float
+    size_bytes: int
+    large: bool = False
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the batcher tells its owner, on the loop's thread."""
 
-    answer: Callable[[Job, Result], None]
+    answer: Callable[[Sequence[Job], Sequence[Result]], None]
     called: Callable[[int, float], None]  # rows of a call and its time in the model
     wanted: Callable[[Job], bool]  # whether someone still waits for the answer
 
@@ -113,7 +112,7 @@ class Batcher:
         """Queue a job; raises QueueFullError."""
         full = len(self._queue) >= self._bounds.queue
         if full or (self._queue and self._queued_bytes + job.size_bytes > self._bounds.queue_bytes):
-            raise QueueFullError(self._retry_after_s())
+            raise QueueFullError(len(self._queue), self._retry_after_s())
         self._queue.append(job)
         self._queued_bytes += job.size_bytes
         self._large += job.large
@@ -166,11 +165,12 @@ class Batcher:
     def _finish(self, jobs: Sequence[Job], outcome: Outcome, *, usual: bool = True) -> None:
         if usual:
             self._learn(len(jobs), outcome.model_s)
-        self._hooks.called(sum(job.inputs.rows for job in jobs), outcome.model_s)
-        for job, result in zip(jobs, outcome.results, strict=True):
-            if not job.answered:
-                job.answered = True
-                self._hooks.answer(job, result)
+        self._hooks.called(sum([job.inputs.rows for job in jobs]), outcome.model_s)
+        results = outcome.results
+        if any(job.answered for job in jobs):  # while the model worked on them
+            results = [result for job, result in zip(jobs, results, strict=True) if not job.answered]
+            jobs = [job for job in jobs if not job.answered]
+        self._hooks.answer(jobs, results)
         if self._queue and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -178,22 +178,22 @@ class Batcher:
     def _take(self) -> list[Job]:
         """The next batch: the oldest job and those behind it that fit, in order."""
         jobs: list[Job] = []
-        rows = 0
-        queue, most = self._queue, self._bounds.max_rows
+        rows, taken_bytes, shape_key = 0, 0, None
+        queue, most = self._queue, self._bounds.max_rows if self._runner.joinable else 0
         while queue:
             job = queue[0]
             inputs = job.inputs
-            if jobs and (rows + inputs.rows > most or inputs.shape_key != jobs[0].inputs.shape_key):
+            if jobs and (rows + inputs.rows > most or inputs.shape_key != shape_key):
                 break
             queue.popleft()
-            self._queued_bytes -= job.size_bytes
+            taken_bytes += job.size_bytes
             # In the thread's case the wait is long enough for clients to leave.
             if job.answered or not (self.inline or self._hooks.wanted(job)):
                 continue
             jobs.append(job)
             rows += inputs.rows
-            if not self._runner.joinable:
-                break
+            shape_key = inputs.shape_key
+        self._queued_bytes -= taken_bytes
         return jobs
 
     def _learn(self, jobs: int, model_s: float) -> None:

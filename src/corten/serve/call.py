@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass, replace
 
 from corten.http import Request
+from corten.http.repeated import Head
 from corten.http.request import HeaderPairs
 from corten.observe.trace import trace_fields
 
@@ -15,30 +17,48 @@ _JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencode
 _ANY_ANSWER = frozenset({b"*/*", b"application/json", b"application/json, text/plain, */*"})
 
 
-class Call:
-    """A request to `/predict`; `started_s` is loop time, `request_id` the caller's (empty without one).
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a head says of how to answer; made once for requests that repeat it.
 
     `plain`: whether both sides are JSON: the body is declared so, or as something clients say when they mean it, and no
     other answer is asked for. `timeout_s` is how long the caller waits (`X-Request-Timeout`), infinite unless said, NaN
-    where what it says is no time.
+    where what it says is no time. `usual`: a plain POST of `/predict`.
     """
 
-    __slots__ = ("plain", "reply_headers", "request", "request_id", "started_s", "timeout_s")
+    plain: bool
+    request_id: str  # the caller's, empty without one
+    timeout_s: float
+    usual: bool = False
+
+    @property
+    def reply_headers(self) -> tuple[tuple[str, str], ...]:
+        """The caller's request id is given back."""
+        return (("X-Request-Id", self.request_id),) if self.request_id else ()
+
+
+class Call:
+    """A request to the model; `started_s` is loop time."""
 
     def __init__(self, request: Request, started_s: float) -> None:
         self.request = request
         self.started_s = started_s
-        repeated = request.repeated
-        if repeated is None:
-            self.plain, self.request_id, self.timeout_s = _read(request)
-        elif repeated.note is None:
-            repeated.note = self.plain, self.request_id, self.timeout_s = _read(request)
-        else:
-            self.plain, self.request_id, self.timeout_s = repeated.note
-        # The caller's request id is given back.
-        self.reply_headers: tuple[tuple[str, str], ...] = (
-            (("X-Request-Id", self.request_id),) if self.request_id else ()
-        )
+        self.reading: Reading = request.head.note or read(request.head)
+
+    @property
+    def request_id(self) -> str:
+        """The caller's, or one made up; empty without either."""
+        return self.reading.request_id
+
+    @property
+    def timeout_s(self) -> float:
+        """See Reading."""
+        return self.reading.timeout_s
+
+    @property
+    def reply_headers(self) -> tuple[tuple[str, str], ...]:
+        """What each answer to this request carries."""
+        return self.reading.reply_headers
 
     @property
     def patient(self) -> bool:
@@ -75,8 +95,7 @@ class Call:
     def need_id(self) -> None:
         """Make up a request id where the caller gave none, so that an answer leads to its log line."""
         if not self.request_id:
-            self.request_id = os.urandom(12).hex()
-            self.reply_headers = (("X-Request-Id", self.request_id),)
+            self.reading = replace(self.reading, request_id=os.urandom(12).hex())
 
     def log_fields(self, now_s: float) -> dict[str, object]:
         """What a log line says of this request; never its content."""
@@ -94,10 +113,10 @@ class Call:
         return fields
 
 
-def _read(request: Request) -> tuple[bool, str, float]:
-    """Whether it is plain, its id, its timeout: all headers once, only those that matter. A dict would cost more."""
+def read(head: Head) -> Reading:
+    """Read a head, and leave the result there. All headers once, only those that matter: a dict would cost more."""
     plain, request_id, timeout_s = True, "", math.inf
-    for name, value in request.raw_headers:
+    for name, value in head.lines(0):
         size = len(name)
         if size == 12:
             lower = name.lower()
@@ -114,7 +133,9 @@ def _read(request: Request) -> tuple[bool, str, float]:
                 plain = False
         elif size == 17 and name.lower() == b"x-request-timeout":
             timeout_s = _seconds(value)
-    return plain, request_id, timeout_s
+    usual = plain and head.method == b"POST" and head.target == b"/predict" and timeout_s > 0
+    reading = head.note = Reading(plain, request_id, timeout_s, usual)
+    return reading
 
 
 def is_json(content_type: bytes) -> bool:

@@ -59,7 +59,7 @@ class Crowd:
         full = len(self._queue) >= self._bounds.queue
         if full or (self._queue and self._queued_bytes + job.size_bytes > self._bounds.queue_bytes):
             rounds = len(self._queue) / self._bounds.max_rows
-            raise QueueFullError(min(max(math.ceil(rounds * self._call_s), 1), _LONGEST_RETRY_S))
+            raise QueueFullError(len(self._queue), min(max(math.ceil(rounds * self._call_s), 1), _LONGEST_RETRY_S))
         self._queue.append(job)
         self._queued_bytes += job.size_bytes
         self._start()
@@ -101,7 +101,7 @@ class Crowd:
         self._hooks.called(job.inputs.rows, model_s)
         if not job.answered:
             job.answered = True
-            self._hooks.answer(job, result)
+            self._hooks.answer([job], [result])
         self._start()
 
     def _end(self) -> None:

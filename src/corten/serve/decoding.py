@@ -23,20 +23,28 @@ _WORDS = {
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _TYPES = re.compile(r"^Expected `(?P<expected>[^`]*)`(?:, got `(?P<seen>[^`]*)`)?$")
 _LONGEST_MESSAGE = 500
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(decoder: msgspec.json.Decoder[Body], body: bytes | bytearray) -> Body:
     """Decode, or raise RequestError: 400 for what is not JSON, 422 for another type than expected."""
     try:
         return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise type_error(error) from error
-    except msgspec.DecodeError as error:
-        raise malformed(str(error)[:_LONGEST_MESSAGE]) from error
-    except UnicodeDecodeError as error:
-        raise malformed(f"not UTF-8: {error.reason} at byte {error.start}") from error
-    except RecursionError as error:
-        raise malformed("nested too deeply") from error
+    except UNREADABLE as error:
+        raise unread(error) from error
+
+
+def unread(error: Exception) -> RequestError:
+    """What a decoder raised, one of UNREADABLE, in our words."""
+    match error:
+        case msgspec.ValidationError():
+            return type_error(error)
+        case UnicodeDecodeError():
+            return malformed(f"not UTF-8: {error.reason} at byte {error.start}")
+        case RecursionError():
+            return malformed("nested too deeply")
+        case _:
+            return malformed(str(error)[:_LONGEST_MESSAGE])
 
 
 def type_error(error: msgspec.ValidationError) -> RequestError:

@@ -125,8 +125,6 @@ class Dialect:
 class ForeignCall(Call):
     """A request in another protocol than ours."""
 
-    __slots__ = ("_refuse",)
-
     def __init__(self, request: Request, started_s: float, refuse: Refusal) -> None:
         super().__init__(request, started_s)
         self._refuse = refuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -105,10 +106,10 @@ class Meters:
         others = [slot for slot in range(self._board.workers + 1) if slot != self._slot]
         return self.registry.render(self._board.published(slot) for slot in others)
 
-    def answered(self, seconds: float) -> None:
-        """Count a prediction that succeeded: what `count` and `seconds.observe` do, in one step."""
-        self._ok.value += 1.0
-        self.seconds.observe(seconds)
+    def answered(self, took_s: Sequence[float]) -> None:
+        """Count predictions that succeeded: what `count` and `seconds.observe` do, for all of a call of the model."""
+        self._ok.value += len(took_s)
+        self.seconds.observe_all(took_s)
 
     def count_job(self, status: str) -> None:
         """Count one job that is over."""

@@ -6,17 +6,18 @@ records (`[{"age": 1, "height": 2}, ...]`) for models with named columns, or wit
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from corten.adapters.base import RowsModel
-from corten.core.schema import Schema, Tensor
-from corten.serve.decoding import decode
+from corten.core.schema import DType, Schema, Tensor
+from corten.serve.decoding import UNREADABLE, unread
 from corten.serve.job import (
     LARGE_BYTES,
     Inputs,
@@ -29,18 +30,19 @@ from corten.serve.job import (
     invalid,
 )
 from corten.serve.pieces import PieceReader
-from corten.serve.tensors import FLOATS, blank_array, json_type, packed, to_array
-from corten.serve.values import to_json
+from corten.serve.tensors import FLOATS, blank_array, json_type, numpy_dtype, to_array
+from corten.serve.values import to_json, to_json_lines
 
 if TYPE_CHECKING:
     import asyncio
 
     from corten.serve.sink import Sink
 
-# Python's numbers take four times the room of an array's: large requests do not wait in that form.
-_MOST_LATE_ROWS = 256
 _BEFORE = b'{"outputs":'
-# And large answers are never wholly in it.
+# Of struct; a float that has no place in its type is an OverflowError there.
+_LETTERS = {DType.FLOAT16: "e", DType.FLOAT32: "f", DType.FLOAT64: "d"}
+_NOT_PACKED = (struct.error, OverflowError, TypeError)
+# Python's numbers take four times the room of an array's: large answers are never wholly in that form.
 _MOST_LISTED_ROWS = 4096
 
 
@@ -60,20 +62,29 @@ class RowsRunner:
         self.joinable = all(tensor.shape[0] is None for tensor in self._tensors)
         self._record_keys = _record_keys(self._tensors)
         row = _row(self._tensors, self._record_keys)
-        self._decoder = _decoder(self._tensors, row)
+        self._read = _decoder(self._tensors, row).decode
         self._pieces = PieceReader(self._tensors, row, self._of_list)
         self._free = any(None in tensor.shape[1:] for tensor in self._tensors)
-        self._width = _plain_width(self._tensors)
+        self._pack = _row_packer(self._tensors)
+        self._width = self._tensors[0].shape[-1] or 0 if self._pack else 0
 
     def decode(self, body: bytes | bytearray) -> Inputs:
         """See Runner."""
         if len(body) >= LARGE_BYTES and (pieces := self._pieces.read(body)) is not None:
             return self._inputs(pieces)
-        given = decode(self._decoder, body).inputs
+        try:
+            given = self._read(body).inputs
+        except UNREADABLE as error:
+            raise unread(error) from error
         if type(given) is list:
-            if self._width and len(given) <= _MOST_LATE_ROWS and _all_have_length(given, self._width):
-                # One array for the whole batch costs less than one for each request, so this is left until then.
-                return Inputs(given, len(given))
+            if given and (pack := self._pack) is not None:
+                # An array's bytes now, one array for the whole batch later: costs less than one for each request.
+                try:
+                    if len(given) == 1:
+                        return Inputs(pack(*given[0]))
+                    return Inputs(b"".join([pack(*row) for row in given]), len(given))
+                except _NOT_PACKED:
+                    pass  # records, missing values, a wrong length or a number too large: seen to below
             arrays = self._of_list(given)
         else:
             fields = zip(self._tensors, msgspec.structs.astuple(given), strict=True)
@@ -132,7 +143,8 @@ class RowsRunner:
         for i, row in enumerate(given):
             if isinstance(row, msgspec.Struct):
                 raise invalid("expected a list like the ones before it, got an object", f"inputs[{i}]")
-        return self.arrays(given)
+        tensor = self._tensors[0]
+        return {tensor.name: to_array(given, tensor, "inputs")}
 
     def _of_records(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
         if len(self._tensors) == 1:
@@ -144,44 +156,42 @@ class RowsRunner:
             arrays[tensor.name] = to_array(column, tensor, f"inputs[...].{tensor.name}")
         return arrays
 
-    def _together(self, batch: Sequence[Inputs]) -> list[Result]:
-        outputs = self._call(self._joined(batch), sum(inputs.rows for inputs in batch))
-        lists: dict[str, list[Any]] | None = None
+    def _together(self, batch: Sequence[Inputs]) -> Sequence[Result]:
+        outputs = self._call(self._joined(batch), sum([inputs.rows for inputs in batch]))
+        plain = [inputs.form is None for inputs in batch]
+        if all(plain):
+            return _answers(outputs, batch)
+        lists = {name: array.tolist() for name, array in outputs.items()} if any(plain) else {}
         results: list[Result] = []
         start = 0
         for inputs in batch:
             end = start + inputs.rows
-            if inputs.form is not None:
-                results.append(_formed(inputs.form, {name: array[start:end] for name, array in outputs.items()}))
-            else:
-                if lists is None:
-                    lists = {name: array.tolist() for name, array in outputs.items()}
+            if inputs.form is None:
                 results.append(_answer(lists, start, end))
+            else:
+                results.append(_formed(inputs.form, {name: array[start:end] for name, array in outputs.items()}))
             start = end
         return results
 
     def _joined(self, batch: Sequence[Inputs]) -> Mapping[str, np.ndarray]:
-        if self._width and all(type(inputs.values) is list for inputs in batch):
-            return self.arrays(list(chain.from_iterable(inputs.values for inputs in batch)))
-        parts = [self.arrays(inputs.values) for inputs in batch]
+        values = [inputs.values for inputs in batch]
+        if set(map(type, values)) == {bytes}:
+            return self._unpacked(values)
+        parts = [self.arrays(value) for value in values]
         return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in self._tensors}
 
-    def arrays(self, values: Mapping[str, np.ndarray] | list[Any]) -> Mapping[str, np.ndarray]:
+    def arrays(self, values: Mapping[str, np.ndarray] | bytes) -> Mapping[str, np.ndarray]:
         """What `decode` gave as arrays, by input name."""
-        if not isinstance(values, list):
-            return values
+        return self._unpacked([values]) if isinstance(values, bytes) else values
+
+    def _unpacked(self, values: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+        """One array of what was packed, in memory that may be written to, as models do."""
         tensor = self._tensors[0]
-        if self._width and values and _all_have_length(values, self._width):
-            array = packed(values, self._width, tensor.dtype)
-            if array is not None:
-                return {tensor.name: array}
-        return {tensor.name: to_array(values, tensor, "inputs")}
+        array = np.frombuffer(bytearray().join(values), dtype=numpy_dtype(tensor))
+        return {tensor.name: array.reshape(-1, self._width)}
 
     def _alone(self, inputs: Inputs) -> Result:
-        try:
-            arrays = self.arrays(inputs.values)
-        except RequestError as error:
-            return error
+        arrays = self.arrays(inputs.values)
         try:
             outputs = self._call(arrays, inputs.rows)
             return _answer_alone(outputs) if inputs.form is None else inputs.form(outputs)
@@ -219,6 +229,20 @@ def _formed(form: Callable[[Any], Reply], outputs: Mapping[str, np.ndarray]) -> 
         return error
 
 
+def _answers(outputs: Mapping[str, np.ndarray], batch: Sequence[Inputs]) -> Sequence[bytes]:
+    """The bodies for the rows of each, encoded in one go."""
+    lists = {name: array.tolist() for name, array in outputs.items()}
+    ends = list(accumulate([inputs.rows for inputs in batch]))
+    spans = list(zip([0, *ends], ends, strict=False))
+    bodies: list[Any]
+    if len(lists) == 1:
+        (rows,) = lists.values()
+        bodies = [rows[start:end] for start, end in spans]
+    else:
+        bodies = [{name: rows[start:end] for name, rows in lists.items()} for start, end in spans]
+    return [b"%b%b}" % (_BEFORE, text) for text in to_json_lines(bodies)]
+
+
 def _answer(outputs: Mapping[str, list[Any]], start: int, end: int) -> bytes:
     """The body for some rows: the only output, or all by name."""
     if len(outputs) == 1:
@@ -247,18 +271,13 @@ def _parts(array: np.ndarray) -> Iterator[bytes]:
     yield b"]"
 
 
-def _all_have_length(rows: list[Any], length: int) -> bool:
-    try:
-        return set(map(len, rows)) == {length}
-    except TypeError:
-        return False  # records among them
-
-
-def _plain_width(tensors: Sequence[Tensor]) -> int | None:
-    """The length of a row when rows of floats are all the model takes: the checks left are lengths."""
+def _row_packer(tensors: Sequence[Tensor]) -> Callable[..., bytes] | None:
+    """Makes a row's bytes of its values when rows of floats are all the model takes: the checks left are struct's."""
     if len(tensors) != 1 or len(tensors[0].shape) != 2 or tensors[0].shape[0] is not None:
         return None
-    return tensors[0].shape[1] if tensors[0].dtype in FLOATS else None
+    width, letter = tensors[0].shape[1], _LETTERS.get(tensors[0].dtype)
+    # `=`: native formats take a float beyond float32 for infinity.
+    return struct.Struct(f"={width}{letter}").pack if width and letter else None
 
 
 def _refused(error: ValueError) -> RequestError:

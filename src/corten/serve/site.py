@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -20,7 +20,7 @@ from corten.http.request import JSON
 from corten.observe.access import AccessLog
 from corten.observe.metrics import CONTENT_TYPE
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
-from corten.serve.call import Call
+from corten.serve.call import Call, Reading, read
 from corten.serve.crowd import Crowd
 from corten.serve.dialect import DIALECTS, Dialect
 from corten.serve.job import LARGE_BYTES, Inputs, Reply, RequestError, Result, Runner, Streamed
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _Route = Callable[[Request], None]
+_Decode = Callable[[bytes | bytearray], Inputs]
 
 _LONGEST_MESSAGE = 1000
 # A call that takes this many times the predict timeout is not coming back, and the one thread waits for it.
@@ -63,6 +64,8 @@ class Site:
         self._unread_bytes = 0
         self._queue_bytes = max(_LEAST_QUEUE_BYTES, 8 * spec.limits.max_body_bytes)
         self._streams = False
+        # All that most requests need; None where they need more, or there is no model yet.
+        self._quick: tuple[_Decode, Callable[[Job], None]] | None = None
         self._later: Later | None = None
         self._openapi = b""
         self._routes: Mapping[str, Mapping[str, _Route]] = {
@@ -139,6 +142,8 @@ class Site:
             else Crowd(runner, runner.loop, worker, bounds, hooks)
         )
         self._streams = runner.schema.stream is not None
+        if not self._streams and runner.loop is None:
+            self._quick = runner.decode, self._batcher.submit
         self._model = model
         described = openapi(
             self._spec.name,
@@ -155,8 +160,12 @@ class Site:
 
     def handle(self, request: Request) -> None:
         """The server's handler."""
-        if request.target == b"/predict" and request.method == "POST":
-            self._predict(request)
+        reading: Reading = request.head.note or read(request.head)
+        if reading.usual:
+            if self._quick is not None and len(request.body) < LARGE_BYTES:
+                self._usually(request, *self._quick)
+            else:
+                self._predict(request)
             return
         methods = self._routes.get(request.path)
         if methods is None:
@@ -220,12 +229,27 @@ class Site:
             self.ask(streamed, streamed.decode)
             return
         call = Call(request, self._loop.time())
-        if call.plain:
+        if call.reading.plain:
             self.ask(call, _plainly)
         elif "respond-async" in request.headers.get("prefer", "").lower():
             self._jobs().predict(request)
         else:
             self.ask(call, _in_its_form)
+
+    def _usually(self, request: Request, decode: _Decode, submit: Callable[[Job], None]) -> None:
+        """The same for what nearly everybody sends to most models, in fewer steps."""
+        call = Call(request, self._loop.time())
+        body = request.body
+        try:
+            inputs = decode(body)
+        except RequestError as error:
+            self._fail(call, error.status, error.code, error.message, path=error.path)
+            return
+        within_s = min(self._spec.limits.predict_timeout_s, call.reading.timeout_s)
+        try:
+            submit(Job(inputs, call, call.started_s + within_s, len(body)))
+        except QueueFullError as error:
+            self._full(call, error)
 
     def _jobs(self) -> Jobs:
         found = self._dialect("/jobs/")
@@ -283,23 +307,36 @@ class Site:
         limits = self._spec.limits
         most_s = limits.job_timeout_s if call.patient else limits.predict_timeout_s
         deadline_s = call.started_s + min(most_s, call.timeout_s)
-        job = Job(inputs, call, deadline_s, len(call.request.body), large=large)
+        job = Job(inputs, call, deadline_s, len(call.request.body), large)
+        if inputs.sink is not None or (self._model and self._model.runner.loop is not None):
+            self._follow(job)
         try:
-            if inputs.sink is not None or (self._model and self._model.runner.loop is not None):
-                self._follow(job)
             self._batcher.submit(job)
         except QueueFullError as error:
-            message = f"{self._batcher.waiting} requests are waiting already"
-            self._fail(call, 429, "serve.queue_full", message, retry_after_s=error.retry_after_s)
+            self._full(call, error)
 
-    def _answer(self, job: Job, result: Result) -> None:
-        call: Call = job.context
-        match result:
-            case bytes():
-                call.request.respond(200, result, JSON, call.reply_headers)
-                self._meters.answered(self._loop.time() - call.started_s)
-                if self._access.share:
+    def _full(self, call: Call, error: QueueFullError) -> None:
+        message = f"{error.waiting} requests are waiting already"
+        self._fail(call, 429, "serve.queue_full", message, retry_after_s=error.retry_after_s)
+
+    def _answer(self, jobs: Sequence[Job], results: Sequence[Result]) -> None:
+        """Answer what came out of one call of the model."""
+        now_s, logged = self._loop.time(), self._access.share > 0
+        took_s: list[float] = []
+        for job, result in zip(jobs, results, strict=True):
+            call: Call = job.context
+            if isinstance(result, bytes):
+                reading = call.reading
+                call.request.respond(200, result, JSON, reading.reply_headers if reading.request_id else ())
+                took_s.append(now_s - call.started_s)
+                if logged:
                     self._log_some(call, 200)
+            else:
+                self._answer_otherwise(call, result)
+        self._meters.answered(took_s)
+
+    def _answer_otherwise(self, call: Call, result: Reply | Streamed | BaseException) -> None:
+        match result:
             case Reply():
                 call.respond(200, result.body, result.content_type, (*call.reply_headers, *result.headers))
                 self._done(call, 200)

@@ -74,8 +74,6 @@ def framing(request: Request) -> Framing | None:
 class StreamCall(Call):
     """A request that is answered piece by piece. Its status is told with the first piece, or the first ping."""
 
-    __slots__ = ("_refuse", "sink")
-
     def __init__(self, request: Request, started_s: float, framing: Framing, refuse: Refusal | None = None) -> None:
         super().__init__(request, started_s)
         self._refuse = refuse

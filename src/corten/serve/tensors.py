@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ _NUMPY: dict[DType, Any] = {
     DType.JSON: np.dtype(object),
     **{kind: np.dtype(kind.value) for kind in DType if kind not in {DType.STRING, DType.JSON}},
 }
-_DOUBLE = np.dtype(np.float64)
 FLOATS = frozenset({DType.FLOAT16, DType.FLOAT32, DType.FLOAT64})
 
 
@@ -55,22 +52,6 @@ def to_array(values: Sequence[Any], tensor: Tensor, path: str) -> np.ndarray:
     if array.shape[0] == 0:
         raise invalid("expected at least one row", path)
     return array
-
-
-def packed(rows: Sequence[Sequence[Any]], width: int, dtype: DType) -> np.ndarray | None:
-    """The array of rows of floats that all have `width` values; None where one of them has no place in it.
-
-    Two thirds of the time of numpy, which looks at each value to find out what it is.
-    """
-    count = len(rows) * width
-    buffer = bytearray(count * _DOUBLE.itemsize)
-    try:
-        struct.pack_into(f"{count}d", buffer, 0, *chain.from_iterable(rows))
-        with np.errstate(over="raise"):
-            array = np.frombuffer(buffer, dtype=_DOUBLE).astype(_NUMPY[dtype], copy=False)
-    except (struct.error, FloatingPointError):
-        return None  # a missing value, or one that is too large
-    return array.reshape(len(rows), width)
 
 
 def has_shape(shape: Sequence[int], tensor: Tensor) -> bool:

@@ -6,7 +6,7 @@ parses it gets the very number the model gave, whatever precision they parse to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,19 @@ def to_json(value: Any) -> bytes:
         return _encode(_with_plain_keys(value, depth=0))
 
 
+def to_json_lines(values: Sequence[Any]) -> Sequence[bytes]:
+    """The JSON of each value; costs less than one after the other. Raises as `to_json` does."""
+    try:
+        lines = _encode_lines(values).split(b"\n")
+    except (TypeError, RecursionError):
+        lines = []
+    # Nothing but a value that is JSON already brings a line end of its own.
+    if len(lines) != len(values) + 1:
+        return [to_json(value) for value in values]
+    lines.pop()
+    return lines
+
+
 def _plain(value: Any) -> Any:
     """What numpy's and similar types stand for. They are told by their methods: this module imports no numpy."""
     if (tolist := getattr(value, "tolist", None)) is not None:  # numpy arrays and scalars
@@ -32,7 +45,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} has no form in JSON")
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _DEEPEST = 100
 
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corten.http.repeated import RepeatedHead
+
 HEADS = [
     b"POST /p HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n",
     b"POST /p HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\nX-Request-Id: a\r\n\r\n",
@@ -38,10 +40,10 @@ def seen(wire):
 def test_a_repeated_head_is_known_whatever_the_length_of_the_body(wire, head):
     one = wire().feed(*(request(head, body) for body in (b"a", b"bc", b"d" * 1000, b"e")))
     assert [body.body for body in one.requests] == [b"a", b"bc", b"d" * 1000, b"e"]
-    assert one.requests[0].repeated is None
-    assert [known.repeated is not None for known in one.requests[1:]] == [True] * 3
+    assert not isinstance(one.requests[0].head, RepeatedHead)
+    assert all(isinstance(known.head, RepeatedHead) for known in one.requests[1:])
     assert one.requests[2].headers["content-length"] == "1000"
-    assert one.requests[1].repeated is one.requests[3].repeated
+    assert one.requests[1].head is one.requests[3].head
 
 
 def test_a_body_over_the_limit_is_refused_behind_a_known_head_too(wire):
@@ -56,7 +58,7 @@ def test_a_client_that_numbers_its_requests_is_not_looked_at_for_ever(wire):
     assert len(one.requests) == 40
     same = numbered % 0
     one.feed(same, same)
-    assert one.requests[-1].repeated is None
+    assert not isinstance(one.requests[-1].head, RepeatedHead)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.errors import UsageError
-from corten.observe.metrics import Registry
+from corten.observe.metrics import HistogramValue, Registry
 from corten.observe.process import ProcessStats, process_start_s
 
 SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\S+)')
@@ -120,3 +120,13 @@ def test_process_statistics_are_plausible():
 def test_process_statistics_leave_out_what_cannot_be_read(tmp_path):
     lines = "".join(ProcessStats(5.0, tmp_path)())
     assert set(samples(lines)) == {("process_cpu_seconds_total", ""), ("process_start_time_seconds", "")}
+
+
+@given(st.lists(st.floats(0, 20) | st.sampled_from([0.001, 0.1, 5.0])))
+def test_many_observations_in_one_go_are_what_they_are_one_by_one(values):
+    together, apart = HistogramValue((0.001, 0.1, 5.0)), HistogramValue((0.001, 0.1, 5.0))
+    together.observe_all(values)
+    for value in values:
+        apart.observe(value)
+    assert together.counts == apart.counts
+    assert together.sum == pytest.approx(apart.sum)

@@ -39,7 +39,7 @@ class Bench:
         self.runner, self.worker = runner, Worker()
         self.answers, self.rows, self.gone = {}, [], set()
         hooks = Hooks(
-            answer=lambda job, result: self.answers.__setitem__(job.context, result),
+            answer=lambda jobs, results: self.answers.update(zip((job.context for job in jobs), results, strict=True)),
             called=lambda rows, _: self.rows.append(rows),
             wanted=lambda job: job.context not in self.gone,
         )

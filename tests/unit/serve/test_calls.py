@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from corten.adapters.base import InputError
 from corten.serve.calls import CallsRunner
 from corten.serve.job import ModelOutputError, Reply, RequestError
-from corten.serve.values import to_json
+from corten.serve.values import to_json, to_json_lines
 
 
 @dataclasses.dataclass
@@ -120,6 +121,17 @@ def test_too_few_results_are_the_models_fault(calls_model):
 )
 def test_results_are_written_as_strict_json(value, text):
     assert to_json(value) == text
+
+
+@given(values=st.lists(st.text(max_size=3) | st.lists(st.floats() | st.none(), max_size=3), max_size=4))
+def test_many_values_in_one_go_are_what_they_are_one_by_one(values):
+    assert list(to_json_lines(values)) == [to_json(value) for value in values]
+
+
+def test_json_that_a_model_brings_ready_made_may_have_lines():
+    values = [msgspec.Raw(b"[1,\n2]"), {1.5: "a key that needs a hand"}, "c"]
+    assert list(to_json_lines(values)) == [to_json(value) for value in values]
+    assert list(to_json_lines(values[:1])) == [b"[1,\n2]"]
 
 
 @pytest.mark.parametrize("value", [object(), 1j, {(1, 2): 3}, lambda: 1])

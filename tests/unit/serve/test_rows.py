@@ -199,11 +199,32 @@ def test_one_bad_request_fails_alone(rows_model, tensor):
     assert model.calls == [3, 1, 1, 1]
 
 
-def test_a_number_too_large_fails_alone_in_its_batch(doubling):
-    runner = RowsRunner(doubling)
-    bodies = (b'{"inputs":[[1,2,3]]}', b'{"inputs":[[1,2,1e300]]}', b'{"inputs":[[4,5,6]]}')
-    results = runner.run([runner.decode(body) for body in bodies]).results
-    assert [type(result) for result in results] == [bytes, RequestError, bytes]
+def test_a_number_too_large_is_refused_before_it_joins_a_batch(doubling):
+    with pytest.raises(RequestError) as refused:
+        RowsRunner(doubling).decode(b'{"inputs":[[1,2,1e300]]}')
+    assert (refused.value.status, refused.value.path) == (422, "inputs[0][2]")
+
+
+_NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.none()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.lists(_NUMBERS, min_size=3, max_size=3), min_size=1, max_size=3))
+def test_rows_read_one_by_one_are_those_numpy_makes_of_all(rows_model, tensor, dtype, rows):
+    runner = RowsRunner(rows_model(lambda x: {"y": x}, tensor(dtype)))
+    floats = [[math.nan if cell is None else float(cell) for cell in row] for row in rows]
+    try:
+        with np.errstate(over="raise"):
+            expected = np.asarray(floats, dtype=dtype)
+    except (FloatingPointError, OverflowError):
+        with pytest.raises(RequestError):
+            runner.decode(json.dumps({"inputs": rows}).encode())
+        return
+    array = runner.arrays(runner.decode(json.dumps({"inputs": rows}).encode()).values)["x"]
+    assert array.dtype == expected.dtype
+    assert array.flags.writeable
+    np.testing.assert_array_equal(array, expected)
 
 
 @pytest.mark.parametrize(
