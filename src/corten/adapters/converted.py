@@ -8,7 +8,6 @@ answer a missing value with some number where scikit-learn says that it takes no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,8 +23,7 @@ METADATA_KEY = "dev.corten.stands_for"
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """A named column of the schema and the model's input that takes it. `known`: no other texts are taken."""
 
     name: str
@@ -34,8 +32,7 @@ class Column:
     known: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """What the original says to a kind of value (`nan`, `inf`, `large`, `unknown`) in these columns, by place."""
 
     kind: str
@@ -43,8 +40,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class StandsFor:
+class StandsFor(msgspec.Struct, frozen=True):
     """The original of a converted model; `digest` is of its file."""
 
     digest: str

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.converted import ConvertedModel, stands_for
-from corten.adapters.onnx_external import external_files
-from corten.adapters.onnx_file import OnnxFile, is_onnx, read_onnx
 from corten.adapters.onnx_session import open_session
 from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
@@ -18,6 +16,8 @@ from corten.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from corten.adapters.onnx_file import OnnxFile
 
 # Operator sets ONNX Runtime's CPU build has; others need a library the model file does not bring.
 _KNOWN_DOMAINS = frozenset(
@@ -42,10 +42,15 @@ class Onnx:
 
     def detect(self, source: Source) -> bool:
         """Whether the file starts as an ONNX model does."""
+        from corten.adapters.onnx_file import is_onnx  # the builder's: `load` reads files by ONNX Runtime
+
         return source.path.is_file() and is_onnx(source.path)
 
     def inspect(self, source: Source) -> Inspection:
         """Inputs, outputs and weights from the file alone. Raises UsageError for broken or incomplete ones."""
+        from corten.adapters.onnx_external import external_files
+        from corten.adapters.onnx_file import read_onnx
+
         path = source.path
         model = read_onnx(path)
         if not model.inputs or not model.outputs:
@@ -104,6 +109,8 @@ class OnnxModel:
     def __init__(self, session: Any, path: Path, schema: Schema | None = None) -> None:
         self._session = session
         if schema is None:
+            from corten.adapters.onnx_file import read_onnx
+
             model = read_onnx(path)
             schema = Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs)
         self.schema = schema

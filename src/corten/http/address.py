@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from corten.errors import UsageError
 
@@ -11,8 +12,7 @@ from corten.errors import UsageError
 _LONGEST_PATH_BYTES = 107
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True):
     """A unix socket's path."""
 
     path: Path
@@ -21,8 +21,7 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
+class TcpAddress(msgspec.Struct, frozen=True):
     """A host (name or IP address, without brackets) and a port; port 0 lets the kernel choose."""
 
     host: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds of one server. Times are checked by one sweep a second, so they hold to about a second.
 
     A body must arrive within `body_s` plus one second for each `body_rate_bytes_s` received, so that large bodies over

@@ -8,8 +8,9 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from corten.errors import UsageError
 from corten.http.address import Address, TcpAddress, UnixAddress
@@ -17,8 +18,7 @@ from corten.http.address import Address, TcpAddress, UnixAddress
 _CONNECT_TEST_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """Sockets that listen; `inode` tells whether a unix socket's path is still its own."""
 
     address: Address
@@ -39,8 +39,7 @@ class Bound:
                     self.address.path.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(msgspec.Struct, frozen=True):
     """Sockets that are accepted from."""
 
     bound: Bound

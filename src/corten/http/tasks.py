@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from corten.http.request import Request
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Spawner:
+class Spawner(msgspec.Struct, eq=False):
     """Runs a coroutine a request and owns its task: cancelled when the client goes away or `close` is called."""
 
     answer: Callable[[Request], Awaitable[None]]
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
 
     def __call__(self, request: Request) -> None:
         """The handler to give to a Server."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
+import time
 from http import HTTPStatus
 
 from corten.http.request import HeaderPairs
@@ -10,6 +10,8 @@ from corten.http.request import HeaderPairs
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 # These have no body, so no content headers (RFC 9110, 15.3.5 and 15.4.5).
 BODILESS = frozenset({204, 304})
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -27,7 +29,7 @@ class Heads:
 
     def renew(self, unix_time_s: float) -> None:
         """Set the time answers carry."""
-        self._date = formatdate(unix_time_s, usegmt=True).encode()
+        self._date = _http_date(unix_time_s)
         self._cache.clear()
         self._sized.clear()
 
@@ -50,6 +52,12 @@ class Heads:
         line = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n".encode()
         content = b"" if status in BODILESS else encode_headers([("Content-Type", content_type)])
         return b"%bDate: %b\r\n%b%b" % (line, self._date, self._fixed, content)
+
+
+def _http_date(unix_time_s: float) -> bytes:
+    """IMF-fixdate (RFC 9110, 5.6.7), whatever the locale. `email.utils` would be as much to import as all of this."""
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(unix_time_s)
+    return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{second:02} GMT".encode()
 
 
 def encode_headers(headers: HeaderPairs) -> bytes:

@@ -7,15 +7,15 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStats:
+class ProcessStats(msgspec.Struct, frozen=True):
     """Collector for a Registry; `started_s` is the process' start in unix time.
 
     `others` are the pids of processes that are counted with this one. Pages they share are counted once.

@@ -17,7 +17,17 @@ from corten.http import Server, UnixAddress, run
 from corten.observe import logs
 from corten.serve.loading import Loaded, load, read_spec
 from corten.serve.meters import Meters
-from corten.serve.process import EXPIRE_EVERY_S, JOBS_CUT_S, SWITCH_S, Exit, leave, log_failure, server_of, settle
+from corten.serve.process import (
+    EXPIRE_EVERY_S,
+    JOBS_CUT_S,
+    SWITCH_S,
+    Exit,
+    begin,
+    leave,
+    log_failure,
+    server_of,
+    settle,
+)
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.state import State
@@ -34,6 +44,7 @@ _THREAD_END_S = 0.2
 
 def main(env: Mapping[str, str]) -> int:
     """Serve the model of this image until told to stop; returns the exit code."""
+    begin()
     logs.configure()
     try:
         settings = Settings.from_env(env)

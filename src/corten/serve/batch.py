@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -55,8 +54,7 @@ class Job(msgspec.Struct, eq=False):
     answered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """What the batcher tells its owner, on the loop's thread."""
 
     answer: Callable[[Sequence[Job], Sequence[Result]], None]
@@ -64,8 +62,7 @@ class Hooks:
     wanted: Callable[[Job], bool]  # whether someone still waits for the answer
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """`max_rows` in one call, `queue` requests and `queue_bytes` of bodies waiting."""
 
     max_rows: int

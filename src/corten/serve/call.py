@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from corten.http import Request
 from corten.http.repeated import Head
@@ -17,8 +18,7 @@ _JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencode
 _ANY_ANSWER = frozenset({b"*/*", b"application/json", b"application/json, text/plain, */*"})
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What a head says of how to answer; made once for requests that repeat it.
 
     `plain`: whether both sides are JSON: the body is declared so, or as something clients say when they mean it, and no
@@ -95,7 +95,7 @@ class Call:
     def need_id(self) -> None:
         """Make up a request id where the caller gave none, so that an answer leads to its log line."""
         if not self.request_id:
-            self.reading = replace(self.reading, request_id=os.urandom(12).hex())
+            self.reading = msgspec.structs.replace(self.reading, request_id=os.urandom(12).hex())
 
     def log_fields(self, now_s: float) -> dict[str, object]:
         """What a log line says of this request; never its content."""

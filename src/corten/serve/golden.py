@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+
+class Difference(msgspec.Struct, frozen=True):
     """The first place where two JSON values differ: its path below `outputs`, and both values there."""
 
     path: str

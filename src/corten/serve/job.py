@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 LARGE_BYTES = 256 << 10  # of a body of text: what takes milliseconds to read is read beside the loop
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A finished answer in another form than `/predict`'s JSON."""
 
     body: bytes
@@ -28,8 +26,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(msgspec.Struct, frozen=True):
     """An answer whose pieces are all on their way to the client."""
 
 
@@ -51,8 +48,7 @@ class Inputs(msgspec.Struct, eq=False):  # made a request: a dataclass would tak
     sink: Sink | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What one turn gave: a result for each of its inputs, in order, and the time spent in the model."""
 
     results: Sequence[Result]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,7 @@ class ReplayError(CortenError):
     """The model does not answer its recorded example as it did when it was packaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A model ready to serve: the time it took to load, and a lone call (None: not known)."""
 
     runner: Runner

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
 from typing import Self
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+
+class Seat(msgspec.Struct, frozen=True):
     """`line` and `board` are inherited descriptors; `alone`: it is not to be forked; `master` is the master's pid."""
 
     line: int
@@ -20,7 +20,7 @@ class Seat:
     @property
     def text(self) -> str:
         """As a variable's value."""
-        return ":".join(str(int(part)) for part in astuple(self))
+        return ":".join(str(int(part)) for part in msgspec.structs.astuple(self))
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from corten.adapters.threads import processors
 from corten.core.model import MOST_WORKERS, ModelSpec
-from corten.core.route import GRPC_PORT, grpc_address
 from corten.errors import UsageError
 from corten.http import Address, TcpAddress, UnixAddress, parse_address
 from corten.serve.seat import Seat
@@ -18,8 +18,7 @@ from corten.serve.seat import Seat
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What the server is told from outside. `access_log` is the share of successful answers that are logged; `trace` a
     file's name beside the unix socket, for the files this process loaded.
     """
@@ -78,6 +77,8 @@ class Settings:
     @property
     def grpc_address(self) -> Address:
         """Where gRPC is answered, if it is: as told, else beside HTTP."""
+        from corten.core.route import GRPC_PORT, grpc_address  # most servers are not asked
+
         if self.grpc_listen is not None:
             return self.grpc_listen
         if isinstance(self.listen, UnixAddress):

@@ -21,7 +21,6 @@ from corten.observe.access import AccessLog
 from corten.observe.metrics import CONTENT_TYPE
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
 from corten.serve.call import Call, Reading, read
-from corten.serve.crowd import Crowd
 from corten.serve.dialect import DIALECTS, Dialect
 from corten.serve.job import LARGE_BYTES, Inputs, Reply, RequestError, Result, Runner, Streamed
 from corten.serve.loading import Loaded
@@ -30,10 +29,10 @@ from corten.serve.openapi import openapi
 from corten.serve.settings import Settings
 from corten.serve.sink import GoneError
 from corten.serve.state import State
-from corten.serve.streaming import StreamCall, framing
 from corten.serve.worker import Worker
 
 if TYPE_CHECKING:
+    from corten.serve.crowd import Crowd
     from corten.serve.jobs import Jobs
     from corten.serve.later import Later
 
@@ -136,11 +135,12 @@ class Site:
         )
         hooks = Hooks(self._answer, self._called, self._wanted)
         runner = model.runner
-        self._batcher = (
-            Batcher(runner, worker, bounds, hooks, call_s=model.call_s)
-            if runner.loop is None
-            else Crowd(runner, runner.loop, worker, bounds, hooks)
-        )
+        if runner.loop is None:
+            self._batcher = Batcher(runner, worker, bounds, hooks, call_s=model.call_s)
+        else:
+            from corten.serve.crowd import Crowd
+
+            self._batcher = Crowd(runner, runner.loop, worker, bounds, hooks)
         self._streams = runner.schema.stream is not None
         if not self._streams and runner.loop is None:
             self._quick = runner.decode, self._batcher.submit
@@ -224,9 +224,7 @@ class Site:
     # Predictions
 
     def _predict(self, request: Request) -> None:
-        if self._streams and "prefer" not in request.headers and (form := framing(request)) is not None:
-            streamed = StreamCall(request, self._loop.time(), form)
-            self.ask(streamed, streamed.decode)
+        if self._streams and "prefer" not in request.headers and self._stream(request):
             return
         call = Call(request, self._loop.time())
         if call.reading.plain:
@@ -235,6 +233,16 @@ class Site:
             self._jobs().predict(request)
         else:
             self.ask(call, _in_its_form)
+
+    def _stream(self, request: Request) -> bool:
+        """Answer piece by piece, where the client takes that; whether it does."""
+        from corten.serve.streaming import StreamCall, framing
+
+        form = framing(request)
+        if form is not None:
+            streamed = StreamCall(request, self._loop.time(), form)
+            self.ask(streamed, streamed.decode)
+        return form is not None
 
     def _usually(self, request: Request, decode: _Decode, submit: Callable[[Job], None]) -> None:
         """The same for what nearly everybody sends to most models, in fewer steps."""
