@@ -60,12 +60,9 @@ def main(env: Mapping[str, str]) -> int:
 
         return Member(settings, spec, settings.seat).run()
     if settings.workers_of(spec) > 1:
-        from corten.serve.master import Master
+        from corten.serve.master import serve_together
 
-        async def together() -> int:
-            return await Master(settings, spec).run()
-
-        return run(together())
+        return serve_together(settings, spec)
     code = run(_App(settings, spec).run())
     if settings.trace and isinstance(settings.listen, UnixAddress):
         write_loaded(settings.listen.path.with_name(settings.trace))

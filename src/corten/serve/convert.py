@@ -113,7 +113,7 @@ def _compared(pair: _Pair) -> tuple[Conversion, bytes]:
         pair.conversion.original,
         said,
         tuple(
-            replace(column, known=pair.known.get(place, ())) if place in unknown else column
+            msgspec.structs.replace(column, known=pair.known.get(place, ())) if place in unknown else column
             for place, column in enumerate(pair.columns)
         ),
     )

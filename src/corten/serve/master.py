@@ -1,15 +1,16 @@
 """Several processes that answer as one replica: this one listens, hands connections out, and looks after the others.
 
-It never loads the model. Another process does, and workers are forked from it, so that all share its memory; a model
-that does not survive a fork (see `sharing`) is loaded by each worker. A connection goes to the worker that has the
-fewest: with a listening socket of their own, those who wake first take all there are, and kept-alive connections stay
-where they are.
+It never loads the model. Another process does, forked from this one before it has a loop, and workers are forked from
+that one, so that all share its memory; a model that does not survive a fork (see `sharing`) is loaded by each worker. A
+connection goes to the worker that has the fewest: with a listening socket of their own, those who wake first take all
+there are, and kept-alive connections stay where they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import shutil
 import signal
@@ -21,12 +22,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+
+import msgspec
 
 from corten.core.model import ModelSpec
 from corten.errors import CortenError
+from corten.http import run
 from corten.http.listener import Bound, bind
+from corten.http.loop import fetch_loop
 from corten.serve.board import ENDED, Board
 from corten.serve.handing import Line, Word
+from corten.serve.member import Member
 from corten.serve.meters import Meters
 from corten.serve.process import Exit, leave, server_of
 from corten.serve.restarts import Restarts
@@ -56,6 +63,34 @@ class _Role(Enum):
     READY = "ready"  # a worker that takes connections
 
 
+class _Forked:
+    """A process forked from this one, with what is used here of subprocess.Popen."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._code: int | None = None
+
+    def kill(self) -> None:
+        """See Popen."""
+        if self._ended() is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See Popen."""
+        end_s = time.monotonic() + (math.inf if timeout is None else timeout)
+        while (code := self._ended()) is None:
+            if time.monotonic() > end_s:
+                raise subprocess.TimeoutExpired("corten.serve", timeout or 0.0)
+            time.sleep(_POLL_S)
+        return code
+
+    def _ended(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+
 @dataclass(slots=True)
 class _Process:
     """One of them; `own` is None for one that was forked from the template."""
@@ -64,19 +99,54 @@ class _Process:
     line: Line
     role: _Role
     started_s: float
-    own: subprocess.Popen[bytes] | None = None
+    own: subprocess.Popen[bytes] | _Forked | None = None
     handed: int = 0
 
 
-class Master:
-    """The first process of a replica of several. Make it inside a running loop."""
+def serve_together(settings: Settings, spec: ModelSpec) -> int:
+    """Serve by several processes until told to stop; gives the exit code. Call it before anything is started."""
+    # Whoever is asked must find what became of a job, whoever took it.
+    own_folder = _own_folder() if settings.jobs_dir is None else ""
+    if own_folder:
+        settings = msgspec.structs.replace(settings, jobs_dir=Path(own_folder))
+    workers = settings.workers_of(spec)
+    board = Board.new(workers)
+    fetch_loop()
+    first = _forked(settings, spec, board, workers)
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    async def together() -> int:
+        return await _Master(settings, spec, board, first).run()
+
+    try:
+        return run(together())
+    finally:
+        if own_folder:
+            shutil.rmtree(own_folder, ignore_errors=True)
+
+
+def _forked(settings: Settings, spec: ModelSpec, board: Board, workers: int) -> _Process:
+    """The process that loads the model. What was imported so far it shares with this one."""
+    line, theirs = Line.pair()
+    master = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        line.close()
+        seat = Seat(theirs.detach(), board.descriptor, 1, workers, False, master)
+        leave(Member(settings, spec, seat).run())
+    theirs.close()
+    return _Process(1, line, _Role.LOADER, time.monotonic(), _Forked(pid))
+
+
+class _Master:
+    """The first process of a replica of several. Made inside a running loop."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec, board: Board, first: _Process) -> None:
         self._settings = settings
         self._spec = spec
         self._slots = range(1, settings.workers_of(spec) + 1)
-        self._board = Board.new(len(self._slots))
+        self._board = board
         self._processes: list[_Process] = []
+        self._add(first)
         self._restarts = {slot: Restarts() for slot in (ENDED, *self._slots)}  # ENDED's are the template's
         self._alone = False  # each worker loads the model itself
         self._complete = False  # all workers were ready once
@@ -87,8 +157,6 @@ class Master:
         # Answers while there is no worker: alive, loading.
         self._site = Site(spec, settings, self._meters)
         self._lobby = server_of(self._site, settings, spec)
-        # Whoever is asked must find what became of a job, whoever took it.
-        self._jobs = {"CORTEN_JOBS_DIR": folder} if settings.jobs_dir is None and (folder := _own_folder()) else {}
         self._adopting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
@@ -101,12 +169,12 @@ class Master:
         except CortenError as error:
             _log.critical(error.what, extra=error.as_dict())
             await self._lobby.close()
+            await self._end_all()
             return Exit.WRONG_CONFIG
         for sock in bound.sockets:
             loop.add_reader(sock.fileno(), self._accept, sock)
         about = {"address": str(bound.address), "pid": os.getpid(), "workers": len(self._slots)}
         _log.info("listening", extra=about)
-        self._start(1)
         looking = asyncio.create_task(self._look())
         try:
             await self._stop.wait()
@@ -117,8 +185,6 @@ class Master:
             self._close(bound)
             await self._lobby.close()
             await self._end_all()
-            for folder in self._jobs.values():
-                shutil.rmtree(folder, ignore_errors=True)
         if self._result is Exit.DONE:
             _log.info("stopped")
         return self._result
@@ -156,10 +222,11 @@ class Master:
     def _start(self, slot: int) -> None:
         """Start a process that loads the model."""
         line, theirs = Line.pair()
+        jobs = {"CORTEN_JOBS_DIR": str(self._settings.jobs_dir)} if self._settings.jobs_dir else {}
         seat = Seat(theirs.fileno(), self._board.descriptor, slot, len(self._slots), self._alone, os.getpid())
         own = subprocess.Popen(
             [sys.executable, "-m", "corten.serve"],
-            env={**os.environ, **self._jobs, "CORTEN_SEAT": seat.text},
+            env={**os.environ, **jobs, "CORTEN_SEAT": seat.text},
             pass_fds=(theirs.fileno(), self._board.descriptor),
         )
         theirs.close()
@@ -335,7 +402,7 @@ async def _until(true: Callable[[], bool], end_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int:
+def _ended(process: subprocess.Popen[bytes] | _Forked) -> int:
     """The exit code of a process that has closed its line, so it is ending; if not, it is made to."""
     try:
         return process.wait(_END_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import logging
 import os
 import random
@@ -20,7 +21,9 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 from corten.core.model import ModelSpec
+from corten.core.schema import Schema, Style
 from corten.http import Server, run
+from corten.http.loop import fetch_loop
 from corten.observe import logs
 from corten.serve.board import Board
 from corten.serve.handing import Line, Word
@@ -60,6 +63,7 @@ class Member:
         except BaseException as error:
             log_failure(error)
             return Exit.MODEL_FAILED
+        _preload(loaded.runner.schema)
         settle()
         obstacle = "" if loaded.runner.loop is None else "the model has an event loop of its own"
         obstacle = obstacle or Footprint.take().obstacle(before)
@@ -192,9 +196,17 @@ def die_with(parent: int) -> None:
         leave(Exit.CUT_SHORT)  # it was faster
 
 
+def _preload(schema: Schema) -> None:
+    """Import what each worker would import for itself."""
+    fetch_loop()
+    if schema.style is Style.ROWS:
+        importlib.import_module("corten.serve.drift")
+
+
 def _new_chance() -> None:
     """Workers that are forked would all draw the same numbers."""
     random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    # Importing it here would be each worker's own.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
