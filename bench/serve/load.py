@@ -12,7 +12,6 @@ from prepare import HERE, Workshop
 from process import Server, machine_s
 from systems import PORT
 
-
 REST_S = 15.0
 
 
