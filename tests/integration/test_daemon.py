@@ -2,34 +2,26 @@
 
 import contextlib
 import http.client
-import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from tiny_service import Load, a_place, a_seed, until
 
 from corten import __version__
 from corten.control.client import Client, connect
 from corten.control.database import backup_of
-from corten.core.deployment import Settings
-from corten.core.home import Home
 from corten.errors import CortenError, EngineError, NotFoundError, PolicyError, UnhealthyError, UsageError
 from corten.ops.change import rollback
-from corten.ops.deploy import deploy
 from corten.ops.logs import logs
-from corten.ops.predict import predict
 from corten.ops.status import status
 from corten.ops.stop import stop
-from corten.store.layout import Layout
 from corten.testing.tiny_image import TinyImage
 
 pytestmark = [
@@ -38,175 +30,17 @@ pytestmark = [
     pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
 ]
 
-SERVER = """
-import http.server, json, os, signal, socketserver, sys, threading, time
-
-env = os.environ
-time.sleep(float(env.get("LOAD_S", "0.1")))
-if env.get("BROKEN"):
-    print("no weights here", file=sys.stderr)
-    sys.exit(3)
-if env.get("DIES_AFTER_S"):
-    threading.Timer(float(env["DIES_AFTER_S"]), os._exit, (4,)).start()
-draining = False
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-
-    def address_string(self):
-        return "-"
-
-    def log_message(self, *_):
-        pass
-
-    def answer(self, status, body):
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.send_header("content-type", "application/json")
-        if draining:
-            self.send_header("connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self):
-        never = env.get("NEVER_READY") and self.path == "/readyz"
-        self.answer(503 if never or (draining and self.path == "/readyz") else 200, b"{}")
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
-        time.sleep(float(body.get("work_s", 0)))
-        self.answer(200, json.dumps({"outputs": env.get("ANSWER", "one")}).encode())
-
-
-class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def get_request(self):
-        connection, _ = super().get_request()
-        return connection, ("-", 0)
-
-
-server = Server(env["CORTEN_LISTEN"].removeprefix("unix:"), Handler)
-
-
-def drain(*_):
-    global draining
-    draining = True
-    threading.Timer(0.3, server.shutdown).start()
-
-
-signal.signal(signal.SIGTERM, drain)
-print("serving", env["CORTEN_REPLICA"], flush=True)
-server.serve_forever()
-"""
-
-
-class Place:
-    """A home with an image in its store and a port of its own."""
-
-    def __init__(self, home, image, port):
-        self.home, self.image, self.port = home, image, port
-
-    def deploy(self, name="tiny", replicas=1, timeouts=None, **env):
-        settings = Settings(replicas=replicas, env={k: str(v) for k, v in env.items()}, **(timeouts or {}))
-        return deploy(self.image, name, settings, home=self.home, port=self.port)
-
-    def ask(self, name="tiny", **body):
-        return predict(name, body, home=self.home)["outputs"]
-
-    def one(self, name="tiny"):
-        return status(name, home=self.home).deployments[0]
-
-    def pids(self):
-        return sorted(each.pid for each in self.one().replicas)
-
-    def daemon_pid(self):
-        return status(home=self.home).as_dict()["daemon"]["pid"]
-
-    def processes(self):
-        """Every process that has the home in its command line or environment, ours excepted."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                with contextlib.suppress(OSError):
-                    text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                    if str(self.home.root).encode() in text:
-                        found.append(int(entry.name))
-        return found
-
-
-def until(holds, what, deadline_s=30):
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        if value := holds():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {deadline_s} s: {what}")
-
 
 @pytest.fixture(scope="module")
 def seed():
-    """A store with the image, made once."""
-    folder = Path(tempfile.mkdtemp(prefix="corten-seed-", dir="/tmp"))
-    layout = Layout(folder / "store")
-    image = TinyImage(layout).build(["/usr/bin/python3", "/app/server.py"], code={"server.py": SERVER})
-    yield folder, image
-    shutil.rmtree(folder)
+    with a_seed() as seed:
+        yield seed
 
 
 @pytest.fixture
 def place(seed):
-    folder, image = seed
-    # Not below pytest's own folder: that is closed (0700), and replicas run as another user.
-    root = Path(tempfile.mkdtemp(prefix="corten-it-", dir="/tmp"))
-    root.chmod(0o755)
-    shutil.copytree(folder / "store", root / "store")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = Place(Home(root), image, port)
-    yield place
-    try:
-        stop(home=place.home)
-        until(lambda: not place.processes(), "no process left", deadline_s=15)
-    finally:
-        for pid in place.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(root, ignore_errors=True)
-
-
-LOAD = """
-import asyncio, json, sys
-from corten.testing.load import Load
-
-async def main(port, rate):
-    load = Load(port, "/tiny/predict", rate_per_s=rate).start()
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    print(json.dumps((await load.stop()).as_dict()))
-
-asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
-"""
-
-
-class Load:
-    """Requests at a fixed rate from a process of its own, while something else happens."""
-
-    def __init__(self, place, rate=100):
-        self.words = [sys.executable, "-c", LOAD, str(place.port), str(rate)]
-
-    def __enter__(self):
-        self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        time.sleep(0.5)
-        return self
-
-    def __exit__(self, *_):
-        out, _ = self.process.communicate(timeout=60)
-        self.report = json.loads(out)
-        assert self.report["ok"] > 0
+    with a_place(seed) as place:
+        yield place
 
 
 def test_deploy_ask_log_scale_and_stop(place):
@@ -300,7 +134,7 @@ def test_a_daemon_killed_at_random_points_of_rollouts_ends_on_the_last_one_witho
             killer.join()
     assert load.report["failed"] == 0, load.report
     assert place.ask() == "8"
-    until(lambda: len(place.one().replicas) == 1 and place.one().ready == 1, "one replica")
+    until(lambda: len(place.awake()) == 1 and place.one().ready == 1, "one replica")
     sandboxes = {each.id for each in place.one().replicas}
     listed = {entry.name for entry in place.home.replicas.iterdir() if not entry.name.startswith(".")}
     assert sandboxes <= listed

@@ -10,8 +10,20 @@ from pathlib import Path
 import pytest
 
 from corten.control import database
-from corten.control.reconcile import Kill, Remove, Seen, StartReplica, Terminate, canary_replicas, plan, surge_of
+from corten.control.reconcile import (
+    Freeze,
+    Kill,
+    Remove,
+    Seen,
+    StartReplica,
+    Terminate,
+    Thaw,
+    canary_replicas,
+    plan,
+    surge_of,
+)
 from corten.control.record import record
+from corten.control.records import Deployment
 from corten.control.routes import route_table, steps
 from corten.control.state import State
 from corten.core.canary import Canary
@@ -44,6 +56,7 @@ class Process:
     ends_s: float | None = None
     code: int | None = None
     terminated: bool = False
+    frozen: bool = False
 
 
 @dataclass
@@ -68,12 +81,11 @@ class World:
 
     # Outside
 
-    def deploy(self, behaviour: Behaviour, *, replicas: int = 1, **settings) -> int:
+    def deploy(self, behaviour: Behaviour, *, replicas: int = 1, swap: bool = False, **settings) -> int:
         image = Digest.of(f"image {len(self.behaviours)}".encode())
         self.behaviours[str(image)] = behaviour
-        return self.state.deploy(
-            self.name, image, Settings(replicas=replicas, **settings), generation=None, now_s=self.now_s
-        ).revision
+        settings = Settings(replicas=replicas, **settings)
+        return self.state.deploy(self.name, image, settings, generation=None, now_s=self.now_s, swap=swap).revision
 
     def serving_capacity(self) -> int:
         """Replicas of the serving revision that get requests."""
@@ -95,6 +107,8 @@ class World:
         self.now_s += seconds
         for process in self.processes.values():
             died = process.behaviour.dies_after_s
+            if process.frozen:
+                continue
             if process.code is None and died is not None and self.now_s >= process.started_s + died:
                 process.code = 1
             if process.code is None and process.ends_s is not None and self.now_s >= process.ends_s:
@@ -105,7 +119,8 @@ class World:
     def is_ready(self, key: str) -> bool:
         process = self.processes[key]
         after = process.behaviour.ready_after_s
-        return process.code is None and after is not None and self.now_s >= process.started_s + after
+        awake = process.code is None and not process.frozen
+        return awake and after is not None and self.now_s >= process.started_s + after
 
     def endpoint(self, key: str):
         for route in self.table.deployments:
@@ -138,6 +153,7 @@ class World:
                     routable=one.routed and found is not None and found[0].weight > 0 and not found[1].draining,
                     unrouted=unrouted,
                     idle=unrouted and self.now_s >= self.busy_until_s.get(replica.id, 0.0),
+                    frozen=process is not None and process.frozen,
                     restarts=replica.restarts,
                     settled=one.settled,
                     exit_code=process.code if process else None,
@@ -161,6 +177,7 @@ class World:
         self.fate()
         match action:
             case StartReplica(revision):
+                self.check_alone(revision)
                 image = str(self.state.revision(self.name, revision).image)
                 self.processes[key] = Process(revision, self.behaviours[image], self.now_s)
                 self.fate()
@@ -171,14 +188,31 @@ class World:
                 self.processes[replica].code = 137
             case Remove(id=replica):
                 self.processes.pop(replica, None)
+            case Freeze(id=replica):
+                self.check_not_sent(replica)
+                self.processes[replica].frozen = True
+            case Thaw(id=replica):
+                self.processes[replica].frozen = False
             case _:
                 pass
 
     def terminate(self, key: str) -> None:
         process = self.processes.get(key)
         if process is not None and not process.terminated:
-            process.terminated = True
+            process.terminated, process.frozen = True, False
             process.ends_s = self.now_s + process.behaviour.ends_after_term_s
+
+    def check_alone(self, revision: int) -> None:
+        """Where two revisions do not fit, none may be started while another runs."""
+        if self.state.deployment(self.name).rollout.swap:
+            others = [one for one in self.processes.values() if one.revision != revision and one.code is None]
+            assert not others, self.story()
+
+    def check_not_sent(self, key: str) -> None:
+        """What gets no processor may have no requests, neither new nor old."""
+        found = self.endpoint(key)
+        assert found is None or found[1].draining, self.story()
+        assert self.now_s >= self.busy_until_s.get(key, 0.0), self.story()
 
     def route(self) -> None:
         writes = self.state._connection.total_changes
@@ -276,6 +310,8 @@ class World:
         deployment = self.state.find(self.name)
         if deployment is None or deployment.deleting or deployment.wanted is None:
             return
+        if deployment.rollout is not None and deployment.rollout.swap:
+            return
         after = self.capacity()
         assert after >= min(before, deployment.replicas), self.story()
         live = [
@@ -311,15 +347,24 @@ class World:
             return False
         if deployment.rollout is not None and deployment.rollout.state is RolloutState.PROGRESSING:
             return False
-        running = [process for process in self.processes.values() if process.code is None]
+        alive = [process for process in self.processes.values() if process.code is None]
+        running = [process for process in alive if not process.frozen]
         wanted = deployment.wanted
         if wanted is None:
-            return not running
+            return not alive
         return (
             len(running) == deployment.replicas
+            and self.rests_well(deployment)
             and all(process.revision == wanted.number for process in running)
             and self.capacity() == deployment.replicas
         )
+
+    def rests_well(self, deployment: Deployment) -> bool:
+        """Whether nothing is frozen but what may be."""
+        kept = [deployment.fallback] if deployment.fallback is not None else []
+        kept += [deployment.wanted.number] * deployment.resting
+        frozen = [process.revision for process in self.processes.values() if process.code is None and process.frozen]
+        return all(frozen.count(revision) <= kept.count(revision) for revision in frozen)
 
     def story(self) -> str:
         return "\n".join(self.log[-60:])
@@ -344,10 +389,14 @@ def live_through(world: World, sizes, *, kinds, killed_share) -> None:
     crash_share = world.crash_daemon_share
     for size, kind in zip(sizes, kinds, strict=False):
         canary = world.chance.choice([Canary(), Canary((5, 50), judged=True), Canary((30,))])
-        world.deploy(behaviours[kind], replicas=size, ready_timeout_s=10.0, drain_s=4.0, canary=canary)
+        swap = not canary.steps and world.chance.random() < 0.3
+        sizing = {"replicas": size} if world.chance.random() < 0.5 else {"replicas": 0, "most_replicas": size}
+        world.deploy(behaviours[kind], **sizing, ready_timeout_s=10.0, drain_s=4.0, canary=canary, swap=swap)
         for _ in range(world.chance.randrange(1, 60)):
             if world.chance.random() < 0.05:  # the judge passes it
                 world.state.grow("m", "by fate", now_s=world.now_s, data={})
+            if world.chance.random() < 0.1:
+                rest_or_wake(world, size)
             world.step()
             world.pass_time(0.25)
             if world.chance.random() < killed_share:
@@ -362,3 +411,14 @@ def live_through(world: World, sizes, *, kinds, killed_share) -> None:
     world.crash_daemon_share = 0.0
     world.run_until_settled(240)
     assert world.state.find("m") is None, world.story()
+
+
+def rest_or_wake(world: World, size: int) -> None:
+    """What the autoscaler and the looks at idle deployments may decide at any time."""
+    if world.state.deployment("m").rollout.state is RolloutState.PROGRESSING:
+        return
+    if world.chance.random() < 0.3:
+        world.state.drop_fallback("m", "by fate", now_s=world.now_s)
+    awake = world.chance.choice([0, 0, 1, size])
+    resting = int(not awake and world.chance.random() < 0.6)
+    world.state.scale("m", awake, "by fate", now_s=world.now_s, data={}, resting=resting)

@@ -23,6 +23,7 @@ from corten.core.model import MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference, is_repository
 from corten.core.resources import Resources, parse_cpus, parse_memory
+from corten.core.rest import Rest, Strategy
 from corten.core.scale import parse_replicas
 from corten.errors import CortenError, NotFoundError, UsageError
 
@@ -91,6 +92,12 @@ class Table:
     rate_per_s: int = _SETTINGS.rate_per_s
     burst: int = _SETTINGS.burst
     pinnable: bool = _SETTINGS.pinnable
+    strategy: Strategy = _SETTINGS.strategy
+    freeze_after_s: float = _SETTINGS.rest.freeze_after_s
+    stop_after_s: float = _SETTINGS.rest.stop_after_s
+    hold_s: float = _SETTINGS.rest.hold_s
+    hold_requests: int = _SETTINGS.rest.hold_requests
+    keep_previous_s: float = _SETTINGS.rest.keep_previous_s
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
     workers: int | Literal["auto"] = 1
@@ -128,6 +135,14 @@ class Table:
             rate_per_s=self.rate_per_s,
             burst=self.burst,
             pinnable=self.pinnable,
+            strategy=self.strategy,
+            rest=Rest(
+                freeze_after_s=self.freeze_after_s,
+                stop_after_s=self.stop_after_s,
+                hold_s=self.hold_s,
+                hold_requests=self.hold_requests,
+                keep_previous_s=self.keep_previous_s,
+            ),
         )
 
     def limits(self) -> Limits:
@@ -304,6 +319,11 @@ def _convert(document: Any, path: Path, called: str) -> Table:
         "request_timeout_s",
         "rate_per_s",
         "burst",
+        "freeze_after_s",
+        "stop_after_s",
+        "hold_s",
+        "hold_requests",
+        "keep_previous_s",
         "stream_timeout_s",
         "job_timeout_s",
         "queue",

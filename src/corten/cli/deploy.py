@@ -28,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
     words.add_canary(parser)
     words.add_access(parser)
+    words.add_strategy(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from corten.core.deployment import Settings
     from corten.core.home import Home
     from corten.core.resources import Resources
+    from corten.core.rest import Strategy
     from corten.ops.deploy import deploy
 
     least, most = options.replicas or (1, 1)
@@ -54,6 +56,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             rate_per_s=options.rate or 0,
             burst=options.burst or 0,
             pinnable=options.pinnable,
+            strategy=Strategy(options.strategy or "auto"),
         ),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,

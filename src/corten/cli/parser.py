@@ -94,7 +94,8 @@ def add_replicas(parser: argparse.ArgumentParser) -> None:
         type=replicas,
         default=None,
         metavar="N|N..M",
-        help="how many replicas, or between how many the requests decide, as 1..4 (default: 1)",
+        help="how many replicas, or between how many the requests decide, as 1..4; from 0 on none is kept while nobody "
+        "asks (default: 1)",
     )
     parser.add_argument(
         "--concurrency",
@@ -189,6 +190,17 @@ def days(text: str) -> float:
     if not 0 < time_days <= 3650:
         raise argparse.ArgumentTypeError(f"expected up to 3650 days, got `{text}`")
     return time_days
+
+
+def add_strategy(parser: argparse.ArgumentParser) -> None:
+    """How a new revision follows the one before: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--strategy",
+        choices=("auto", "surge", "hold-and-swap"),
+        default=None,
+        help="surge (the new beside the old), hold-and-swap (requests wait while one ends and the other starts), "
+        "auto (default: surge, unless two do not fit into the memory)",
+    )
 
 
 def megabytes(text: str) -> float:

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     words.add_registry_trust(parser)
     words.add_canary(parser)
     words.add_access(parser)
+    words.add_strategy(parser)
     parser.add_argument(
         "--timeout", type=float, default=None, metavar="SECONDS", help="how long a replica may take to get ready"
     )
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     """Build, deploy, then print where it answers and how to ask it."""
     from corten.core.acceleration import Accelerate
     from corten.core.home import Home
+    from corten.core.rest import Strategy
     from corten.ops.up import up
 
     result = up(
@@ -74,6 +76,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         pinnable=options.pinnable,
         now_s=time.time(),
         canary=options.canary,
+        strategy=Strategy(options.strategy) if options.strategy else None,
         wait=options.wait,
         listen=output.listen,
     )

@@ -44,6 +44,7 @@ from corten.control.signing import check_jwks
 from corten.core.access import Access, Issuer, Trust
 from corten.core.digest import Digest
 from corten.core.name import parse_name
+from corten.core.rest import Strategy
 from corten.core.route import RouteTable
 from corten.errors import CortenError, EngineError, NotFoundError, PolicyError, UsageError
 from corten.gateway.certificate import Certificate, read_certificate
@@ -184,6 +185,7 @@ class Api:
             controller.seen(name),
             image=str(tried.image) if tried else "",
             judgement=controller.canaries.judgements.get(name),
+            waiting=controller.holding.waiting(name),
         )
 
     async def _deploy(self, name: str, change: wire.Change) -> Any:
@@ -191,12 +193,13 @@ class Api:
         async with self._changing:
             # First the gateway, so that a taken port refuses the change before anything is written.
             await controller.router.start(controller.table())
+            image = Digest.parse(change.image)
+            swap = controller.must_swap(name, change.settings.strategy)
+            if swap:
+                # While requests wait is no time to unpack it.
+                await controller.tasks.off_loop(controller.engine.prepare, image)
             accepted = controller.state.deploy(
-                name,
-                Digest.parse(change.image),
-                change.settings,
-                generation=change.generation,
-                now_s=controller.clock(),
+                name, image, change.settings, generation=change.generation, now_s=controller.clock(), swap=swap
             )
             if not self._guarded():
                 await self._in_force()
@@ -206,18 +209,23 @@ class Api:
     async def _roll_back(self, name: str, back: wire.Back) -> Any:
         controller = self._controller
         async with self._changing:
-            controller.state.deployment(name)
+            one = controller.state.deployment(name)
             await controller.router.start(controller.table())
-            accepted = controller.state.roll_back(name, back.to, generation=back.generation, now_s=controller.clock())
+            # What is kept frozen fits: it is there.
+            swap = one.fallback is None and controller.must_swap(name, Strategy.AUTO)
+            accepted = controller.state.roll_back(
+                name, back.to, generation=back.generation, now_s=controller.clock(), swap=swap
+            )
         self._changed()
         return accepted
 
     async def _restart(self, name: str, wanted: wire.Restart) -> Any:
         controller = self._controller
         async with self._changing:
-            controller.state.deployment(name)
+            one = controller.state.deployment(name)
             await controller.router.start(controller.table())
-            accepted = controller.state.restart(name, generation=wanted.generation, now_s=controller.clock())
+            swap = one.wanted is not None and controller.must_swap(name, one.wanted.settings.strategy)
+            accepted = controller.state.restart(name, generation=wanted.generation, now_s=controller.clock(), swap=swap)
         self._changed()
         return accepted
 

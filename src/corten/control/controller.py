@@ -11,21 +11,30 @@ from typing import Any
 
 from corten.control.canaries import Canaries
 from corten.control.exits import ExitWatch
+from corten.control.holding import Holding, Line
 from corten.control.liveness import Look, Vigil, hung
+from corten.control.memory import Memory
 from corten.control.probe import Answer, ask
 from corten.control.reconcile import (
     Action,
     FailRollout,
     Forget,
+    Freeze,
     Kill,
     Remove,
+    Resume,
     Seen,
     StartReplica,
     Terminate,
+    Thaw,
+    back_off_s,
+    deaths_in_a_row,
+    hopeless,
     plan,
 )
 from corten.control.record import record
 from corten.control.records import Deployment, ReplicaRecord
+from corten.control.resting import Resting, start_s
 from corten.control.router import Router
 from corten.control.routes import route_table
 from corten.control.scaler import Scaler
@@ -34,6 +43,7 @@ from corten.control.tasks import Tasks
 from corten.core.deployment import Replica, ReplicaState, Revision
 from corten.core.events import Event, Phase
 from corten.core.process import is_stopped
+from corten.core.rest import Strategy
 from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
@@ -47,7 +57,7 @@ BLIND_TICK_S = 1.0  # while something is in the way, or some replica's process c
 PROBE_TIMEOUT_S = 2.0
 FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
 DRAIN_POLL_S = 0.02
-ROUTABLE_POLL_S = 0.01
+ROUTABLE_POLL_S = 0.002
 LOOK_PERIOD_S, LIVENESS_PERIOD_S, LIVENESS_TIMEOUT_S = 0.5, 5.0, 2.0
 LOG_LINES = 50
 _MOST_PASSES = 50
@@ -77,9 +87,12 @@ class Controller:
     wake: asyncio.Event
     tell: Callable[[], None]
     ask: Callable[..., Awaitable[Answer]] = ask
+    memory: Memory = field(default_factory=Memory)
     trouble: str = ""
     canaries: Canaries = field(init=False)
     scaler: Scaler = field(init=False)
+    holding: Holding = field(init=False)
+    resting: Resting = field(init=False)
     _notes: dict[str, Notes] = field(default_factory=dict)
     _observed: dict[str, Observed] = field(default_factory=dict)
     _just_started: dict[str, Observed] = field(default_factory=dict)
@@ -87,7 +100,9 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
-        self.scaler = Scaler(self.state, self.router, self.clock, self._changed)
+        self.holding = Holding(self._arrived, self._reaches)
+        self.resting = Resting(self.state, self.memory, self.clock, self._changed, self.holding.waiting)
+        self.scaler = Scaler(self.state, self.router, self.clock, self._changed, self.resting)
 
     def _changed(self) -> None:
         self.wake.set()
@@ -146,6 +161,7 @@ class Controller:
             await self._converge(deployment.name)
         self.router.want(self.table())
         self._tend()
+        self._tell_who_waits()
 
     def table(self, *, alive_only: bool = False) -> RouteTable:
         """The routes as they should be; `alive_only` leaves out replicas whose death is not written down yet."""
@@ -203,6 +219,7 @@ class Controller:
             unrouted=not self.router.open_to(replica.address),
             idle=notes.idle,
             hung=notes.hung,
+            frozen=self._is_frozen(replica.id, found),
             restarts=replica.restarts,
             settled=one.settled,
             exit_code=found.exit_code if found else None,
@@ -238,6 +255,13 @@ class Controller:
             case Kill(id=replica):
                 record(self.state, name, action, now_s=now_s)
                 self.tasks.ensure(f"end {replica}", lambda: self._end(self.engine.kill, replica))
+            case Freeze(id=replica):
+                self.tasks.ensure(f"freeze {replica}", lambda: self._set_frozen(replica, frozen=True))
+            case Thaw(id=replica):
+                self.tasks.ensure(f"thaw {replica}", lambda: self._set_frozen(replica, frozen=False))
+            case Resume(id=replica):
+                record(self.state, name, action, now_s=now_s)
+                self._notes[replica] = Notes(probed=True)
             case Remove(id=replica):
                 await self._end(self.engine.remove, replica)
                 record(self.state, name, action, now_s=now_s)
@@ -277,6 +301,17 @@ class Controller:
             await self.tasks.off_loop(verb, replica_id)
         except CortenError as error:
             _log.error("replica %s: %s", replica_id, error)
+
+    def _is_frozen(self, replica_id: str, found: Observed | None) -> bool:
+        """Whether it is, or is about to be."""
+        if self.tasks.running(f"thaw {replica_id}"):
+            return False
+        return self.tasks.running(f"freeze {replica_id}") or (found is not None and found.frozen)
+
+    async def _set_frozen(self, replica_id: str, *, frozen: bool) -> None:
+        await self._end(self.engine.freeze if frozen else self.engine.thaw, replica_id)
+        if (found := self._observed.get(replica_id)) is not None:
+            self._observed[replica_id] = replace(found, frozen=frozen)
 
     async def _explain(self, replica_id: str) -> Mapping[str, Any]:
         """Why a rollout failed: its replica's last lines and answers, and the engine's own error if it had one."""
@@ -341,6 +376,7 @@ class Controller:
             listed = self.router.open_to(one.replica.address)
             if listed and await self.router.routable(one.replica.address):
                 self.state.routed(one.replica.id, now_s=self.clock())
+                self._tell_who_waits()
                 return
             await asyncio.sleep(wait_s)
             wait_s = min(SLOWEST_PROBE_S, wait_s * 1.2)
@@ -376,6 +412,41 @@ class Controller:
             for one in self.state.replicas(replica.deployment)
         )
 
+    # Who waits for a replica
+
+    def _arrived(self, name: str) -> None:
+        self.resting.wake(name)
+
+    async def _reaches(self, name: str, revision: str) -> bool:
+        """Whether the gateway takes some replica of a revision for well."""
+        for one in self.state.replicas(name):
+            candidate = one.replica.state is ReplicaState.READY and f"r{one.replica.revision}" == revision
+            if candidate and await self.router.routable(one.replica.address):
+                return True
+        return False
+
+    def _tell_who_waits(self) -> None:
+        shares = {route.deployment: route.revisions for route in self.table().deployments}
+        lines = {}
+        for one in self.state.deployments():
+            weights = {share.revision: share.weight for share in shares[one.name] if share.weight}
+            lines[one.name] = self._line(one, weights)
+        self.holding.know(lines)
+
+    def _line(self, one: Deployment, weights: Mapping[str, int]) -> Line:
+        retry_s, refusal = start_s(self.state.replicas(one.name)), ""
+        if one.deleting:
+            refusal = "it is being stopped"
+        elif one.wanted is None:
+            refusal = f"it was given up: {one.rollout.reason}" if one.rollout else "nothing is wanted"
+        elif not weights and (dead := hopeless(self.seen(one.name))) is not None:
+            refusal, retry_s = f"it keeps ending ({dead.reason})", back_off_s(deaths_in_a_row(dead))
+        coming = {one.wanted.label: 0} if one.wanted else {}
+        rest = one.rest
+        return Line(
+            {**coming, **weights}, rest.hold_s, rest.hold_requests, refusal, max(1.0, min(retry_s, rest.hold_s))
+        )
+
     def _tick_s(self) -> float:
         busy = (ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.STOPPING)
         records = self.state.replicas()
@@ -387,6 +458,17 @@ class Controller:
             return BLIND_TICK_S
         blind = any(each.running and not each.pid for each in self._observed.values())
         return BLIND_TICK_S if blind else IDLE_TICK_S
+
+    def must_swap(self, name: str, strategy: Strategy) -> bool:
+        """Whether a new revision has to wait for the end of the one that runs: two do not fit, or the user says so."""
+        records = [one for one in self.state.replicas() if one.replica.pid]
+        match strategy:
+            case Strategy.SURGE:
+                return False
+            case Strategy.SWAP:
+                return True
+            case Strategy.AUTO:
+                return not self.memory.takes_another(name, records)
 
     def note(self, deployment: str, step: str, phase: Phase, message: str) -> None:
         """Write a line into a deployment's journal."""

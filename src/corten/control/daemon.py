@@ -15,6 +15,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -29,6 +30,7 @@ from corten.control import wire
 from corten.control.api import Api
 from corten.control.controller import Controller
 from corten.control.folders import make_folders
+from corten.control.memory import Memory
 from corten.control.news import News
 from corten.control.router import GatewayMaker, Router
 from corten.control.state import State
@@ -45,6 +47,8 @@ from corten.observe import logs
 IDLE_END_S = 60.0
 IDLE_LOOK_S = 5.0
 _STOP_ALL_S = 120.0
+# Of the gateway's: as many as may wait, and their bodies, which nobody reads here, of any size.
+_WAITING = Limits(connections=60_000, body_bytes=1 << 62, body_s=3600.0, keep_bodies=False)
 _ANSWER_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -85,6 +89,7 @@ class Daemon:
             new_suffix=lambda: secrets.token_hex(3),
             wake=self._wake,
             tell=self._news.tell,
+            memory=Memory.from_env(os.environ),
         )
         self.api = Api(self.controller, self._news, self.end, home.state / "keys")
 
@@ -98,8 +103,11 @@ class Daemon:
         controller = self.controller
         spawner = spawn(self.api.answer)
         server = Server(spawner, Limits(body_bytes=1 << 20))
+        held = spawn(controller.holding.answer)
+        waiting_room = Server(held, _WAITING)
         jobs: list[asyncio.Task[None]] = []
         try:
+            await waiting_room.listen(UnixAddress(self.home.hold_socket), mode=0o600)
             await controller.adopt()
             await server.listen(UnixAddress(self.home.daemon_socket), mode=0o600)
             loop = asyncio.get_running_loop()
@@ -109,6 +117,8 @@ class Daemon:
             self._wake.set()
             await self._until_end(jobs)
         finally:
+            await held.close()
+            await waiting_room.close()
             await self._wind_up(server, spawner, jobs)
 
     async def _until_end(self, jobs: Sequence[asyncio.Task[None]]) -> None:
@@ -243,6 +253,7 @@ def main(words: Sequence[str]) -> int:
         os._exit(0)
     home = Home(Path(options["home"]))
     logs.configure()
+    _allow_files()
     try:
         make_folders(home)
     except CortenError as error:
@@ -263,6 +274,13 @@ def main(words: Sequence[str]) -> int:
             _announce({"error": {"code": "control.daemon_failed", "what": f"{type(error).__name__}: {error}"}})
             return 70
     return 0
+
+
+def _allow_files() -> None:
+    """Every request that waits is a connection: as many files as the hard limit gives."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _failed(error: CortenError) -> int:

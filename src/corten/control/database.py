@@ -128,6 +128,34 @@ MIGRATIONS: Sequence[str] = (
         jwks TEXT NOT NULL
     ) STRICT;
     """,
+    # Rest: how many replicas of the wanted revision stay frozen while none is wanted awake, of which earlier revision
+    # one does and since when, and the settings of it (JSON). How a rollout goes. A replica may be frozen, which takes
+    # another CHECK and so another table.
+    """
+    ALTER TABLE deployments ADD COLUMN resting INTEGER NOT NULL DEFAULT 0 CHECK (resting >= 0);
+    ALTER TABLE deployments ADD COLUMN fallback INTEGER;
+    ALTER TABLE deployments ADD COLUMN fallback_s REAL NOT NULL DEFAULT 0;
+    ALTER TABLE deployments ADD COLUMN rest TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE rollouts ADD COLUMN swap INTEGER NOT NULL DEFAULT 0 CHECK (swap IN (0, 1));
+    ALTER TABLE replicas RENAME TO replicas_before;
+    CREATE TABLE replicas (
+        id TEXT PRIMARY KEY,
+        deployment TEXT NOT NULL REFERENCES deployments (name) ON DELETE CASCADE,
+        revision INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('starting', 'ready', 'draining', 'frozen', 'stopping', 'exited')),
+        address TEXT NOT NULL DEFAULT '',
+        pid INTEGER NOT NULL DEFAULT 0,
+        started_s REAL NOT NULL,
+        changed_s REAL NOT NULL,
+        ready_s REAL,
+        routed INTEGER NOT NULL DEFAULT 0 CHECK (routed IN (0, 1)),
+        settled INTEGER NOT NULL DEFAULT 0 CHECK (settled IN (0, 1)),
+        reason TEXT NOT NULL DEFAULT '',
+        restarts INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    INSERT INTO replicas SELECT * FROM replicas_before;
+    DROP TABLE replicas_before;
+    """,
 )
 
 

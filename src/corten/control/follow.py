@@ -127,7 +127,8 @@ class Follower:
             return wire.rebuild(told["error"])
         log = [str(line)[:500] for line in told.get("log", ())][-_SHOWN_LOG_LINES:]
         answer = str(told.get("answer", ""))
-        serves = f"{view['revision']} serves as before" if view["ready"] else "nothing serves"
+        again = f"{view['revision']} is started again" if view["wanted"] else "nothing serves"
+        serves = f"{view['revision']} serves as before" if view["ready"] else again
         return UnhealthyError(
             "deploy.unhealthy",
             f"`{self.name}` r{self.accepted['revision']} did not get healthy; {serves}",

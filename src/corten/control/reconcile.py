@@ -32,7 +32,8 @@ class Seen:
 
     `running`: the engine has a process for it. `probed`: its `/readyz` answered 200. `routable`: the gateway sends it
     requests. `idle`: the gateway sends it nothing more and what it had is answered. `since_s`: when it entered its
-    state. `hung`: why it is as good as dead though it runs (`control.liveness`).
+    state. `hung`: why it is as good as dead though it runs (`control.liveness`). `frozen`: its process gets no
+    processor.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Seen:
     unrouted: bool = False
     idle: bool = False
     hung: str = ""
+    frozen: bool = False
     restarts: int = 0
     settled: bool = False
     exit_code: int | None = None
@@ -92,6 +94,34 @@ class Drain:
 
     id: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayToRest:
+    """It has nothing more to do, and its memory is worth keeping: from now on it is one of the frozen."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """It is wanted again, before it ended."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Take the processor from it, as is written."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    """Give it the processor again, as is written."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +177,10 @@ Action = (
     | RecordExit
     | MarkReady
     | Drain
+    | LayToRest
+    | Resume
+    | Freeze
+    | Thaw
     | Terminate
     | Kill
     | Settle
@@ -180,6 +214,25 @@ def restarts_after(dead: Seen) -> int:
     return 1 if healthy else dead.restarts + 1
 
 
+def crash_looping(seen: Sequence[Seen]) -> Seen | None:
+    """One that ends again and again, if there is one."""
+    return next(
+        (each for each in seen if not each.settled and deaths_in_a_row(each) >= CRASH_LOOP and not each.takes_requests),
+        None,
+    )
+
+
+def hopeless(seen: Sequence[Seen]) -> Seen | None:
+    """One of a crash loop that ended before it was ever ready and waits to be started again, if there is one."""
+    dead = crash_looping([each for each in seen if each.state is ReplicaState.EXITED])
+    return dead if dead is not None and dead.ready_s is None else None
+
+
+def deaths_in_a_row(each: Seen) -> int:
+    """How often it, or those it was started for, ended without having been healthy for long."""
+    return restarts_after(each) if each.state is ReplicaState.EXITED else each.restarts
+
+
 def plan(want: Deployment, seen: Sequence[Seen], now_s: float) -> list[Action]:
     """The next actions for one deployment, in the order to carry them out; none when all is as wanted or on its way."""
     return list(_Planner(want, seen, now_s).actions())
@@ -199,10 +252,13 @@ class _Planner:
         self.canary = want.canary is not None
         self.own = canary_replicas(want.canary.share, self.replicas) if want.canary else self.replicas
         self.progressing = want.rollout is not None and want.rollout.state is RolloutState.PROGRESSING
+        # Two revisions do not fit into the memory, neither on the way there nor on the way back.
+        self.swap = want.rollout is not None and want.rollout.swap
         self.ours = [each for each in seen if each.revision == self.target]
         self.others = [each for each in seen if each.revision != self.target]
         self.farewell = "the deployment is being stopped" if want.deleting else "another revision is wanted"
         self.capacity = sum(each.takes_requests for each in seen)
+        self.resumed: set[str] = set()
 
     def actions(self) -> Iterator[Action]:
         """Deaths first: what follows from them is for the next plan, made from what is then written down."""
@@ -216,6 +272,7 @@ class _Planner:
             return
         yield from (MarkReady(each.id) for each in self.seen if each.state is ReplicaState.STARTING and each.probed)
         yield from self.overdue()
+        yield from self.temper()
         yield from self.starts()
         yield from self.drains()
         yield from self.stops()
@@ -258,26 +315,47 @@ class _Planner:
                 yield action
         if self.target is not None:
             missing = self.own - sum(each.live for each in self.ours)
-            if not any(each.live for each in self.ours):
+            again = _resumable(self.ours)[: max(0, missing)]
+            yield from self.resume(again)
+            missing, room = missing - len(again), room - len(again)
+            if not self.swap and not again and not any(each.live for each in self.ours):
                 # Never wait for a long drain with nothing of the wanted revision on its way.
                 room = max(room, 1)
             yield from self.fill(self.target, self.ours, min(missing, room))
             yield from (Settle(each.id) for each in _by_due(self.ours)[max(0, missing) :])
 
     def room(self) -> int:
-        """How many may be started beside replicas of other revisions, which take memory until their process ends."""
-        if not self.others:
+        """How many may be started beside replicas of other revisions, which take memory until their process ends.
+
+        Frozen ones count as none: there was room for them, and they make room when it gets scarce.
+        """
+        others = [each for each in self.others if each.state is not ReplicaState.FROZEN]
+        if self.swap and any(each.running for each in self.others):
+            return 0
+        if not others:
             return self.replicas
-        live_others = sum(each.live for each in self.others)
-        running = sum(each.running for each in self.seen)
+        live_others = sum(each.live for each in others)
+        running = sum(each.running and each.state is not ReplicaState.FROZEN for each in self.seen)
         beside = max(surge_of(self.replicas), self.own) if self.canary else surge_of(self.replicas)
         return max(self.replicas, live_others) + beside - running
 
+    def resume(self, these: Sequence[Seen]) -> Iterator[Action]:
+        """Take back the decision to end these."""
+        self.resumed |= {each.id for each in these}
+        yield from (Resume(each.id) for each in these)
+
     def keep_serving(self, serving: int, room: int) -> Iterator[Action]:
         """Make deaths of the old revision good while the new one cannot stand in for them yet."""
+        if self.swap:
+            return
         old = [each for each in self.others if each.revision == serving]
         new_ready = 0 if self.canary else sum(each.takes_requests for each in self.ours)
         missing = self.replicas - new_ready - sum(each.live for each in old)
+        if not new_ready:
+            # One that sleeps is awake before the new one has loaded.
+            asleep = [each for each in old if each.state is ReplicaState.FROZEN and each.running]
+            yield from self.resume(asleep[: max(0, missing)])
+            missing -= len(asleep)
         yield from self.fill(serving, old, min(missing, room, len(_by_due(old))))
 
     def fill(self, revision: int, own: Sequence[Seen], missing: int) -> Iterator[Action]:
@@ -297,13 +375,26 @@ class _Planner:
             elif each.state is ReplicaState.READY and each.hung:
                 yield Kill(each.id, each.hung)
 
+    def temper(self) -> Iterator[Action]:
+        """Make true what is written, also when a daemon ended between the two."""
+        for each in self.seen:
+            match each.state:
+                case ReplicaState.FROZEN:
+                    if not each.frozen:
+                        yield Freeze(each.id)
+                case ReplicaState.STARTING | ReplicaState.READY | ReplicaState.DRAINING:
+                    if each.frozen:
+                        yield Thaw(each.id)
+                case ReplicaState.STOPPING | ReplicaState.EXITED:
+                    pass
+
     # Ending
 
     def drains(self) -> Iterator[Action]:
-        spare = self.capacity - self.replicas
+        spare = self.capacity - (0 if self.swap else self.replicas)
         new_ready = any(each.takes_requests for each in self.ours)
         # The serving revision is untouched until the new one has proved itself with one replica at least.
-        proved = (new_ready and not self.canary) or self.replicas == 0 or not self.progressing
+        proved = (new_ready and not self.canary) or self.replicas == 0 or not self.progressing or self.swap
         yield from self.retire_starting()
         for each in sorted(self.others, key=lambda each: (each.takes_requests, each.since_s)):
             if each.state is not ReplicaState.READY or (each.revision == self.serving and not proved):
@@ -313,12 +404,13 @@ class _Planner:
             elif spare > 0:
                 spare -= 1
                 yield Drain(each.id, self.farewell)
-        yield from self.shrink(spare)
+        yield from self.shrink(self.capacity - self.replicas if self.swap else spare)
 
     def retire_starting(self) -> Iterator[Action]:
         """Nobody waits for a starting replica of another revision, but for the serving one's while it is short."""
         stand_in = self.others if self.canary else self.seen
-        needed = max(0, self.replicas - sum(each.takes_requests for each in stand_in)) if self.progressing else 0
+        wait = self.progressing and not self.swap
+        needed = max(0, self.replicas - sum(each.takes_requests for each in stand_in)) if wait else 0
         for each in self.others:
             if each.state is not ReplicaState.STARTING or each.probed:
                 continue
@@ -343,10 +435,21 @@ class _Planner:
                 yield Drain(each.id, "fewer replicas are wanted")
 
     def stops(self) -> Iterator[Action]:
-        for each in self.seen:
+        kept = self.kept_frozen()
+        # The youngest of the frozen stay.
+        leaving = [each for each in self.seen if each.id not in self.resumed]
+        for each in sorted(leaving, key=lambda each: -each.since_s):
             match each.state:
+                case ReplicaState.FROZEN:
+                    if kept.get(each.revision, 0) > 0:
+                        kept[each.revision] -= 1
+                    else:
+                        yield Terminate(each.id, "no longer kept frozen")
                 case ReplicaState.DRAINING:
-                    if each.idle:
+                    if each.idle and kept.get(each.revision, 0) > 0 and not each.hung:
+                        kept[each.revision] -= 1
+                        yield LayToRest(each.id)
+                    elif each.idle:
                         yield Terminate(each.id)
                     elif self.now_s - each.since_s >= self.settings_of(each).drain_s:
                         yield Terminate(each.id, f"still busy after {self.settings_of(each).drain_s:g} s")
@@ -367,6 +470,15 @@ class _Planner:
 
     # Parts
 
+    def kept_frozen(self) -> dict[int, int]:
+        """How many frozen replicas stay, by revision."""
+        if self.want.deleting:
+            return {}
+        kept = {self.want.fallback: 1} if self.want.fallback is not None and not self.swap else {}
+        if self.target is not None:
+            kept[self.target] = self.want.resting if self.replicas == 0 else 0
+        return kept
+
     def late(self, each: Seen) -> bool:
         return self.now_s - each.since_s >= self.settings_of(each).ready_timeout_s
 
@@ -386,6 +498,16 @@ def _due_s(dead: Seen) -> float:
 def _by_due(own: Sequence[Seen]) -> list[Seen]:
     """The deaths nothing was done about yet, the first that may be made good first."""
     return sorted((each for each in own if each.state is ReplicaState.EXITED and not each.settled), key=_due_s)
+
+
+def _resumable(own: Sequence[Seen]) -> list[Seen]:
+    """Those that may take requests again at once; the ones still awake first."""
+    found = [
+        each
+        for each in own
+        if each.state in (ReplicaState.DRAINING, ReplicaState.FROZEN) and each.running and not each.hung
+    ]
+    return sorted(found, key=lambda each: (each.state is ReplicaState.FROZEN, each.since_s))
 
 
 def _exit_of(each: Seen) -> RecordExit:

@@ -14,13 +14,17 @@ from corten.control.reconcile import (
     FailRollout,
     FinishRollout,
     Forget,
+    Freeze,
     Kill,
+    LayToRest,
     MarkReady,
     RecordExit,
     Remove,
+    Resume,
     Settle,
     StartReplica,
     Terminate,
+    Thaw,
 )
 from corten.control.state import State
 from corten.core.deployment import Replica, ReplicaState
@@ -46,8 +50,14 @@ def record(
             state.move(replica, ReplicaState.READY, now_s=now_s)
         case Drain(id=replica, reason=reason):
             state.move(replica, ReplicaState.DRAINING, now_s=now_s, reason=reason)
+        case LayToRest(id=replica):
+            state.move(replica, ReplicaState.FROZEN, now_s=now_s)
+        case Resume(id=replica):
+            state.move(replica, ReplicaState.READY, now_s=now_s)
         case Terminate(id=replica, reason=reason):
             state.move(replica, ReplicaState.STOPPING, now_s=now_s, reason=reason)
+        case Freeze() | Thaw():
+            pass  # what it should be is written already
         case Kill(id=replica, reason=reason):
             state.blame(replica, reason)
         case Settle(id=replica):

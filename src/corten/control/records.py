@@ -8,6 +8,7 @@ from typing import Any
 
 from corten.core.access import Access
 from corten.core.deployment import Replica, Revision, RolloutState
+from corten.core.rest import Rest
 from corten.core.traffic import Traffic
 
 ALL = 100  # percent
@@ -19,7 +20,8 @@ class Rollout:
 
     While it is a canary, `share` is what the target has of the requests, in percent, below 100; `steps` are the shares
     to come, `judged` says whether the test decides on them. `counted` is what the gateway had counted of each revision
-    (by number) when this share came into force; None before it did.
+    (by number) when this share came into force; None before it did. With `swap` the target starts only when nothing of
+    the origin is left, while requests wait.
     """
 
     id: int
@@ -34,6 +36,7 @@ class Rollout:
     steps: tuple[int, ...] = ()
     judged: bool = False
     counted: Mapping[int, Traffic] | None = None
+    swap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Deployment:
     `wanted` is the revision all replicas should become (None: none at all), `serving` the last one whose rollout was
     done, to which a failed rollout falls back. `generation` counts the accepted changes: a change made in the
     knowledge of an older one is refused. `rollout` is the newest, ended or not. With a `scale` the number of replicas
-    follows the requests. `access` says who may ask and how often.
+    follows the requests; while none is wanted, `resting` stay frozen. Of revision `fallback` (None: of none) one stays
+    frozen since `fallback_s`, for a rollback at once. `access` says who may ask and how often.
     """
 
     name: str
@@ -64,6 +68,10 @@ class Deployment:
     deleting: bool = False
     scale: Scale | None = None
     access: Access = field(default_factory=Access)
+    rest: Rest = field(default_factory=Rest)
+    resting: int = 0
+    fallback: int | None = None
+    fallback_s: float = 0.0
 
     @property
     def canary(self) -> Rollout | None:

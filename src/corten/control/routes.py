@@ -34,7 +34,7 @@ def steps(before: RouteTable, after: RouteTable) -> tuple[RouteTable, ...]:
 
 
 def _without_early_drains(route: DeploymentRoute, had: dict[tuple[str, str], RevisionRoute]) -> DeploymentRoute:
-    if not any(each.weight for each in route.revisions):
+    if not route.hold_s and not any(each.weight for each in route.revisions):
         # Nobody to move the share to: the gateway says 503 with Retry-After by itself.
         return route
     return replace(
@@ -55,7 +55,11 @@ def _keep_open(now: RevisionRoute, was: RevisionRoute | None) -> RevisionRoute:
 
 
 def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord]) -> DeploymentRoute:
-    numbers = sorted({one.replica.revision for one in replicas if _listed(one)})
+    # What will be started has its place in the gateway before: that takes longer than an endpoint in it.
+    coming = () if deployment.deleting else (deployment.wanted, deployment.serving)
+    numbers = sorted(
+        {one.replica.revision for one in replicas if _listed(one)} | {each.number for each in coming if each}
+    )
     routes = tuple(
         _revision_route(number, [one for one in replicas if one.replica.revision == number]) for number in numbers
     )
@@ -70,16 +74,19 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         timeout_s=newest.settings.request_timeout_s,
         grpc=newest.settings.grpc,
         access=deployment.access,
+        hold_s=deployment.rest.hold_s if deployment.wanted and not deployment.deleting else 0.0,
     )
 
 
 def _with_canary(deployment: Deployment, routes: tuple[RevisionRoute, ...]) -> tuple[RevisionRoute, ...]:
     """A canary's share is as decided, however many replicas it has; while one side has none, the other has all."""
     rollout = deployment.canary
-    if rollout is None or sum(each.weight > 0 for each in routes) < 2:
+    if rollout is None:
         return routes
     target = f"r{rollout.target}"
     rest = sum(each.weight for each in routes if each.revision != target)
+    if not rest or not any(each.weight for each in routes if each.revision == target):
+        return routes
     # The others keep their proportions among themselves; weights are whole numbers.
     return tuple(
         replace(each, weight=rollout.share * rest if each.revision == target else (ALL - rollout.share) * each.weight)
@@ -105,5 +112,5 @@ def _listed(one: ReplicaRecord) -> bool:
     match one.replica.state:
         case ReplicaState.READY | ReplicaState.DRAINING:
             return bool(one.replica.address)
-        case ReplicaState.STARTING | ReplicaState.STOPPING | ReplicaState.EXITED:
+        case ReplicaState.STARTING | ReplicaState.FROZEN | ReplicaState.STOPPING | ReplicaState.EXITED:
             return False

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from corten.control.autoscale import (
-    FIRST_START_S,
     SLOW_S,
     TICK_S,
     Bounds,
@@ -21,6 +20,7 @@ from corten.control.autoscale import (
     decide,
 )
 from corten.control.records import Deployment, ReplicaRecord
+from corten.control.resting import Resting, start_s
 from corten.control.router import Router
 from corten.control.state import State
 from corten.core.deployment import ReplicaState, RolloutState
@@ -32,7 +32,6 @@ from corten.observe.host import Processors, available_bytes, processor_s, reside
 _log = logging.getLogger(__name__)
 _RESERVE_SHARE = 0.1  # of the memory that is free now: for everything else on the machine
 _HUNGRY = 0.4  # of a processor, used by each replica: from there on it is what keeps the processors busy
-_SLOW_STARTS = 0.9  # the start time reckoned with is the one nine of ten keep
 
 
 @dataclass(slots=True)
@@ -63,6 +62,7 @@ class Scaler:
     router: Router
     clock: Callable[[], float]
     changed: Callable[[], None]
+    resting: Resting
     processors: Processors = field(default_factory=Processors)
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
@@ -77,12 +77,18 @@ class Scaler:
         scaled = [one for one in self.state.deployments() if one.scale is not None and one.wanted is not None]
         for gone in set(self._watched) - {one.name for one in scaled}:
             del self._watched[gone]
-        if not scaled or (traffic := await self.router.traffic()) is None:
+        traffic = await self.router.traffic() if scaled else {}
+        by_name = None if traffic is None else {one.name: _of(one.name, traffic) for one in scaled}
+        self.resting.look(by_name)
+        if by_name is None:
             return  # not knowing is no reason to change anything
         host_busy = self.processors.busy()
-        for one in scaled:
+        for name, seen in by_name.items():
+            one = self.state.find(name)
+            if one is None or one.scale is None or not one.replicas:
+                continue  # gone, or at rest
             try:
-                self._look(one, _of(one.name, traffic), host_busy)
+                self._look(one, seen, host_busy)
             except CortenError as error:
                 _log.error("%s is not scaled for now: %s", one.name, error)
 
@@ -95,11 +101,11 @@ class Scaler:
         watched.samples.append(sample)
         records = self.state.replicas(one.name)
         ready = sum(each.routed and each.replica.state is ReplicaState.READY for each in records)
-        fleet = Fleet(one.replicas, ready, _start_s(records))
+        fleet = Fleet(one.replicas, ready, start_s(records))
         pids = [each.replica.pid for each in records if each.replica.pid and each.replica.state is ReplicaState.READY]
         if watched.appetite(pids, sample.at_s) < _HUNGRY:
             host_busy = 0.0  # it waits for something else: another replica does not wait for a processor
-        bounds = Bounds(one.scale.least, one.scale.most, one.scale.concurrency, _room(records), host_busy)
+        bounds = Bounds(max(one.scale.least, 1), one.scale.most, one.scale.concurrency, _room(records), host_busy)
         found = decide(tuple(watched.samples), fleet, bounds, watched.memory)
         rolling = one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING
         if rolling and found.direction is Direction.DOWN:
@@ -128,11 +134,6 @@ def _of(name: str, traffic: Mapping[tuple[str, str], Traffic]) -> Traffic:
         busy_s=sum(each.busy_s for each in own),
         in_flight=sum(each.in_flight for each in own),
     )
-
-
-def _start_s(records: Sequence[ReplicaRecord]) -> float:
-    took = sorted(one.ready_s - one.replica.started_s for one in records if one.ready_s is not None)
-    return took[min(int(_SLOW_STARTS * len(took)), len(took) - 1)] if took else FIRST_START_S
 
 
 def _room(records: Sequence[ReplicaRecord]) -> int:

@@ -22,12 +22,14 @@ from corten.core.deployment import ACCESS_KEYS, Replica, ReplicaState, Revision,
 from corten.core.digest import Digest
 from corten.core.events import Event, Phase
 from corten.core.front import Front
+from corten.core.rest import Rest
 from corten.core.traffic import Traffic
 from corten.errors import CortenError, NotFoundError
 
 # How many journal lines are kept: some months of deploys, a few megabytes.
 _JOURNAL_LINES = 20_000
-_NOT_THE_REVISIONS = ("replicas", "most_replicas", "concurrency", "canary", *ACCESS_KEYS)
+_NOT_THE_REVISIONS = ("replicas", "most_replicas", "concurrency", "canary", "strategy", "rest", *ACCESS_KEYS)
+_LEAVING = (ReplicaState.DRAINING, ReplicaState.FROZEN, ReplicaState.STOPPING)
 
 
 class State(database.Statements):
@@ -79,6 +81,10 @@ class State(database.Statements):
             deleting=bool(row["deleting"]),
             scale=Scale(row["least"], row["most"], row["concurrency"]) if row["most"] > row["least"] else None,
             access=msgspec.json.decode(row["access"], type=Access),
+            rest=msgspec.json.decode(row["rest"], type=Rest),
+            resting=row["resting"],
+            fallback=row["fallback"],
+            fallback_s=row["fallback_s"],
         )
 
     def revision(self, name: str, number: int) -> Revision:
@@ -99,8 +105,17 @@ class State(database.Statements):
             created_s=row["created_s"],
         )
 
-    def deploy(self, name: str, image: Digest, settings: Settings, *, generation: int | None, now_s: float) -> Accepted:
-        """Want this image under these settings: a new revision and a rollout to it.
+    def deploy(
+        self,
+        name: str,
+        image: Digest,
+        settings: Settings,
+        *,
+        generation: int | None,
+        now_s: float,
+        swap: bool = False,
+    ) -> Accepted:
+        """Want this image under these settings: a new revision and a rollout to it, by `swap` or surge.
 
         Only a different number of replicas makes no revision, it scales; no difference at all changes nothing.
         Raises CortenError `control.conflict` when `generation` is given and is not the current one (0: none exists).
@@ -111,9 +126,11 @@ class State(database.Statements):
             same = known is not None and self._same(known, image, settings)
             replicas = _replicas_for(settings, known)
             if known is not None and known.wanted is not None and same:
-                scaled = known.replicas != replicas or known.scale != _scale_of(settings)
+                rescaled = known.replicas != replicas or known.scale != _scale_of(settings)
+                scaled = rescaled or known.rest != settings.rest
                 if scaled:
                     self._set_scale(name, settings, replicas)
+                if rescaled:
                     self._say(name, "scale", f"{known.replicas} to {_told(replicas, settings)} replicas", now_s)
                 changed = self._set_access(known, settings, now_s) or scaled
                 now_at = self._raise_generation(name) if changed else known.generation
@@ -126,18 +143,27 @@ class State(database.Statements):
                 )
             self._set_access(self.deployment(name), settings, now_s)
             number = self._add_revision(name, image, settings, now_s)
-            accepted = self._roll_to(name, number, replicas, known, settings.canary, after=after, now_s=now_s)
-            self._set_scale(name, settings, replicas)
+            # A revision has to show that it gets ready, also where none is needed for now.
+            awake = max(replicas, 1)
+            keep = settings.rest.keep_previous_s > 0 and not swap
+            accepted = self._roll_to(
+                name, number, awake, known, settings.canary, after=after, now_s=now_s, swap=swap, keep=keep
+            )
+            self._set_scale(name, settings, awake)
             return accepted
 
-    def scale(self, name: str, replicas: int, reason: str, *, now_s: float, data: Mapping[str, Any]) -> None:
-        """The requests take so many replicas now. No change of the user's: the generation stays."""
+    def scale(
+        self, name: str, replicas: int, reason: str, *, now_s: float, data: Mapping[str, Any], resting: int = 0
+    ) -> None:
+        """The requests take so many replicas now, and so many frozen ones. No change of the user's."""
         with self._transaction():
             known = self.find(name)
-            if known is None or known.scale is None or known.deleting or known.replicas == replicas:
+            if known is None or known.scale is None or known.deleting:
                 return
-            self._run("UPDATE deployments SET replicas = ? WHERE name = ?", replicas, name)
-            message = f"{known.replicas} to {replicas} replicas: {reason}"
+            if (known.replicas, known.resting) == (replicas, resting):
+                return
+            self._run("UPDATE deployments SET replicas = ?, resting = ? WHERE name = ?", replicas, resting, name)
+            message = f"{_scaled(known, replicas, resting)}: {reason}"
             self._say(name, "scale", message, now_s, phase=Phase.DONE, data={"was": known.replicas, **data})
 
     def _set_access(self, known: Deployment, settings: Settings, now_s: float) -> bool:
@@ -152,11 +178,21 @@ class State(database.Statements):
         self._say(known.name, "access", _told_access(access), now_s, phase=Phase.DONE, data=data)
         return True
 
+    def drop_fallback(self, name: str, reason: str, *, now_s: float) -> None:
+        """Keep no replica of an earlier revision frozen any more."""
+        with self._transaction():
+            known = self.find(name)
+            if known is None or known.fallback is None:
+                return
+            self._run("UPDATE deployments SET fallback = NULL WHERE name = ?", name)
+            self._say(name, "rest", f"r{known.fallback} is kept frozen no longer: {reason}", now_s, phase=Phase.DONE)
+
     def _set_scale(self, name: str, settings: Settings, replicas: int) -> None:
         scale = _scale_of(settings) or Scale(0, 0, settings.concurrency)
+        rest = msgspec.json.encode(settings.rest).decode()
         self._run(
-            "UPDATE deployments SET replicas = ?, least = ?, most = ?, concurrency = ? WHERE name = ?",
-            *(replicas, scale.least, scale.most, scale.concurrency, name),
+            "UPDATE deployments SET replicas = ?, least = ?, most = ?, concurrency = ?, rest = ? WHERE name = ?",
+            *(replicas, scale.least, scale.most, scale.concurrency, rest, name),
         )
 
     def promote(self, name: str, share: int, *, generation: int | None, now_s: float) -> Accepted:
@@ -206,7 +242,9 @@ class State(database.Statements):
         told = {"revision": f"r{rollout.target}", "share": rollout.share, "was": was, **(data or {})}
         self._say(rollout.deployment, "canary", message, now_s, phase=Phase.DONE, data=told)
 
-    def roll_back(self, name: str, to: int | None, *, generation: int | None, now_s: float) -> Accepted:
+    def roll_back(
+        self, name: str, to: int | None, *, generation: int | None, now_s: float, swap: bool = False
+    ) -> Accepted:
         """Want an earlier revision again (None: the one before, or the serving one while a rollout goes on).
 
         Raises NotFoundError (`control.unknown_deployment`, `control.unknown_revision`, `control.no_earlier_revision`)
@@ -222,9 +260,11 @@ class State(database.Statements):
             if known.wanted is not None and known.wanted.number == number and not known.deleting:
                 rollout = known.rollout.id if known.rollout else None
                 return Accepted(name, number, known.generation, changed=False, rollout=rollout, after=after)
-            return self._roll_to(name, number, known.replicas, known, Canary(), after=after, now_s=now_s)
+            keep = known.rest.keep_previous_s > 0 and not swap
+            awake = max(known.replicas, 1)
+            return self._roll_to(name, number, awake, known, Canary(), after=after, now_s=now_s, swap=swap, keep=keep)
 
-    def restart(self, name: str, *, generation: int | None, now_s: float) -> Accepted:
+    def restart(self, name: str, *, generation: int | None, now_s: float, swap: bool = False) -> Accepted:
         """Want what is wanted already once more: a new revision of the same image and settings, without a canary.
 
         Raises NotFoundError `control.unknown_deployment` and CortenError `control.conflict`.
@@ -235,7 +275,9 @@ class State(database.Statements):
                 raise NotFoundError("control.unknown_deployment", f"`{name}` is being stopped", hint="corten status")
             after = self._last_seq()
             number = self._add_revision(name, known.wanted.image, known.wanted.settings, now_s)
-            return self._roll_to(name, number, known.replicas, known, Canary(), after=after, now_s=now_s)
+            awake = max(known.replicas, 1)
+            # What it was before is what it will be: nothing to go back to.
+            return self._roll_to(name, number, awake, known, Canary(), after=after, now_s=now_s, swap=swap, keep=False)
 
     def delete(self, name: str, *, now_s: float) -> int:
         """Want it gone: every replica drained and removed, then its rows. The last journal `seq` before that."""
@@ -262,7 +304,7 @@ class State(database.Statements):
             known = self.deployment(name)
             seconds = now_s - known.rollout.started_s if known.rollout else 0.0
             self._end_rollout(name, RolloutState.DONE, "", now_s)
-            self._run("UPDATE deployments SET serving = wanted WHERE name = ?", name)
+            self._run("UPDATE deployments SET serving = wanted, fallback_s = ? WHERE name = ?", now_s, name)
             label = known.wanted.label if known.wanted else "nothing"
             self._say(
                 name,
@@ -281,12 +323,12 @@ class State(database.Statements):
             if progressing and known.serving is not None:
                 # Not when there was nothing before: the user's number of replicas is then the only one known.
                 self._run(
-                    "UPDATE deployments SET replicas = (SELECT origin_replicas FROM rollouts WHERE deployment = ?"
-                    " ORDER BY id DESC LIMIT 1) WHERE name = ?",
+                    "UPDATE deployments SET replicas = (SELECT max(origin_replicas, 1) FROM rollouts"
+                    " WHERE deployment = ? ORDER BY id DESC LIMIT 1) WHERE name = ?",
                     *(name, name),
                 )
             self._end_rollout(name, RolloutState.FAILED, reason, now_s)
-            self._run("UPDATE deployments SET wanted = serving WHERE name = ?", name)
+            self._run("UPDATE deployments SET wanted = serving, fallback = NULL WHERE name = ?", name)
             label = known.wanted.label if known.wanted else ""
             data = {"revision": label, "reason": reason, **(details or {})}
             self._say(name, "rollout", f"{label} given up: {reason}", now_s, phase=Phase.WARNING, data=data)
@@ -328,8 +370,10 @@ class State(database.Statements):
             was = ReplicaState(row["state"])
             if to is ReplicaState.READY:
                 self._run("UPDATE replicas SET ready_s = coalesce(ready_s, ?) WHERE id = ?", now_s, replica_id)
-            if to is ReplicaState.EXITED and was in (ReplicaState.DRAINING, ReplicaState.STOPPING):
+            if to is ReplicaState.EXITED and was in _LEAVING:
                 self._run("UPDATE replicas SET settled = 1 WHERE id = ?", replica_id)
+            if to in (ReplicaState.FROZEN, ReplicaState.READY):
+                self._run("UPDATE replicas SET routed = 0 WHERE id = ?", replica_id)
             self._run(
                 "UPDATE replicas SET state = ?, changed_s = ?, reason = ?, pid = ? WHERE id = ?",
                 *(to.value, now_s, reason or row["reason"]),
@@ -449,25 +493,31 @@ class State(database.Statements):
         *,
         after: int,
         now_s: float,
+        swap: bool,
+        keep: bool,
     ) -> Accepted:
         before = self._replicas_before(known) if known else replicas
         self._end_rollout(name, RolloutState.FAILED, f"superseded by r{number}", now_s)
         origin = known.serving.number if known and known.serving else None
+        fallback = origin if keep and origin != number else None
         self._run(
-            "UPDATE deployments SET wanted = ?, replicas = ?, deleting = 0 WHERE name = ?", number, replicas, name
+            "UPDATE deployments SET wanted = ?, replicas = ?, resting = 0, deleting = 0, fallback = ?, fallback_s = ?"
+            " WHERE name = ?",
+            *(number, replicas, fallback, now_s, name),
         )
         # There must be one beside which it can have a share.
         beside = origin is not None and origin != number and known is not None and not known.deleting
         share, *rest = (*canary.steps, ALL) if beside else (ALL,)
         self._run(
-            "INSERT INTO rollouts (deployment, origin, target, origin_replicas, state, started_s, share, steps, judged)"
-            " VALUES (?, ?, ?, ?, 'progressing', ?, ?, ?, ?)",
+            "INSERT INTO rollouts"
+            " (deployment, origin, target, origin_replicas, state, started_s, share, steps, judged, swap)"
+            " VALUES (?, ?, ?, ?, 'progressing', ?, ?, ?, ?, ?)",
             *(name, origin, number, before, now_s),
-            *(share, msgspec.json.encode([each for each in rest if each < ALL]).decode(), canary.judged),
+            *(share, msgspec.json.encode([each for each in rest if each < ALL]).decode(), canary.judged, swap),
         )
         row = self._one("SELECT max(id) AS id FROM rollouts WHERE deployment = ?", name)
         change = f"r{origin} to r{number}" if origin else f"r{number}"
-        data = {"revision": f"r{number}", "replicas": replicas, "share": share}
+        data = {"revision": f"r{number}", "replicas": replicas, "share": share, "swap": swap}
         self._say(name, "rollout", change, now_s, phase=Phase.STARTED, data=data)
         generation = self._raise_generation(name)
         return Accepted(name, number, generation, changed=True, rollout=row["id"] if row else None, after=after)
@@ -557,8 +607,15 @@ def _replicas_for(settings: Settings, known: Deployment | None) -> int:
     """How many to begin with: where the requests decide, what they had decided, within the new bounds."""
     scale = _scale_of(settings)
     if scale is None or known is None or known.deleting:
-        return settings.replicas
+        return max(settings.replicas, 1)
     return min(max(known.replicas, scale.least), scale.most)
+
+
+def _scaled(known: Deployment, replicas: int, resting: int) -> str:
+    if known.replicas == replicas:
+        return f"{replicas} replicas, " + ("one frozen" if resting else "the frozen one is stopped")
+    frozen = ", frozen" if resting else ""
+    return f"{known.replicas} to {replicas} replicas{frozen}"
 
 
 def _told(replicas: int, settings: Settings) -> str:
@@ -585,6 +642,7 @@ def _rollout(row: sqlite3.Row) -> Rollout:
         steps=msgspec.json.decode(row["steps"], type=tuple[int, ...]),
         judged=bool(row["judged"]),
         counted=msgspec.json.decode(row["counted"], type=dict[int, Traffic]) if row["counted"] else None,
+        swap=bool(row["swap"]),
     )
 
 

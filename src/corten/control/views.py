@@ -8,22 +8,22 @@ from typing import Any
 import msgspec
 
 from corten.control.judge import Judgement, explain
-from corten.control.reconcile import CRASH_LOOP, back_off_s, restarts_after
 from corten.control.reconcile import Seen as SeenReplica
+from corten.control.reconcile import back_off_s, crash_looping, deaths_in_a_row
 from corten.control.records import Deployment, ReplicaRecord
 from corten.core.access import Access
 from corten.core.deployment import ReplicaState, RolloutState
 from corten.core.front import Front, near_host
 from corten.gateway.certificate import Certificate
 
-_SHOWN = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.STOPPING)
+_SHOWN = tuple(state for state in ReplicaState if state is not ReplicaState.EXITED)
 
 
 class RolloutView(msgspec.Struct, frozen=True):
     """The newest rollout. `origin` is empty for the first; times in seconds since the epoch.
 
     While it is a canary, `share` is what `target` has of the requests in percent and `judgement` the newest comparison
-    (None: nothing was counted yet); else `share` is 100.
+    (None: nothing was counted yet); else `share` is 100. With `swap` one revision ends before the next starts.
     """
 
     id: int
@@ -35,6 +35,7 @@ class RolloutView(msgspec.Struct, frozen=True):
     ended_s: float | None
     share: int
     judged: bool
+    swap: bool
     judgement: Mapping[str, Any] | None
 
 
@@ -53,9 +54,11 @@ class ReplicaView(msgspec.Struct, frozen=True):
 
 
 class DeploymentView(msgspec.Struct, frozen=True):
-    """One deployment. `state`: serving, progressing, canary, degraded, crash-looping, failed or stopping.
+    """One deployment. `state`: serving, progressing, canary, degraded, crash-looping, failed or stopping; while nobody
+    asks, frozen or stopped, and resting on the way there.
 
-    `scale` says between how many replicas the requests decide (`1..4`; empty: a fixed number).
+    `waiting` requests are held until a replica is ready. `fallback` is the revision of which one is kept frozen (empty:
+    none). `scale` says between how many replicas the requests decide (`1..4`; empty: a fixed number).
     `revision` and `image` are of what serves, or of what was tried last if nothing does; a canary's are in `rollout`.
     """
 
@@ -70,6 +73,8 @@ class DeploymentView(msgspec.Struct, frozen=True):
     rollout: RolloutView | None
     scale: str = ""
     access: Access = msgspec.field(default_factory=Access)
+    waiting: int = 0
+    fallback: str = ""
     replicas: tuple[ReplicaView, ...] = ()
 
 
@@ -139,6 +144,7 @@ def deployment_view(
     *,
     image: str,
     judgement: Judgement | None = None,
+    waiting: int = 0,
 ) -> DeploymentView:
     """A deployment with its replicas; ended ones are shown only while something follows from them."""
     shown = [record for record in records if record.replica.state in _SHOWN or not record.settled]
@@ -158,34 +164,41 @@ def deployment_view(
         rollout=_rollout_view(one, judgement),
         access=one.access,
         scale=f"{one.scale.least}..{one.scale.most}" if one.scale else "",
+        waiting=waiting,
+        fallback=f"r{one.fallback}" if one.fallback is not None else "",
         replicas=tuple(_replica_view(record) for record in shown),
     )
 
 
 def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int, judgement: Judgement | None) -> tuple[str, str]:
-    looping = next(
-        (each for each in seen if not each.settled and _in_a_row(each) >= CRASH_LOOP and not each.takes_requests), None
-    )
+    looping = crash_looping(seen)
     failed = one.rollout is not None and one.rollout.state is RolloutState.FAILED
     if one.deleting:
         return "stopping", ""
     if looping is not None:
-        wait_s = back_off_s(_in_a_row(looping))
+        wait_s = back_off_s(deaths_in_a_row(looping))
         return "crash-looping", f"{looping.reason or 'restarted'}; waits up to {wait_s:g} s between restarts"
     canary = one.canary
     if canary is not None and any(each.takes_requests and each.revision == canary.target for each in seen):
         found = f"; {judgement.reason}" if judgement else ""
         return "canary", f"r{canary.target} has {canary.share} % of the requests{found}"
     if one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING:
-        return "progressing", ""
+        return "progressing", "requests wait while one revision ends and the next starts" if one.rollout.swap else ""
     reason = f"r{one.rollout.target} was given up: {one.rollout.reason}" if one.rollout and failed else ""
     if one.wanted is None:
         return "failed", reason
+    if not one.replicas:
+        return _rest(seen), "nobody asks; the next request wakes it"
     return ("serving" if ready >= one.replicas else "degraded"), reason
 
 
-def _in_a_row(each: SeenReplica) -> int:
-    return restarts_after(each) if each.state is ReplicaState.EXITED else each.restarts
+def _rest(seen: Sequence[SeenReplica]) -> str:
+    if any(each.live or each.state in (ReplicaState.DRAINING, ReplicaState.STOPPING) for each in seen):
+        return "resting"
+    asleep = [each for each in seen if each.state is ReplicaState.FROZEN]
+    if not asleep:
+        return "stopped"
+    return "frozen" if any(each.frozen for each in asleep) else "resting"
 
 
 def _rollout_view(one: Deployment, judgement: Judgement | None) -> RolloutView | None:
@@ -202,6 +215,7 @@ def _rollout_view(one: Deployment, judgement: Judgement | None) -> RolloutView |
         ended_s=rollout.ended_s,
         share=rollout.share,
         judged=rollout.judged,
+        swap=rollout.swap,
         judgement=explain(judgement) if judgement and one.canary else None,
     )
 

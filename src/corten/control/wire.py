@@ -29,6 +29,8 @@ from corten.errors import (
 )
 
 MOST_CONCURRENCY = 4096
+MOST_HELD = 50_000
+_LONGEST_S = 30 * 86_400.0
 _MOST_ENV_BYTES = 64 << 10
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -175,8 +177,8 @@ def check_front(front: Front) -> None:
 
 def check_settings(settings: Settings) -> None:
     """Raise UsageError `control.bad_settings` for settings nothing can run under."""
-    if not 1 <= settings.replicas <= MOST_REPLICAS:
-        raise _bad("replicas", settings.replicas, f"1 to {MOST_REPLICAS}")
+    if not 0 <= settings.replicas <= MOST_REPLICAS or not max(settings.replicas, settings.most_replicas):
+        raise _bad("replicas", settings.replicas, f"1 to {MOST_REPLICAS}, or 0 with `most_replicas` above it")
     if settings.most_replicas and not settings.replicas <= settings.most_replicas <= MOST_REPLICAS:
         raise _bad("most_replicas", settings.most_replicas, f"{settings.replicas} to {MOST_REPLICAS}")
     if not 1 <= settings.concurrency <= MOST_CONCURRENCY:
@@ -200,6 +202,11 @@ def check_settings(settings: Settings) -> None:
             raise _bad(name, getattr(settings, name), f"0 (no limit) to {MOST_PER_S}")
     if settings.burst and not settings.rate_per_s:
         raise _bad("burst", settings.burst, "a rate it goes with")
+    for name in ("freeze_after_s", "stop_after_s", "hold_s", "keep_previous_s"):
+        if not 0 <= getattr(settings.rest, name) <= _LONGEST_S:
+            raise _bad(name, getattr(settings.rest, name), "seconds from 0 to 30 days")
+    if not 0 <= settings.rest.hold_requests <= MOST_HELD:
+        raise _bad("hold_requests", settings.rest.hold_requests, f"0 to {MOST_HELD}")
     shares = settings.canary.steps
     if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
         raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")

@@ -10,6 +10,7 @@ from corten.core.access import Access, Auth
 from corten.core.canary import Canary
 from corten.core.digest import Digest
 from corten.core.resources import Resources
+from corten.core.rest import Rest, Strategy
 
 ACCESS_KEYS = ("auth", "rate_per_s", "burst", "pinnable")
 
@@ -18,13 +19,13 @@ ACCESS_KEYS = ("auth", "rate_per_s", "burst", "pinnable")
 class Settings:
     """How a revision's image is to be run. Times in seconds.
 
-    `replicas` are always there; with `most_replicas` above that, as many as the requests take up to it, `concurrency`
-    in flight in each at most.
+    `replicas` are always there (0: none while nobody asks); with `most_replicas` above that, as many as the requests
+    take up to it, `concurrency` in flight in each at most.
 
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
-    `canary` is how a revision gets its requests, once. `resources` is what one replica may use. `auth` (`none`,
-    `token`, or empty: as it was), `rate_per_s`, `burst` and `pinnable` are the deployment's (`core.access.Access`),
-    whichever revision serves.
+    `canary` is how a revision gets its requests, once, `strategy` how it follows the one before. `resources` is what
+    one replica may use. `auth` (`none`, `token`, or empty: as it was), `rate_per_s`, `burst` and `pinnable` are the
+    deployment's (`core.access.Access`), whichever revision serves; so is `rest`.
     """
 
     replicas: int = 1
@@ -39,6 +40,8 @@ class Settings:
     grpc: bool = False
     canary: Canary = field(default_factory=Canary)
     resources: Resources = field(default_factory=Resources)
+    strategy: Strategy = Strategy.AUTO
+    rest: Rest = field(default_factory=Rest)
     auth: str = ""
     rate_per_s: int = 0
     burst: int = 0
@@ -72,6 +75,7 @@ class ReplicaState(Enum):
     STARTING = "starting"  # its process runs; its model is loading
     READY = "ready"  # answers; routed to
     DRAINING = "draining"  # finishes what it has; gets nothing new
+    FROZEN = "frozen"  # keeps its memory and gets no processor; awake again in milliseconds
     STOPPING = "stopping"  # told to end (SIGTERM sent)
     EXITED = "exited"  # gone; what is left is its log
 

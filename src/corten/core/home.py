@@ -70,3 +70,8 @@ class Home:
     @property
     def daemon_socket(self) -> Path:
         return self.run / "daemon.sock"
+
+    @property
+    def hold_socket(self) -> Path:
+        """Where the gateway asks the daemon about requests nobody can answer yet."""
+        return self.run / "hold.sock"

@@ -124,6 +124,18 @@ def with_environment(marker: str) -> list[ProcessId]:
     return found
 
 
+def descendants(pid: int) -> list[ProcessId]:
+    """A process and all that came of it, parents first; of the first process of a PID namespace, all in that."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (found := _stat(int(entry.name))):
+            children.setdefault(int(found[_PARENT]), []).append(int(entry.name))
+    tree = [pid]
+    for each in tree:  # grows while it is walked
+        tree += children.get(each, [])
+    return [process for each in tree if (process := ProcessId.of(each))]
+
+
 def _stat(pid: int) -> list[str] | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")

@@ -40,6 +40,8 @@ class DeploymentRoute:
 
     With `grpc`, gRPC leads there too, by host or by the header `x-corten-deployment`.
     With `access.pinnable` clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
+    With `hold_s`, requests wait up to so long for the controller to say which revision takes them, while none has a
+    weight.
     """
 
     deployment: str
@@ -48,6 +50,7 @@ class DeploymentRoute:
     timeout_s: float = 60.0
     grpc: bool = False
     access: Access = field(default_factory=Access)
+    hold_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What an engine is: seven verbs, all blocking, all safe to repeat."""
+"""What an engine is: a few verbs, all blocking, all safe to repeat."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Observed:
     `address` is a unix socket's path or `host:port`; `pid` the model's process on this machine (0 when gone or
     unknown); `exit_code` is None while it runs, 128 + signal when a signal ended it, -1 when nobody saw it end.
     `reason` says why it ended where more is known than a code: that its memory ran out, with limit and peak.
+    `frozen`: it may get no processor.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Observed:
     pid: int
     exit_code: int | None = None
     reason: str = ""
+    frozen: bool = False
 
 
 class Engine(Protocol):
@@ -70,8 +72,16 @@ class Engine(Protocol):
         """All replicas that were started and not removed, also by an earlier process: running or exited."""
         ...
 
+    def freeze(self, replica_id: str) -> None:
+        """Take the processor from it and all it started, keep its memory; nothing if it has ended."""
+        ...
+
+    def thaw(self, replica_id: str) -> None:
+        """Give it the processor again; nothing if it has ended or is not frozen."""
+        ...
+
     def terminate(self, replica_id: str) -> None:
-        """Ask it to end (SIGTERM); nothing if it has ended."""
+        """Ask it to end (SIGTERM), a frozen one too; nothing if it has ended."""
         ...
 
     def kill(self, replica_id: str) -> None:

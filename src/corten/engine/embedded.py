@@ -19,12 +19,13 @@ from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.platform import Platform
-from corten.core.process import ProcessId, parent, with_environment
+from corten.core.process import ProcessId, descendants, parent, with_environment
 from corten.core.resources import Resources
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.bytecode import Bytecode, Tree
 from corten.engine.cgroups import Cgroups
 from corten.engine.folders import make_passable, make_private, passable
+from corten.engine.freezer import Freezer
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
 from corten.engine.logs import keep_short, last_lines
 from corten.engine.plain import plain_process
@@ -69,8 +70,10 @@ class Embedded:
         listen: Listener = nobody,
         bounds: Bounds | None = None,
         cgroups: Cgroups | None = None,
+        freezer: Freezer | None = None,
     ) -> None:
         self._home = home
+        self._freezer = freezer or Freezer()
         self._bwrap = bwrap or shutil.which("bwrap")
         self._sandbox = sandbox
         self._listen = listen
@@ -159,6 +162,23 @@ class Embedded:
             self._bytecode.finish()
             return [self._observe(record, folder) for folder, record in self._records()]
 
+    def freeze(self, replica_id: str) -> None:
+        """Stop all its processes where they are. Written down first, so that nobody waits for one that is frozen."""
+        with self._lock:
+            folder, record = self._find(replica_id)
+            if record is None or not self._observe(record, folder).running:
+                return
+            with translated(folder.path, f"freeze replica {replica_id}"):
+                record = folder.write(replace(folder.read() or record, frozen=True))
+            self._freezer.freeze(replica_id, lambda: _tree(record))
+
+    def thaw(self, replica_id: str) -> None:
+        """Let all its processes go on."""
+        with self._lock:
+            folder, record = self._find(replica_id)
+            if record is not None:
+                self._thaw(record, folder)
+
     def terminate(self, replica_id: str) -> None:
         """SIGTERM. A process that has no handler for it is ended at once: as PID 1 it would never see the signal."""
         with self._lock:
@@ -166,14 +186,17 @@ class Embedded:
             if record is None or not self._observe(record, folder).running:
                 return
             record = folder.read() or record
-            if record.process is None:
+            process = record.process
+            if process is None:
                 return
-            if record.host is None or record.process.heeds(signal.SIGTERM):
-                record.process.send(signal.SIGTERM)
+            if record.host is None or process.heeds(signal.SIGTERM):
+                process.send(signal.SIGTERM)
+                self._thaw(record, folder)
                 return
             with translated(folder.path, f"end replica {replica_id}"):
-                folder.write(replace(record, ended=True))
-            record.process.kill()
+                record = folder.write(replace(record, ended=True))
+            self._thaw(record, folder)
+            process.kill()
 
     def kill(self, replica_id: str) -> None:
         """SIGKILL to the first process of the PID namespace: the kernel ends all others in it."""
@@ -328,6 +351,7 @@ class Embedded:
             pid=record.process.pid if running and record.process else 0,
             exit_code=record.exit_code,
             reason=record.reason,
+            frozen=running and record.frozen,
         )
 
     def _adopt(self, record: Record, folder: ReplicaFolder) -> Record:
@@ -374,15 +398,23 @@ class Embedded:
         if not self._observe(record, folder).running:
             return
         record = folder.read() or record
+        # In a frozen cgroup of v1 not even SIGKILL reaches a process.
+        self._thaw(record, folder)
         if record.process:
             record.process.kill()
         self._observe(record, folder)
+
+    def _thaw(self, record: Record, folder: ReplicaFolder) -> None:
+        if record.frozen:
+            self._freezer.thaw(record.id, lambda: _tree(record))
+            self._write(folder, replace(folder.read() or record, frozen=False))
 
     def _forget(self, folder: ReplicaFolder) -> None:
         """Remove a replica's folders; the record goes last, so that a removal cut short is seen and repeated."""
         self._bytecode.forget(folder.id)
         if record := folder.read():
             self._cgroups.remove(record.groups)
+        self._freezer.forget(folder.id)
         shutil.rmtree(self._run(folder.id), ignore_errors=True)
         for path in folder.path.iterdir():
             if path.name != "record.json":
@@ -493,6 +525,16 @@ def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -
 def _is_free(spec: ReplicaSpec) -> bool:
     """Whether bytecode is ours to care for; a deployment that sets one of these cares for it itself."""
     return not {"PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE"} & spec.env.keys()
+
+
+def _tree(record: Record) -> list[ProcessId]:
+    """All processes of a replica, as far as they can be found."""
+    first = record.process
+    if first is None or not first.alive:
+        return []
+    if record.host is not None:
+        return descendants(first.pid)  # nothing leaves its PID namespace
+    return list(dict.fromkeys([*descendants(first.pid), *with_environment(_marker(record))]))
 
 
 def _marker(record: Record) -> str:

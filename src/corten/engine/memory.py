@@ -96,6 +96,16 @@ class Memory:
         with self.machine.lock:
             return [self.machine.observed[replica_id] for replica_id in sorted(self.machine.observed)]
 
+    def freeze(self, replica_id: str) -> None:
+        """Record it as frozen."""
+        with self._called("freeze", replica_id):
+            self._set_frozen(replica_id, frozen=True)
+
+    def thaw(self, replica_id: str) -> None:
+        """Record it as not frozen."""
+        with self._called("thaw", replica_id):
+            self._set_frozen(replica_id, frozen=False)
+
     def terminate(self, replica_id: str) -> None:
         """End with 143, as a process without a handler for SIGTERM does."""
         with self._called("terminate", replica_id):
@@ -139,7 +149,12 @@ class Memory:
             raise EngineError("engine.id_taken", f"there is another replica `{spec.id}`", hint="ids are used once")
         return self.machine.observed[spec.id]
 
+    def _set_frozen(self, replica_id: str, *, frozen: bool) -> None:
+        seen = self.machine.observed.get(replica_id)
+        if seen is not None and seen.running:
+            self.machine.observed[replica_id] = replace(seen, frozen=frozen)
+
     def _end(self, replica_id: str, code: int) -> None:
         seen = self.machine.observed.get(replica_id)
         if seen is not None and seen.running:
-            self.machine.observed[replica_id] = replace(seen, running=False, pid=0, exit_code=code)
+            self.machine.observed[replica_id] = replace(seen, running=False, pid=0, exit_code=code, frozen=False)

@@ -37,6 +37,7 @@ class Record:
 
     `process` is None until it is known to run; `watcher` is the bubblewrap that reports its end. `ended`: SIGTERM was
     asked for and would have ended it, so that is what its exit code says. `learning`: it writes its own bytecode.
+    `frozen`: written before it is frozen and after it is thawed, so that one that may be frozen is always known.
     `program` is what it runs. `groups` are its cgroups' folders. `reason` is why it ended, where more is known
     than a code.
     """
@@ -54,6 +55,7 @@ class Record:
     exit_code: int | None = None
     ended: bool = False
     learning: bool = False
+    frozen: bool = False
     program: str = "/usr/bin/python3"
     groups: tuple[str, ...] = ()
     reason: str = ""

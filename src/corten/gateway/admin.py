@@ -57,6 +57,7 @@ class _Stat(msgspec.Struct):
 
 class _Host(msgspec.Struct):
     address: _Address
+    priority: int = 0
     stats: list[_Stat] = []
     health_status: _Health = msgspec.field(default_factory=_Health)
 
@@ -201,8 +202,9 @@ class Admin:
 
 
 def decode_upstreams(page: bytes) -> list[Upstream]:
-    """The endpoints in the JSON of `/clusters?format=json` (Envoy's admin.v3.Clusters)."""
-    return [_upstream(cluster.name, host) for cluster in _decode_clusters(page) for host in cluster.host_statuses]
+    """The endpoints in the JSON of `/clusters?format=json` (Envoy's admin.v3.Clusters), the activator left out."""
+    clusters = _decode_clusters(page)
+    return [_upstream(one.name, host) for one in clusters for host in one.host_statuses if not host.priority]
 
 
 def decode_traffic(page: str) -> dict[tuple[str, str], Traffic]:

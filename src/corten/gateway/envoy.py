@@ -85,6 +85,7 @@ class Envoy:
         self._record_file = self._folder / "envoy.json"
         self._admin = Admin(home.run / "envoy.sock")
         self._xds = Xds(home.run / "xds.sock")
+        self._hold_socket = home.hold_socket
         self._process: Process | None = None
         self._upstreams: Upstreams = {}
         self._changing = asyncio.Lock()
@@ -267,7 +268,7 @@ class Envoy:
         secret = self._secret(files.read(now_s=self._clock())) if files else {}
         for port in sorted(self.front.ports):
             ports.require_free(self.front.host, port)
-        published = {key: value for step in steps({}, table) for key, value in step.publish.items()}
+        published = {key: value for step in steps({}, table, self._hold_socket) for key, value in step.publish.items()}
         self._xds.publish({**secret, LISTENERS: self._listeners(), **published})
         self._upstreams = resources.endpoints_by_cluster(table)
         await self._launch()
@@ -291,6 +292,7 @@ class Envoy:
             node=f"corten-{secrets.token_hex(8)}",
             admin_socket=self._admin.socket,
             xds_socket=self._run / "xds.sock",
+            hold_socket=self._hold_socket,
             # Each request may need a connection on either side.
             downstream_connections=max(64, (files - _FILES_OF_ITS_OWN) // 2),
         )
@@ -334,7 +336,7 @@ class Envoy:
     # Changing
 
     async def _change(self, table: RouteTable) -> None:
-        for step in steps(self._upstreams, table):
+        for step in steps(self._upstreams, table, self._hold_socket):
             await self._take(step)
 
     async def _take(self, step: Step) -> None:

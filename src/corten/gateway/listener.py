@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corten.core.front import Front
-from corten.gateway import access, tls
+from corten.gateway import access, hold, tls
 from corten.gateway.resources import (
     BUFFER_FILTER,
     BUFFER_TYPE,
@@ -115,7 +115,9 @@ def _listener(host: str, port: int, chain: Resource) -> Resource:
     }
 
 
-def bootstrap(*, node: str, admin_socket: Path, xds_socket: Path, downstream_connections: int) -> Resource:
+def bootstrap(
+    *, node: str, admin_socket: Path, xds_socket: Path, hold_socket: Path, downstream_connections: int
+) -> Resource:
     """What Envoy starts from. `node` names this start of Envoy, so that xDS can tell a new process from an old one."""
     return {
         "node": {"id": node, "cluster": "corten"},
@@ -125,7 +127,7 @@ def bootstrap(*, node: str, admin_socket: Path, xds_socket: Path, downstream_con
             "cds_config": config_source(CLUSTERS_REFRESH),
             "lds_config": config_source(LISTENERS_REFRESH),
         },
-        "static_resources": {"clusters": [_xds_cluster(xds_socket)]},
+        "static_resources": {"clusters": [_xds_cluster(xds_socket), hold.cluster(hold_socket)]},
         "stats_config": _stats_config(),
         "overload_manager": _overload_manager(downstream_connections),
     }
@@ -179,6 +181,7 @@ def _filters() -> list[Resource]:
     return [
         # Who asks and how often comes before a body is waited for.
         *access.filters(),
+        hold.http_filter(),  # before the body is read too: what waits should cost little
         {
             "name": BUFFER_FILTER,
             "disabled": True,  # a route that wants it brings its own limit
@@ -193,6 +196,7 @@ def _local_replies() -> Resource:
     overflow = {"response_flag_filter": {"flags": [_BREAKER_FLAG]}}
     return {
         "mappers": [
+            *hold.replies(),
             {**_reply(_REPLIES[429], overflow), "status_code": 429},
             _reply(_RATE_REPLY, _because("local_rate_limited")),
             # A token that was good once: its bearer needs another, as one whose token has expired.

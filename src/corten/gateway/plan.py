@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from corten.core.route import Endpoint, RouteTable
-from corten.gateway import access, resources
+from corten.gateway import access, hold, resources
+from corten.gateway.resources import GRPC
 from corten.gateway.shape import Resource
 
 # What Envoy subscribes to: ("clusters", ""), ("listeners", ""), ("routes", "main"), ("endpoints", "iris/r7").
@@ -43,7 +45,7 @@ class Step:
     drop: frozenset[Key] = field(default_factory=frozenset)
 
 
-def steps(have: Upstreams, want: RouteTable) -> tuple[Step, Step, Step]:
+def steps(have: Upstreams, want: RouteTable, hold_socket: Path) -> tuple[Step, Step, Step]:
     """The three steps (add, route, remove) from clusters and endpoints that are in force to a table.
 
     Steps repeat what does not change: publishing the same content again is no change to Envoy.
@@ -54,10 +56,10 @@ def steps(have: Upstreams, want: RouteTable) -> tuple[Step, Step, Step]:
     both = {**have, **grown}
     return (
         # Filters go before the routes that ask for them: until then nobody meets them.
-        Step({CLUSTERS: resources.clusters(both), **_assignments(grown), **_filters(want)}, both),
+        Step({CLUSTERS: resources.clusters(both), **_assignments(grown, hold_socket), **_filters(want)}, both),
         Step({ROUTES: [resources.route_configuration(want)]}, both),
         Step(
-            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted)},
+            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted, hold_socket)},
             wanted,
             drop=frozenset(map(endpoints_key, gone)),
         ),
@@ -75,5 +77,11 @@ def _grown(have: tuple[Endpoint, ...], want: tuple[Endpoint, ...]) -> tuple[Endp
     return tuple(sorted(by_address.values()))
 
 
-def _assignments(upstreams: Upstreams) -> dict[Key, list[Resource]]:
-    return {endpoints_key(name): [resources.load_assignment(name, ends)] for name, ends in upstreams.items()}
+def _assignments(upstreams: Upstreams, hold_socket: Path) -> dict[Key, list[Resource]]:
+    return {endpoints_key(name): [_assignment(name, ends, hold_socket)] for name, ends in upstreams.items()}
+
+
+def _assignment(name: str, endpoints: tuple[Endpoint, ...], hold_socket: Path) -> Resource:
+    made = resources.load_assignment(name, endpoints)
+    # The activator speaks HTTP/1.1 only.
+    return made if name.endswith(GRPC) else hold.with_activator(made, hold_socket)

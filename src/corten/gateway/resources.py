@@ -12,7 +12,7 @@ from typing import Any
 
 from corten.core.access import Access, Auth, Trust
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable, grpc_address
-from corten.gateway import access
+from corten.gateway import access, hold
 from corten.gateway.shape import TYPES, Resource, address, config_source, seconds
 
 ROUTES_NAME = "main"
@@ -261,6 +261,7 @@ def _pin(route: DeploymentRoute, share: RevisionRoute, match: Resource, rewrite:
     return {
         "match": _with_header(match, by_header),
         "route": {**target, **rewrite, **_policy(route)},
+        "request_headers_to_add": [_say_cluster(target["cluster"])],
         "response_headers_to_add": [_say_revision(share.revision)],
         **_body_limit(route),
     }
@@ -269,17 +270,32 @@ def _pin(route: DeploymentRoute, share: RevisionRoute, match: Resource, rewrite:
 def _weighted(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grpc: bool) -> Resource:
     shares = [share for share in route.revisions if share.weight > 0 and _takes_requests(share)]
     if not shares:
-        return {"match": match, "direct_response": {"status": 503}}
+        return _held(route, match, rewrite, grpc=grpc)
     targets = [
         {
             "name": cluster_name(route.deployment, share.revision, grpc=grpc),
             "weight": share.weight,
+            "request_headers_to_add": [_say_cluster(cluster_name(route.deployment, share.revision, grpc=grpc))],
             "response_headers_to_add": [_say_revision(share.revision)],
         }
         for share in sorted(shares, key=lambda share: share.revision)
     ]
     action = {"weighted_clusters": {"clusters": targets}, **rewrite, **_policy(route)}
     return {"match": match, "route": action, **_body_limit(route)}
+
+
+def _held(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grpc: bool) -> Resource:
+    """For requests while nobody is ready: asked about, or refused."""
+    if not route.hold_s:
+        return {"match": match, "direct_response": {"status": 503}}
+    limits = _body_limit(route)
+    asked = hold.per_route(route.deployment, route.hold_s, grpc=grpc)
+    return {
+        "match": match,
+        "route": {"cluster_header": hold.CLUSTER_HEADER, **rewrite, **_policy(route)},
+        **limits,
+        "typed_per_filter_config": {**limits["typed_per_filter_config"], **asked},
+    }
 
 
 def _takes_requests(share: RevisionRoute) -> bool:
@@ -292,6 +308,12 @@ def _say_revision(revision: str) -> Mapping[str, Any]:
     return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
+def _say_cluster(name: str) -> Mapping[str, Any]:
+    """So that the activator knows for whom a request waits (gateway.hold)."""
+    header = {"key": hold.CLUSTER_HEADER, "value": name}
+    return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
 def _policy(route: DeploymentRoute) -> Resource:
     return {
         # Not `timeout`, which is for the whole of an answer and cuts streams that are well: it is silence that ends.
@@ -300,7 +322,8 @@ def _policy(route: DeploymentRoute) -> Resource:
         "idle_timeout": seconds(route.timeout_s + _REPLICA_FIRST_S),
         "retry_policy": {
             # `reset` repeats a POST whose replica died under it: right for predictions, which change nothing.
-            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,unavailable",
+            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,retriable-headers,unavailable",
+            "retriable_headers": hold.retriable_headers(),
             "retriable_status_codes": [
                 503
             ],  # a replica that drains or is not ready; `unavailable` is gRPC's word for it

@@ -244,6 +244,8 @@ class Connection(asyncio.Protocol):
         if self._size_bytes > self._limits.body_bytes:
             self._refusal = body_too_large(self._limits)
             raise self._refusal
+        if not self._limits.keep_bodies:
+            return
         if not self._body:
             self._body = piece
             return

@@ -11,7 +11,7 @@ class Limits(msgspec.Struct, frozen=True):
     A body must arrive within `body_s` plus one second for each `body_rate_bytes_s` received, so that large bodies over
     slow lines pass and dripped ones do not. `idle_s` is how long a connection may be silent between requests,
     `write_s` how long a client may leave an answer unread. `pipelined` requests of one connection are worked on
-    before it is read again.
+    before it is read again. Without `keep_bodies` a body is read past: its handler gets an empty one.
     """
 
     header_bytes: int = 32 << 10
@@ -24,3 +24,4 @@ class Limits(msgspec.Struct, frozen=True):
     write_s: float = 30.0
     connections: int = 4096
     pipelined: int = 32
+    keep_bodies: bool = True

@@ -35,11 +35,20 @@ class Processors:
 
 def available_bytes(proc: Path = Path("/proc")) -> int:
     """Memory that new processes can have without anything being swapped out; 0 where nothing is known."""
+    return _memory_bytes("MemAvailable:", proc)
+
+
+def total_bytes(proc: Path = Path("/proc")) -> int:
+    """Memory of the machine; 0 where nothing is known."""
+    return _memory_bytes("MemTotal:", proc)
+
+
+def _memory_bytes(key: str, proc: Path) -> int:
     try:
         lines = (proc / "meminfo").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * _KIB for line in lines if line.startswith("MemAvailable:")), 0)
+    return next((int(line.split()[1]) * _KIB for line in lines if line.startswith(key)), 0)
 
 
 def processor_s(pid: int, proc: Path = Path("/proc")) -> float:

@@ -150,7 +150,7 @@ def url_of(front: Mapping[str, Any], name: str) -> str:
 
 def patience_s(settings: Settings) -> float:
     """How long a rollout may take: every replica may use its own time, one after the other."""
-    return settings.replicas * (settings.ready_timeout_s + settings.drain_s) + _SLACK_S
+    return max(settings.replicas, 1) * (settings.ready_timeout_s + settings.drain_s) + _SLACK_S
 
 
 def _put(client: Client, name: str, change: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from corten.core.home import Home
 from corten.core.model import Example
 from corten.core.platform import Platform
 from corten.core.resources import parse_cpus, parse_memory
+from corten.core.rest import Strategy
 from corten.ops.build import Built, build
 from corten.ops.deploy import Deployed, deploy
 from corten.ops.sample import sample_body
@@ -93,6 +94,7 @@ def up(
     rate_per_s: int | None = None,
     burst: int | None = None,
     pinnable: bool = False,
+    strategy: Strategy | None = None,
     wait: bool = False,
     listen: Listener = nobody,
 ) -> Up:
@@ -100,8 +102,8 @@ def up(
 
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
     settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
-    `ready_timeout_s`, `canary`, `auth`, `rate_per_s`, `burst`; `env` is added to the project's, `egress` and `pinnable`
-    are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
+    `ready_timeout_s`, `canary`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the project's, `egress`
+    and `pinnable` are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -128,6 +130,8 @@ def up(
     settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
     if canary is not None:
         settings = replace(settings, canary=canary)
+    if strategy is not None:
+        settings = replace(settings, strategy=strategy)
     if concurrency is not None:
         settings = replace(settings, concurrency=concurrency)
     resources = settings.resources

@@ -16,7 +16,7 @@ from corten.ops.missing import no_deployment
 
 _PAGE = 500
 # The steps of the journal that are decisions; of what replicas went through, only ends that nobody asked for.
-_DECISIONS = ("rollout", "canary", "scale", "access", "stop")
+_DECISIONS = ("rollout", "canary", "scale", "rest", "access", "stop")
 _UNWANTED = (ReplicaState.EXITED.value, Phase.WARNING.value)
 
 

@@ -182,6 +182,44 @@ class EngineContract:
         assert engine.logs("nobody-r1-x") == []
         assert engine.list() == []
 
+    # -- freezing
+
+    def test_a_frozen_replica_runs_on_paper_only_and_is_thawed(
+        self, engine: Engine, images: Images, settle: Callable[[Engine, str], None]
+    ) -> None:
+        started = engine.start(_spec("a-r1-x", images.obedient))
+        settle(engine, "a-r1-x")
+        for _ in range(2):
+            engine.freeze("a-r1-x")
+            seen = _seen(engine, "a-r1-x")
+            assert (seen.frozen, seen.running, seen.pid) == (True, True, started.pid)
+        for _ in range(2):
+            engine.thaw("a-r1-x")
+            assert not _seen(engine, "a-r1-x").frozen
+
+    def test_a_frozen_replica_can_be_asked_to_end(
+        self, engine: Engine, images: Images, settle: Callable[[Engine, str], None]
+    ) -> None:
+        engine.start(_spec("a-r1-x", images.obedient))
+        settle(engine, "a-r1-x")
+        engine.freeze("a-r1-x")
+        engine.terminate("a-r1-x")
+        assert not _wait_for_end(engine, "a-r1-x").frozen
+
+    def test_a_frozen_replica_can_be_killed_and_removed(
+        self, engine: Engine, images: Images, settle: Callable[[Engine, str], None]
+    ) -> None:
+        for number in range(2):
+            engine.start(_spec(f"a-r1-{number}", images.stubborn))
+            settle(engine, f"a-r1-{number}")
+            engine.freeze(f"a-r1-{number}")
+        engine.kill("a-r1-0")
+        assert _wait_for_end(engine, "a-r1-0").exit_code == 137
+        engine.remove("a-r1-1")
+        engine.thaw("a-r1-1")
+        engine.freeze("a-r1-0")
+        assert [seen.id for seen in engine.list()] == ["a-r1-0"]
+
     # -- logs
 
     def test_logs_are_the_last_lines_oldest_first(

@@ -12,6 +12,7 @@ from corten.control.router import Router
 from corten.control.tasks import Tasks
 from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
+from corten.core.rest import Rest
 from corten.engine.base import Observed
 from corten.engine.memory import Machine, Memory
 from corten.errors import EngineError
@@ -175,7 +176,7 @@ def test_a_busy_replica_is_not_ended_before_its_requests_are(bench):
         await bench.until_rolled_out(controller)
         old = bench.running()[0]
         bench.wire.busy[f"/memory/{old}/s"] = 1
-        bench.deploy(TWO)
+        bench.deploy(TWO, rest=Rest(keep_previous_s=0))
         await bench.until_rolled_out(controller)
         await asyncio.sleep(0.2)
         assert old in bench.running()
@@ -205,7 +206,7 @@ def test_one_that_does_not_heed_sigterm_is_killed_after_its_grace(bench):
         await bench.until_rolled_out(controller)
         old = bench.running()[0]
         bench.machine.unkillable.add(old)
-        bench.deploy(TWO)
+        bench.deploy(TWO, rest=Rest(keep_previous_s=0))
         await bench.until(controller, lambda: ("terminate", old) in bench.machine.calls)
         bench.now_s += 9.0
         controller.wake.set()
@@ -372,5 +373,61 @@ def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
         assert ("kill", victim) in bench.machine.calls
         dead = next(one for one in bench.state.replicas() if one.replica.id == victim)
         assert "hung" in dead.replica.reason
+
+    bench.during(story)
+
+
+def test_at_rest_the_last_replica_is_frozen_and_the_next_request_wakes_it(bench):
+    async def story(controller):
+        bench.deploy(ONE, replicas=0, most_replicas=2)
+        await bench.until_rolled_out(controller)
+        first = bench.running()[0]
+        bench.state.scale("m", 0, "nobody asks", now_s=bench.now_s, data={}, resting=1)
+        await bench.until(controller, lambda: bench.machine.observed[first].frozen)
+        assert MemoryGateway(bench.wire).weights("m") == {}
+        assert bench.wire.table.deployments[0].hold_s == 60.0
+        assert await controller.holding.place("m") == "r1"
+        assert not bench.machine.observed[first].frozen
+        assert bench.running() == [first]
+        await bench.until(controller, lambda: MemoryGateway(bench.wire).weights("m") == {"r1": 1})
+
+    bench.during(story)
+
+
+def test_a_daemon_that_died_between_word_and_deed_leaves_the_deed_to_the_next(bench):
+    async def before(controller):
+        bench.deploy(ONE, replicas=0, most_replicas=2)
+        await bench.until_rolled_out(controller)
+
+    bench.during(before)
+    first = bench.running()[0]
+    bench.state.scale("m", 0, "nobody asks", now_s=bench.now_s, data={}, resting=1)
+    bench.state.move(first, ReplicaState.FROZEN, now_s=bench.now_s)
+
+    async def freezes(controller):
+        await bench.until(controller, lambda: bench.machine.observed[first].frozen)
+
+    bench.during(freezes)
+    bench.state.scale("m", 1, "a request waits", now_s=bench.now_s, data={})
+    bench.state.move(first, ReplicaState.READY, now_s=bench.now_s)
+
+    async def thaws(controller):
+        await bench.until(controller, lambda: MemoryGateway(bench.wire).weights("m") == {"r1": 1})
+
+    bench.during(thaws)
+    assert not bench.machine.observed[first].frozen
+
+
+def test_nobody_is_made_to_wait_for_what_will_not_come(bench):
+    async def story(controller):
+        bench.refuse_ready = {"-r1-"}
+        bench.deploy(ONE)
+        await bench.until(controller, bench.running)
+        Memory(machine=bench.machine).exit(bench.running()[0], 3)
+        await bench.until_rolled_out(controller, RolloutState.FAILED)
+        controller.wake.set()
+        refusal = await controller.holding.place("m")
+        assert refusal.code == "hold.nobody"
+        assert "exit code 3" in refusal.message
 
     bench.during(story)

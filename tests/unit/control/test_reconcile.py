@@ -276,6 +276,114 @@ def test_whatever_happens_it_converges(make_world, make_behaviour, story, sizes,
     live_through(world, sizes, kinds=kinds, killed_share=killed_share)
 
 
+def awake_at_zero(world, behaviour):
+    world.deploy(behaviour, replicas=0, most_replicas=2)
+    world.run(5)
+    assert world.settled()
+
+
+def test_at_rest_one_replica_is_frozen_and_wakes_as_it_was(make_world, make_behaviour):
+    world = make_world()
+    awake_at_zero(world, make_behaviour(ready_after_s=1.0))
+    first = next(iter(world.processes))
+    for _ in range(3):
+        world.state.scale("m", 0, "nobody asks", now_s=world.now_s, data={}, resting=1)
+        world.run(8)
+        assert world.processes[first].frozen, world.story()
+        world.state.scale("m", 1, "a request waits", now_s=world.now_s, data={})
+        world.step()
+        assert world.capacity() == 1, world.story()
+    assert list(world.processes) == [first]
+
+
+def test_a_request_that_comes_while_the_last_one_drains_takes_it_back(make_world, make_behaviour):
+    world = make_world()
+    awake_at_zero(world, make_behaviour())
+    first = next(iter(world.processes))
+    world.state.scale("m", 0, "nobody asks", now_s=world.now_s, data={}, resting=1)
+    world.busy_until_s[first] = world.now_s + 100
+    world.route()
+    world.turn()
+    world.state.scale("m", 1, "a request waits", now_s=world.now_s, data={})
+    world.step()
+    assert list(world.processes) == [first]
+    assert world.capacity() == 1, world.story()
+
+
+def test_a_stopped_one_is_started_again(make_world, make_behaviour):
+    world = make_world()
+    awake_at_zero(world, make_behaviour())
+    world.state.scale("m", 0, "nobody asks", now_s=world.now_s, data={}, resting=0)
+    world.run(10)
+    assert world.settled(), world.story()
+    world.state.scale("m", 1, "a request waits", now_s=world.now_s, data={})
+    world.run(3)
+    assert world.settled(), world.story()
+
+
+def test_a_new_revision_of_one_at_rest_is_tried_and_meanwhile_the_old_one_answers(make_world, make_behaviour):
+    world = make_world()
+    awake_at_zero(world, make_behaviour())
+    world.state.scale("m", 0, "nobody asks", now_s=world.now_s, data={}, resting=1)
+    world.run(8)
+    world.deploy(make_behaviour(ready_after_s=10.0), replicas=0, most_replicas=2)
+    world.run(2)
+    assert world.serving_capacity() == 1, world.story()
+    world.run(30)
+    assert world.settled(), world.story()
+    assert world.state.deployment("m").serving.number == 2
+
+
+def test_of_the_revision_before_one_stays_frozen_and_a_rollback_needs_no_start(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=3)
+    world.run(5)
+    world.deploy(make_behaviour(), replicas=3)
+    world.run(60)
+    frozen = [key for key, process in world.processes.items() if process.frozen]
+    assert [world.processes[key].revision for key in frozen] == [1]
+    world.state.roll_back("m", None, generation=None, now_s=world.now_s)
+    world.step()
+    assert world.sent_requests(frozen[0]), world.story()
+    world.run(60)
+    assert world.settled(), world.story()
+    assert [process.revision for process in world.processes.values() if process.frozen] == [2]
+    world.state.drop_fallback("m", "memory is short", now_s=world.now_s)
+    world.run(20)
+    assert not any(process.frozen for process in world.processes.values())
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_swap_starts_the_new_when_nothing_of_the_old_is_left(make_world, make_behaviour, replicas):
+    world = make_world()
+    world.deploy(make_behaviour(ends_after_term_s=3.0), replicas=replicas)
+    world.run(5)
+    second = world.deploy(make_behaviour(), replicas=replicas, swap=True)
+    world.run(60)
+    assert world.settled(), world.story()
+    assert world.state.deployment("m").serving.number == second
+    assert not any(process.frozen for process in world.processes.values())
+
+
+@pytest.mark.parametrize("kind", ["dies", "never", "late death"])
+def test_a_swap_that_fails_starts_the_old_again(make_world, make_behaviour, kind):
+    behaviours = {
+        "dies": make_behaviour(ready_after_s=None, dies_after_s=0.7),
+        "never": make_behaviour(ready_after_s=None),
+        "late death": make_behaviour(ready_after_s=0.2, dies_after_s=1.0),
+    }
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=2)
+    world.run(5)
+    world.deploy(behaviours[kind], replicas=2, ready_timeout_s=5.0, swap=True)
+    world.run(60)
+    failed = rollout(world).state is RolloutState.FAILED
+    assert failed or kind == "late death"
+    if failed:
+        assert world.settled(), world.story()
+        assert world.serving_capacity() == 2
+
+
 def test_the_back_off_doubles_up_to_half_a_minute():
     assert [back_off_s(each) for each in (0, 1, 2, 3, 4, 5, 6, 7, 99)] == [0, 0, 1, 2, 4, 8, 16, 30, 30]
 

@@ -9,7 +9,7 @@ from corten.control.records import Deployment, ReplicaRecord
 from corten.control.routes import route_table, steps
 from corten.core.deployment import Replica, ReplicaState, Revision, Settings
 from corten.core.digest import Digest
-from corten.core.route import RouteTable
+from corten.core.route import RevisionRoute, RouteTable
 
 REVISION = Revision("m", 1, Digest.of(b""), Settings(max_body_bytes=77, request_timeout_s=5.0), 0.0)
 M = Deployment("m", 1, 1, REVISION, REVISION, None)
@@ -42,9 +42,12 @@ def test_shares_are_the_numbers_of_replicas_that_take_requests():
 def test_starting_stopping_and_ended_replicas_are_not_listed():
     gone = [
         record(state.value, state=state)
-        for state in (ReplicaState.STARTING, ReplicaState.STOPPING, ReplicaState.EXITED)
+        for state in (ReplicaState.STARTING, ReplicaState.FROZEN, ReplicaState.STOPPING, ReplicaState.EXITED)
     ]
-    assert route_table([M], gone).deployments[0].revisions == ()
+    # The place of what will be started is there before it.
+    assert route_table([M], gone).deployments[0].revisions == (RevisionRoute("r1", 0, ()),)
+    deleted = replace(M, wanted=None, deleting=True)
+    assert route_table([deleted], gone).deployments[0].revisions == ()
 
 
 def test_limits_come_from_the_revision_that_serves():
@@ -69,8 +72,17 @@ def test_one_of_several_endpoints_drains_in_one_step():
 
 def test_stopping_a_deployment_needs_no_step_between():
     before = route_table([M], [record("a")])
-    after = route_table([M], [record("a", state=ReplicaState.DRAINING)])
+    after = route_table([replace(M, wanted=None, deleting=True)], [record("a", state=ReplicaState.DRAINING)])
     assert steps(before, after) == (after,)
+
+
+def test_requests_are_held_before_the_last_replica_drains():
+    before = route_table([M], [record("a")])
+    after = route_table([M], [record("a", state=ReplicaState.DRAINING)])
+    first, second = steps(before, after)
+    assert (shares(first), drained(first)) == ({"r1": 0}, set())
+    assert first.deployments[0].hold_s == 60.0
+    assert second == after
 
 
 replicas = st.lists(

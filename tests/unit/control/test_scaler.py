@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from corten.control.memory import Memory
+from corten.control.resting import Resting
 from corten.control.router import Router
 from corten.control.scaler import Scaler
 from corten.core.deployment import Replica, ReplicaState, Settings
@@ -19,7 +21,8 @@ class Bench:
     def __init__(self, state, monkeypatch):
         self.state, self.wire, self.now_s, self.changes = state, Wire(), 100.0, 0
         self.router = Router(lambda _: MemoryGateway(self.wire), 0, lambda: None)
-        self.scaler = Scaler(state, self.router, lambda: self.now_s, self.changed)
+        resting = Resting(state, Memory(), lambda: self.now_s, self.changed, lambda _: 0)
+        self.scaler = Scaler(state, self.router, lambda: self.now_s, self.changed, resting)
         # No machine: there is room.
         monkeypatch.setattr("corten.control.scaler._room", lambda _: 4)
         settings = Settings(replicas=1, most_replicas=4, concurrency=2)

@@ -1,12 +1,14 @@
 import itertools
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
-from corten.gateway import access, resources
+from corten.gateway import access, hold, resources
 from corten.gateway.plan import CLUSTERS, RATES, ROUTES, TOKENS, steps
 
+HOLD = Path("/run/hold.sock")
 endpoints = st.builds(Endpoint, st.integers(0, 5).map(lambda n: f"/run/{n}.sock"), draining=st.booleans())
 revisions = st.builds(
     RevisionRoute,
@@ -37,7 +39,8 @@ class Envoy:
         ends = resources.endpoints_by_cluster(start)
         self.take(CLUSTERS, resources.clusters(ends))
         for name, upstreams in ends.items():
-            self.take(("endpoints", name), [resources.load_assignment(name, upstreams)])
+            assignment = resources.load_assignment(name, upstreams)
+            self.take(("endpoints", name), [hold.with_activator(assignment, HOLD)])
         self.take(ROUTES, [resources.route_configuration(start)])
         self.take(TOKENS, [access.tokens(start.trust)])
         self.take(RATES, [access.rates(start.deployments)])
@@ -66,7 +69,7 @@ class Envoy:
 @given(tables, tables, st.randoms(use_true_random=False))
 def test_at_no_moment_of_a_change_does_a_route_lead_nowhere(before, after, chance):
     envoy = Envoy(before)
-    for step in steps(resources.endpoints_by_cluster(before), after):
+    for step in steps(resources.endpoints_by_cluster(before), after, HOLD):
         changes = list(step.publish.items())
         for key, value in chance.sample(changes, len(changes)):
             envoy.take(key, value)
@@ -82,7 +85,7 @@ def test_at_no_moment_of_a_change_does_a_route_lead_nowhere(before, after, chanc
 def test_a_table_that_is_in_force_changes_nothing(same):
     have = resources.endpoints_by_cluster(same)
     envoy = Envoy(same)
-    for step in steps(have, same):
+    for step in steps(have, same, HOLD):
         assert not step.drop
         for key, value in step.publish.items():
             assert envoy.found[key] == value
@@ -91,7 +94,7 @@ def test_a_table_that_is_in_force_changes_nothing(same):
 def test_an_upstream_stays_until_routes_have_left_it():
     old, new = Endpoint("/run/old.sock"), Endpoint("/run/new.sock")
     have = {"iris/r1": (old,)}
-    add, route, remove = steps(have, table(RevisionRoute("r2", 1, (new,))))
+    add, route, remove = steps(have, table(RevisionRoute("r2", 1, (new,))), HOLD)
     assert [cluster["name"] for cluster in add.publish[CLUSTERS]] == ["iris/r1", "iris/r2"]
     assert list(route.publish) == [ROUTES]
     assert [cluster["name"] for cluster in remove.publish[CLUSTERS]] == ["iris/r2"]
@@ -101,7 +104,7 @@ def test_an_upstream_stays_until_routes_have_left_it():
 def test_draining_comes_after_the_replacement_was_added():
     old, new = Endpoint("/run/old.sock"), Endpoint("/run/new.sock")
     want = table(RevisionRoute("r1", 1, (new, Endpoint(old.address, draining=True))))
-    add, _, remove = steps({"iris/r1": (old,)}, want)
+    add, _, remove = steps({"iris/r1": (old,)}, want, HOLD)
     statuses = [
         {end["endpoint"]["address"]["pipe"]["path"]: end["health_status"] for end in ends}
         for ends in (
@@ -117,7 +120,7 @@ def test_draining_comes_after_the_replacement_was_added():
 def test_a_drained_upstream_that_comes_back_takes_requests_at_once():
     was = Endpoint("/run/a.sock", draining=True)
     for step in itertools.islice(
-        steps({"iris/r1": (was,)}, table(RevisionRoute("r1", 1, (Endpoint(was.address),)))), 1
+        steps({"iris/r1": (was,)}, table(RevisionRoute("r1", 1, (Endpoint(was.address),))), HOLD), 1
     ):
         ends = step.publish[("endpoints", "iris/r1")][0]["endpoints"][0]["lb_endpoints"]
         assert [end["health_status"] for end in ends] == ["UNKNOWN"]

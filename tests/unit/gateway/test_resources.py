@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from corten.core.access import Access, Auth, Issuer, Trust
 from corten.core.front import Front
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
-from corten.gateway import access, listener, resources, shape
+from corten.gateway import access, hold, listener, resources, shape
 
 GOLDEN = Path(__file__).with_name("resources.golden.json")
 
@@ -62,6 +62,8 @@ def targets(route):
     if "route" not in route:
         return []
     action = route["route"]
+    if "cluster_header" in action:
+        return []
     if "cluster" in action:
         return [(action["cluster"], None)]
     return [(target["name"], target["weight"]) for target in action["weighted_clusters"]["clusters"]]
@@ -85,17 +87,20 @@ def golden():
                 timeout_s=2.5,
                 access=Access(pinnable=True),
             ),
-            DeploymentRoute("asleep", (RevisionRoute("r1", 100, ()),)),
+            DeploymentRoute("asleep", (RevisionRoute("r1", 0, ()),), hold_s=60.0, grpc=True),
+            DeploymentRoute("gone", (RevisionRoute("r1", 100, ()),)),
         )
     )
     bootstrap = listener.bootstrap(
         node="corten-1",
         admin_socket=Path("/run/envoy.sock"),
         xds_socket=Path("/run/xds.sock"),
+        hold_socket=Path("/run/hold.sock"),
         downstream_connections=1000,
     )
+    waiting = hold.with_activator(resources.load_assignment("iris/r1", ()), Path("/run/hold.sock"))
     front = listener.listener(Front(), Path("/state/access.log"))
-    return {**everything(table), "listener": front, "bootstrap": bootstrap}
+    return {**everything(table), "listener": front, "bootstrap": bootstrap, "activator": waiting}
 
 
 @given(tables, st.randoms(use_true_random=False))

@@ -1,0 +1,120 @@
+"""Who goes to rest and who wakes: twice a second a look at each deployment that may be at zero, and at memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from corten.control.idle import Quiet, Tier, decide
+from corten.control.memory import Memory
+from corten.control.records import Deployment, ReplicaRecord
+from corten.control.state import State
+from corten.core.deployment import ReplicaState, RolloutState
+from corten.core.traffic import Traffic
+
+FIRST_START_S = 5.0  # until a replica was seen to start
+_SLOW_STARTS = 0.9  # the start time reckoned with is the one nine of ten keep
+
+
+@dataclass(slots=True)
+class _Heard:
+    """When a deployment was asked last, and what had been answered by then."""
+
+    at_s: float
+    answered: int = -1
+
+
+@dataclass(slots=True)
+class Resting:
+    """The looks, and what follows from them. What is remembered of requests is lost with the daemon: idle times begin
+    anew. `waiting` says how many requests are held for a deployment.
+    """
+
+    state: State
+    memory: Memory
+    clock: Callable[[], float]
+    changed: Callable[[], None]
+    waiting: Callable[[str], int]
+    _heard: dict[str, _Heard] = field(default_factory=dict)
+
+    def look(self, traffic: Mapping[str, Traffic] | None) -> None:
+        """One look at all of them; `traffic` by deployment, None when the gateway cannot tell."""
+        deployments = self.state.deployments()
+        for gone in set(self._heard) - {one.name for one in deployments}:
+            del self._heard[gone]
+        scarce = self.memory.scarce(self.state.replicas())
+        for one in deployments:
+            self._look_after_fallback(one, scarce=scarce)
+            if may_rest(one):
+                seen = None if traffic is None else traffic.get(one.name, Traffic())
+                self._look(one, seen, scarce=scarce)
+
+    def wake(self, name: str) -> None:
+        """Somebody waits for it."""
+        one = self.state.find(name)
+        if one is not None and may_rest(one) and not one.replicas:
+            self._look(one, None, scarce=False)
+
+    def _look(self, one: Deployment, seen: Traffic | None, *, scarce: bool) -> None:
+        now_s, waiting = self.clock(), self.waiting(one.name)
+        heard = self._heard.setdefault(one.name, _Heard(now_s))
+        busy = seen.in_flight if seen else 0
+        if seen and (busy or heard.answered != seen.answered):
+            heard.at_s, heard.answered = now_s, seen.answered
+        rolling = one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING
+        tier = Tier.AWAKE if one.replicas else Tier.FROZEN if one.resting else Tier.STOPPED
+        if seen is None and tier is Tier.AWAKE:
+            return  # not knowing is no reason to take anything away
+        records = self.state.replicas(one.name)
+        if rolling or (tier is Tier.AWAKE and not any(each.routed for each in records)):
+            heard.at_s = now_s  # nobody could have been answered yet
+        quiet = Quiet(
+            tier=tier,
+            idle_s=now_s - heard.at_s,
+            waiting=waiting,
+            busy=busy,
+            start_s=start_s(records),
+            freeze_after_s=one.rest.freeze_after_s,
+            stop_after_s=one.rest.stop_after_s,
+            scarce=scarce,
+            rolling=rolling,
+        )
+        turn = decide(quiet)
+        if turn.tier is tier:
+            return
+        if turn.tier is Tier.AWAKE:
+            heard.at_s = now_s
+        awake = {Tier.AWAKE: 1, Tier.FROZEN: 0, Tier.STOPPED: 0}[turn.tier]
+        resting = int(turn.tier is Tier.FROZEN)
+        self.state.scale(one.name, awake, turn.reason, now_s=now_s, data=turn.inputs, resting=resting)
+        self.changed()
+
+    def _look_after_fallback(self, one: Deployment, *, scarce: bool) -> None:
+        if one.fallback is None or (one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING):
+            return
+        kept_s = self.clock() - one.fallback_s
+        if kept_s >= one.rest.keep_previous_s:
+            reason = f"{kept_s:.0f} s are over"
+        elif scarce:
+            reason = "memory is short"
+        else:
+            return
+        self.state.drop_fallback(one.name, reason, now_s=self.clock())
+        self.changed()
+
+
+def may_rest(one: Deployment) -> bool:
+    """Whether no replica need be awake while nobody asks."""
+    return one.scale is not None and one.scale.least == 0 and one.wanted is not None and not one.deleting
+
+
+def start_s(records: Sequence[ReplicaRecord]) -> float:
+    """How long a replica takes from its start until it is ready, of those that are remembered."""
+    took = sorted(one.ready_s - one.replica.started_s for one in records if one.ready_s is not None)
+    return took[min(math.floor(_SLOW_STARTS * len(took)), len(took) - 1)] if took else FIRST_START_S
+
+
+def asleep(records: Sequence[ReplicaRecord]) -> bool:
+    """Whether one of them is frozen."""
+    return any(one.replica.state is ReplicaState.FROZEN for one in records)

@@ -1,0 +1,133 @@
+"""What of Envoy's configuration lets requests wait for a replica (research/dataplane.md §5).
+
+Where nobody is ready, the route asks the controller first (filter ext_authz): its answer comes when somebody is, and
+says which cluster takes the request. Envoy then forwards the original request itself; no byte of it passes Python.
+
+What was in the hands of the only replica when that died has been routed already. It gets to the activator, the only
+endpoint of priority 1, used while priority 0 has no healthy one. That waits in the same way, then answers with
+`x-corten-again`, on which Envoy's retry policy sends the request, which it has kept, to the replica there is by now.
+
+Both are the controller's one socket: `/hold/DEPLOYMENT/...`, `/hold-grpc/DEPLOYMENT/...`, and everything else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+Resource = dict[str, Any]
+
+CLUSTER = "hold"
+FILTER = "envoy.filters.http.ext_authz"
+CLUSTER_HEADER = "x-corten-cluster"  # of a request: `DEPLOYMENT/REVISION[-grpc]`; nobody but us can set it
+AGAIN_HEADER = "x-corten-again"
+REVISION_HEADER = "x-corten-revision"
+PATH, GRPC_PATH = "/hold/", "/hold-grpc/"  # of a check; the deployment's name follows, then the request's own path
+
+_EXT_AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3."
+_LONGER_S = 5.0  # the controller says itself when a wait was too long
+# What the controller says for no; made 503 on the way out. A 5xx of its own would be taken for a failed check.
+REFUSED = 403
+_FLAG = "UAEX"  # unauthorized by the external service
+_MANY = 100_000
+# A share of 1.4 by default: of two endpoints of which one is ill, priority 1 would get 30 % of the requests.
+_OVERPROVISIONING = 100 * 100
+
+
+def http_filter() -> Resource:
+    """The filter, off unless a route switches it on."""
+    return {
+        "name": FILTER,
+        "disabled": True,
+        "typed_config": {
+            "@type": _EXT_AUTHZ + "ExtAuthz",
+            "transport_api_version": "V3",
+            "status_on_error": {"code": "ServiceUnavailable"},
+            # The answer says which cluster it is; without this the route would keep the one it had: none.
+            "clear_route_cache": True,
+            "http_service": _service(PATH, 1.0),
+        },
+    }
+
+
+def per_route(deployment: str, hold_s: float, *, grpc: bool) -> Resource:
+    """A route's entry in `typed_per_filter_config`: its requests wait up to `hold_s`."""
+    path = f"{GRPC_PATH if grpc else PATH}{deployment}"
+    settings = {"http_service": _service(path, hold_s + _LONGER_S)}
+    return {FILTER: {"@type": _EXT_AUTHZ + "ExtAuthzPerRoute", "check_settings": settings}}
+
+
+def cluster(socket: Path) -> Resource:
+    """Where the controller is asked. Without health checks: one that is back is asked at once."""
+    endpoint = {"endpoint": {"address": {"pipe": {"path": str(socket)}}}}
+    return {
+        "name": CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        # Every request that waits is a connection.
+        "circuit_breakers": {
+            "thresholds": [{"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY}]
+        },
+    }
+
+
+def with_activator(assignment: Resource, socket: Path) -> Resource:
+    """The endpoints of a cluster, and behind them the activator."""
+    activator = {
+        "endpoint": {
+            "address": {"pipe": {"path": str(socket)}},
+            "health_check_config": {"disable_active_health_check": True},
+        }
+    }
+    return {
+        **assignment,
+        "endpoints": [*assignment["endpoints"], {"priority": 1, "lb_endpoints": [activator]}],
+        "policy": {"overprovisioning_factor": _OVERPROVISIONING},
+    }
+
+
+def retriable_headers() -> list[Resource]:
+    """What the activator says when it is time to send the request again."""
+    return [{"name": AGAIN_HEADER, "string_match": {"exact": "1"}}]
+
+
+def replies() -> list[Resource]:
+    """Mappers of Envoy's own answers: the controller's refusal as it is, and one for when it could not be asked."""
+    flagged = {"response_flag_filter": {"flags": [_FLAG]}}
+    value = {"default_value": REFUSED, "runtime_key": "corten.reply.hold"}
+    refused = {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+    away = {
+        "code": "gateway.no_controller",
+        "message": "no replica is ready, and the controller that would start one is away",
+        "path": "",
+    }
+    later = {"header": {"key": "retry-after", "value": "2"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return [
+        {
+            "filter": {"and_filter": {"filters": [flagged, refused]}},
+            "status_code": 503,
+            "body_format_override": {
+                "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+                "content_type": "application/json",
+            },
+        },
+        {
+            "filter": flagged,
+            "headers_to_add": [later],
+            "body_format_override": {"json_format": {"error": away}},
+        },
+    ]
+
+
+def _service(path: str, timeout_s: float) -> Resource:
+    exact = {name: {"patterns": [{"exact": name}]} for name in (CLUSTER_HEADER, REVISION_HEADER, "retry-after")}
+    return {
+        "server_uri": {"uri": "http://controller", "cluster": CLUSTER, "timeout": f"{timeout_s:.3f}s"},
+        "path_prefix": path,
+        "authorization_response": {
+            "allowed_upstream_headers": exact[CLUSTER_HEADER],
+            "allowed_client_headers_on_success": exact[REVISION_HEADER],
+            "allowed_client_headers": exact["retry-after"],
+        },
+    }

@@ -1,0 +1,215 @@
+"""None while nobody asks, and what else makes requests wait: real processes, real Envoy, a small real image."""
+
+import concurrent.futures
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from tiny_service import Load, a_place, a_seed, until
+
+from corten.control.client import connect
+from corten.core.deployment import Settings
+from corten.core.rest import Rest, Strategy
+from corten.errors import UnhealthyError
+from corten.ops.change import rollback
+from corten.ops.deploy import deploy
+from corten.ops.status import status
+from corten.ops.why import why
+from corten.testing.tiny_image import TinyImage
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
+]
+SOON = Rest(freeze_after_s=0.5, stop_after_s=3600.0)
+
+
+@pytest.fixture(scope="module")
+def seed():
+    with a_seed() as seed:
+        yield seed
+
+
+@pytest.fixture
+def place(seed):
+    with a_place(seed) as place:
+        yield place
+
+
+def up(place, rest=SOON, *, strategy=Strategy.AUTO, least=0, **env):
+    env = {key: str(value) for key, value in env.items()}
+    settings = Settings(replicas=least, most_replicas=1, rest=rest, strategy=strategy, env=env)
+    return deploy(place.image, "tiny", settings, home=place.home, port=place.port)
+
+
+def post(place, timeout_s=30.0):
+    """One request on a connection of its own: (status, Retry-After, document)."""
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=timeout_s)
+    try:
+        connection.request("POST", "/tiny/predict", b"{}")
+        answer = connection.getresponse()
+        return answer.status, answer.headers["retry-after"], json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def crowd(place, size):
+    """So many at once."""
+    with concurrent.futures.ThreadPoolExecutor(size) as pool:
+        return list(pool.map(lambda _: post(place), range(size)))
+
+
+def state(place):
+    return place.one().state
+
+
+def waiting(place):
+    return connect(place.home).get("/v1/deployments/tiny")["waiting"]
+
+
+def answers(address):
+    """Whether a replica answers on its socket, within a moment."""
+    with socket.socket(socket.AF_UNIX) as direct:
+        direct.settimeout(0.3)
+        direct.connect(address)
+        direct.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+        try:
+            return bool(direct.recv(1))
+        except TimeoutError:
+            return False
+
+
+def test_it_is_frozen_then_stopped_and_each_time_the_next_request_wakes_it(place):
+    up(place, Rest(freeze_after_s=0.5, stop_after_s=4.0))
+    pids = place.pids()
+    until(lambda: state(place) == "frozen", "it is frozen")
+    frozen = place.one().replicas[0]
+    assert (frozen.pid, place.one().ready) == (pids[0], 0)
+    assert not answers(frozen.address)
+    assert post(place)[0] == 200
+    until(lambda: place.pids() == pids, "the same process answers")
+    until(lambda: state(place) == "stopped", "it is stopped")
+    assert place.one().replicas == ()
+    # All who come while it starts are answered by the one that is started.
+    assert {answer[0] for answer in crowd(place, 40)} == {200}
+    assert len(place.one().replicas) == 1
+    told = [one.message for one in why("tiny", home=place.home).decisions]
+    assert "0 to 1 replicas: a request waits" in told
+    assert any("frozen: no request for" in line for line in told)
+
+
+def test_more_than_may_wait_are_told_to_come_back_and_who_leaves_is_forgotten(place):
+    up(place, Rest(freeze_after_s=0.5, stop_after_s=0.6, hold_requests=3), LOAD_S=1.5)
+    until(lambda: state(place) == "stopped", "it is stopped")
+    answers = crowd(place, 10)
+    assert sorted(answer[0] for answer in answers) == [200] * 3 + [503] * 7
+    refused = next(answer for answer in answers if answer[0] == 503)
+    assert int(refused[1]) >= 1
+    assert refused[2]["error"]["code"] == "hold.too_many"
+    until(lambda: state(place) == "stopped", "it is stopped")
+    with pytest.raises(TimeoutError):
+        post(place, timeout_s=0.3)
+    until(lambda: waiting(place) == 0, "nobody waits any more")
+
+
+def test_who_would_wait_for_too_long_is_told_so_and_the_start_goes_on(place):
+    up(place, Rest(freeze_after_s=0.5, stop_after_s=0.6, hold_s=0.4), LOAD_S=2)
+    until(lambda: state(place) == "stopped", "it is stopped")
+    code, retry_s, document = post(place)
+    assert (code, document["error"]["code"]) == (503, "hold.too_long")
+    assert int(retry_s) >= 1
+    until(lambda: post(place)[0] == 200, "it is there")
+
+
+def test_without_the_daemon_a_request_for_one_at_rest_is_refused_and_the_next_command_brings_it_back(place):
+    up(place)
+    until(lambda: state(place) == "frozen", "it is frozen")
+    os.kill(place.daemon_pid(), signal.SIGKILL)
+    code, retry_s, document = post(place, timeout_s=5)
+    assert (code, document["error"]["code"]) == (503, "gateway.no_controller")
+    assert int(retry_s) >= 1
+    assert state(place) in ("frozen", "resting")
+    assert post(place)[0] == 200
+
+
+def test_a_daemon_killed_while_it_freezes_and_wakes_leaves_nothing_undone(place):
+    up(place, Rest(freeze_after_s=0.2, stop_after_s=0.8))
+    chance = random.Random(3)
+    for _ in range(6):
+        asking = threading.Thread(target=post, args=(place,))
+        victim = place.daemon_pid()
+        threading.Timer(chance.uniform(0.0, 1.2), os.kill, (victim, signal.SIGKILL)).start()
+        time.sleep(chance.uniform(0.0, 0.9))
+        asking.start()
+        asking.join()  # answered or refused, never left
+        until(lambda victim=victim: place.daemon_pid() != victim, "another daemon")
+    assert post(place)[0] == 200
+    until(lambda: state(place) == "stopped", "it is stopped")
+    started = [each for each in place.processes() if each not in (place.daemon_pid(), gateway_pid(place))]
+    assert started == []
+
+
+def gateway_pid(place):
+    return status(home=place.home).as_dict()["gateway"]["pid"]
+
+
+def test_the_only_replica_killed_three_times_under_load_costs_no_request(place):
+    place.deploy(ANSWER="x")
+    with Load(place) as load:
+        for _ in range(3):
+            (victim,) = place.pids()
+            os.kill(victim, signal.SIGKILL)
+            until(lambda victim=victim: place.one().ready == 1 and victim not in place.pids(), "another one")
+    assert load.report["failed"] == 0, load.report
+
+
+def test_a_swap_holds_requests_and_loses_none_also_when_it_fails(place):
+    up(place, least=1, ANSWER="old")
+    with Load(place) as load:
+        up(place, least=1, strategy=Strategy.SWAP, ANSWER="new")
+        with pytest.raises(UnhealthyError) as caught:
+            up(place, least=1, strategy=Strategy.SWAP, BROKEN=1)
+        until(lambda: place.one().ready == 1, "r2 is there again")
+        time.sleep(0.2)
+    assert load.report["failed"] == 0, load.report
+    assert set(load.report["revisions"]) == {"r1", "r2"}
+    assert "r2 is started again" in caught.value.what
+    assert place.ask() == "new"
+    # Never two at once: each start came after the end of what was before.
+    steps = [(one["step"], one["message"]) for one in connect(place.home).get("/v1/deployments/tiny/events")["events"]]
+    first_end = next(index for index, step in enumerate(steps) if step[0] == "exited")
+    second_start = [index for index, step in enumerate(steps) if step[0] == "start"][1]
+    assert first_end < second_start
+
+
+def test_a_swap_is_chosen_where_two_do_not_fit_and_survives_the_daemons_end(place, monkeypatch):
+    monkeypatch.setenv("CORTEN_MEMORY_MB", "24")  # one tiny replica takes about 15
+    up(place, least=1, ANSWER="old")
+    killer = threading.Timer(0.25, os.kill, (place.daemon_pid(), signal.SIGKILL))
+    killer.start()
+    up(place, least=1, ANSWER="new", LOAD_S=0.5)
+    killer.join()
+    assert place.ask() == "new"
+    assert why("tiny", home=place.home).decisions[-1].message == "r2 serves"
+    assert next(one for one in why("tiny", home=place.home).decisions if one.message == "r1 to r2").data["swap"]
+
+
+def test_a_rollback_wakes_the_revision_that_was_kept_frozen(place):
+    up(place, least=1, ANSWER="first")
+    first = place.pids()
+    up(place, least=1, ANSWER="second")
+    until(lambda: {each.state for each in place.one().replicas} == {"ready", "frozen"}, "the first one is frozen")
+    with Load(place) as load:
+        for answer in ("first", "second", "first"):
+            rollback("tiny", home=place.home)
+            assert place.ask() == answer
+            until(lambda: {each.state for each in place.one().replicas} == {"ready", "frozen"}, "the other is frozen")
+    assert load.report["failed"] == 0, load.report
+    assert place.pids() == first

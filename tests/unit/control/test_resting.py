@@ -1,0 +1,92 @@
+"""What the looks at idle deployments make of what the gateway tells."""
+
+import pytest
+
+from corten.control.memory import Memory
+from corten.control.resting import Resting
+from corten.core.deployment import Replica, ReplicaState, Settings
+from corten.core.digest import Digest
+from corten.core.rest import Rest
+from corten.core.traffic import Traffic
+
+REST = Rest(freeze_after_s=10.0, stop_after_s=30.0, keep_previous_s=100.0)
+
+
+class Bench:
+    def __init__(self, state):
+        self.state, self.now_s, self.held, self.scarce = state, 100.0, 0, False
+        self.resting = Resting(state, Memory(), lambda: self.now_s, lambda: None, lambda _: self.held)
+        self.settings = Settings(replicas=0, most_replicas=2, rest=REST)
+        state.deploy("m", Digest.of(b"1"), self.settings, generation=None, now_s=1.0)
+        state.add_replica(Replica("a", "m", 1, ReplicaState.STARTING, "/a", 0, 1.0, 1.0), replaces=None, now_s=1.0)
+        state.move("a", ReplicaState.READY, now_s=2.0)
+        state.routed("a", now_s=2.0)
+        state.finish_rollout("m", now_s=2.0)
+
+    def look(self, answered, after_s, *, in_flight=0):
+        self.now_s += after_s
+        self.resting.look({"m": Traffic(answered, in_flight=in_flight)})
+        one = self.state.deployment("m")
+        return one.replicas, one.resting
+
+
+@pytest.fixture
+def bench(make_state):
+    return Bench(make_state())
+
+
+def test_it_is_frozen_then_stopped_and_woken_by_who_waits(bench):
+    assert bench.look(5, 0) == (1, 0)
+    assert bench.look(5, 9) == (1, 0)
+    assert bench.look(5, 2) == (0, 1)
+    assert bench.look(5, 10) == (0, 1)
+    assert bench.look(5, 10) == (0, 0)
+    bench.held = 1
+    bench.resting.wake("m")
+    assert bench.state.deployment("m").replicas == 1
+    assert bench.state.events("m")[-1].message == "0 to 1 replicas: a request waits"
+    bench.held = 0
+    assert bench.look(5, 5) == (1, 0)
+
+
+def test_answers_and_requests_in_hand_keep_it_awake(bench):
+    for answered in range(5):
+        assert bench.look(answered, 9) == (1, 0)
+    for _ in range(5):
+        assert bench.look(5, 20, in_flight=1) == (1, 0)
+
+
+def test_without_a_gateway_to_ask_nobody_goes_to_rest_but_everybody_wakes(bench):
+    bench.now_s += 1000
+    bench.resting.look(None)
+    assert bench.state.deployment("m").replicas == 1
+    bench.state.scale("m", 0, "by hand", now_s=bench.now_s, data={}, resting=1)
+    bench.held = 1
+    bench.resting.look(None)
+    assert bench.state.deployment("m").replicas == 1
+
+
+def test_a_rollout_is_no_idle_time(bench):
+    bench.look(5, 0)
+    bench.state.deploy("m", Digest.of(b"2"), bench.settings, generation=None, now_s=bench.now_s)
+    assert bench.look(5, 50) == (1, 0)
+    bench.state.finish_rollout("m", now_s=bench.now_s)
+    assert bench.look(5, 5) == (1, 0)
+
+
+def test_the_revision_before_is_kept_for_its_time_only(bench, monkeypatch):
+    bench.state.deploy("m", Digest.of(b"2"), bench.settings, generation=None, now_s=bench.now_s)
+    bench.look(5, 500)
+    assert bench.state.deployment("m").fallback == 1
+    bench.state.finish_rollout("m", now_s=bench.now_s)
+    bench.look(6, 99)
+    assert bench.state.deployment("m").fallback == 1
+    bench.look(7, 2)
+    assert bench.state.deployment("m").fallback is None
+    bench.state.roll_back("m", 1, generation=None, now_s=bench.now_s)
+    bench.state.finish_rollout("m", now_s=bench.now_s)
+    assert bench.state.deployment("m").fallback == 2
+    monkeypatch.setattr(Memory, "scarce", lambda *_: True)
+    bench.look(8, 1)
+    assert bench.state.deployment("m").fallback is None
+    assert "memory is short" in bench.state.events("m")[-1].message
