@@ -157,10 +157,12 @@ def test(rest: list[str]) -> int:
     needs = [f"--need={name}" for name in needed()]
     if rest:
         return pytest(*needs, *rest)
-    # These wait for no other process, so each processor may take its share; the rest share the machine as it is.
-    alone = pytest(*needs, *ON_ALL_PROCESSORS, "tests/unit", "tests/simulation", in_memory=True)
-    others = pytest(*needs, "--ignore=tests/unit", "--ignore=tests/simulation")
-    return alone or others
+    # The stories take the whole machine, one after the other; the rest is shared out, so that no processor waits.
+    quick = pytest(*needs, *ON_ALL_PROCESSORS, "tests/unit", "tests/simulation", in_memory=True)
+    stories = pytest(*needs, "tests/e2e")
+    shared = ("tests/contract", "tests/docs", "tests/integration")
+    others = pytest(*needs, *ON_ALL_PROCESSORS, "--dist=loadfile", *shared)
+    return quick or stories or others
 
 
 def pytest(*words: str, in_memory: bool = False) -> int:

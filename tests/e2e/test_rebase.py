@@ -2,17 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from stories import Corten, ask, end, make_home
+from stories import Corten, ask, diagnosis_in, end, make_home
 
 from corten.store.layout import Layout
 
 pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(240)]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "diagnosis"
 BODY = {"inputs": [[0.5] * 30, [20.0] * 30]}
 # A package nothing else needs: an image locked without it is what one looks like before Debian added it.
 LATER = "tzdata"
@@ -22,12 +18,7 @@ LATER = "tzdata"
 def outdated():
     """An image of a project whose lock is behind what Debian has: (corten, source, its image)."""
     corten = Corten(make_home())
-    source = corten.home / "diagnosis"
-    source.mkdir(mode=0o755)
-    for name in ("corten.toml", "train.py"):
-        shutil.copyfile(EXAMPLE / name, source / name)
-    subprocess.run([sys.executable, source / "train.py"], check=True, capture_output=True, timeout=120)
-    (source / "train.py").unlink()
+    source = diagnosis_in(corten.home)
     corten.run("build", source)
     path = source / "corten.lock"
     document = json.loads(path.read_text())

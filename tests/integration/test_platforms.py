@@ -4,18 +4,16 @@ import json
 import shutil
 import struct
 import subprocess
-from pathlib import Path
 
 import pytest
-from stories import Corten, ask, end, free_port, get, make_home, until
+from stories import Corten, ask, diagnosis_in, end, free_port, get, make_home, until
 
 from corten.core.platform import Platform
 from corten.engine.plain import plain_process
 from corten.store.layout import Layout
 from corten.store.trees import Trees
 
-pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "diagnosis"
+pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(300)]
 ARM64 = Platform("arm64")
 AARCH64 = 183  # e_machine of elf(5)
 
@@ -24,10 +22,7 @@ AARCH64 = 183  # e_machine of elf(5)
 def built():
     """The diagnosis example built once for both platforms: (corten, the build's document)."""
     corten = Corten(make_home())
-    source = corten.home / "diagnosis"
-    source.mkdir(mode=0o755)
-    for name in ("corten.toml", "model.joblib"):
-        shutil.copyfile(EXAMPLE / name, source / name)
+    source = diagnosis_in(corten.home)
     try:
         yield corten, corten.run("build", source, "--platform", "linux/amd64,linux/arm64", "--json").json
     finally:

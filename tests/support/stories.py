@@ -143,6 +143,17 @@ def make_home():
     return folder
 
 
+def diagnosis_in(folder: Path) -> Path:
+    """The diagnosis example, trained by its own script, as a project below this folder."""
+    source = folder / "diagnosis"
+    source.mkdir(mode=0o755)
+    for name in ("corten.toml", "train.py"):
+        shutil.copyfile(ROOT / "examples" / "diagnosis" / name, source / name)
+    subprocess.run([sys.executable, source / "train.py"], check=True, capture_output=True, timeout=120)
+    (source / "train.py").unlink()
+    return source
+
+
 def end(corten):
     """Stop everything, then show that nothing is left."""
     corten.run("stop", "--all", code=None)
