@@ -158,11 +158,29 @@ def test(rest: list[str]) -> int:
     if rest:
         return pytest(*needs, *rest)
     # The stories take the whole machine, one after the other; the rest is shared out, so that no processor waits.
-    quick = pytest(*needs, *ON_ALL_PROCESSORS, "tests/unit", "tests/simulation", in_memory=True)
+    units = unit_tests(*needs)
+    histories = pytest(*needs, *ON_ALL_PROCESSORS, "tests/simulation", in_memory=True)
     stories = pytest(*needs, "tests/e2e")
     shared = ("tests/contract", "tests/docs", "tests/integration")
     others = pytest(*needs, *ON_ALL_PROCESSORS, "--dist=loadfile", *shared)
-    return quick or stories or others
+    return units or histories or stories or others
+
+
+def unit_tests(*words: str) -> int:
+    """Each processor its share of the files, as processes that know nothing of each other: no test is told of twice."""
+    shares: list[list[Path]] = [[] for _ in range(min(4, os.cpu_count() or 1))]
+    for file in sorted((ROOT / "tests" / "unit").rglob("test_*.py"), key=lambda file: -file.stat().st_size):
+        min(shares, key=lambda share: sum(each.stat().st_size for each in share)).append(file)
+    command = [str(BIN / "pytest"), "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *words]
+    environment = environment_of_tests(in_memory=True)
+    running = [
+        subprocess.Popen([*command, *map(str, sorted(share))], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+        for share in shares
+    ]
+    for process in running:
+        sys.stdout.buffer.write(process.communicate()[0])
+        sys.stdout.flush()
+    return max(process.returncode for process in running)
 
 
 def pytest(*words: str, in_memory: bool = False) -> int:
@@ -189,11 +207,11 @@ def lint(rest: list[str]) -> int:
 def check(rest: list[str]) -> int:
     quick = ["pytest", "-q", "-m", "not slow"]
     linted = lint(rest)
+    units = unit_tests()
     tested = run_all(
-        [*quick, *ON_ALL_PROCESSORS, "tests/unit"],
-        [*quick, "tests/contract", "tests/docs", "tests/integration/test_doctor.py", "tests/integration/adapters"],
+        [*quick, "tests/contract", "tests/docs", "tests/integration/test_doctor.py", "tests/integration/adapters"]
     )
-    return linted or tested
+    return linted or units or tested
 
 
 def run_all(*steps: list[str]) -> int:
