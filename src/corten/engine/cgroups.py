@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Cgroups:
 
     def folders(self, replica_id: str) -> tuple[str, ...]:
         """Where a replica's cgroups are made: to be written down before they are."""
-        return tuple(str(each.base / f"corten-{replica_id}") for each in self._hierarchies)
+        return tuple(str(each.base / named(replica_id)) for each in self._hierarchies)
 
     def lacking(self, resources: Resources) -> tuple[str, ...]:
         """Which of the limits cannot be kept here, in people's words."""
@@ -121,46 +121,71 @@ class Cgroups:
                     yield each, folder
 
 
+def named(replica_id: str) -> str:
+    """What a replica's cgroups are called."""
+    return f"corten-{replica_id}"
+
+
 def make_room(proc: Path = Path("/proc/self")) -> None:
     """Move this process out of the way, of version 2: into a child of the cgroup it was given for itself.
 
     Only a cgroup without processes may limit its children. Nothing where it has no such cgroup, or may not.
     """
-    with suppress(OSError):
-        mounts = [line.split() for line in (proc / "mounts").read_text().splitlines()]
-        own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
-        path = next((path for _, names, path in own if not names), "/")
-        where = next((mount[1] for mount in mounts if mount[2] == "cgroup2"), "")
-        if where and path != "/" and Path(path).name != OWN:
-            group = Path(where) / path.lstrip("/") / OWN
-            group.mkdir(exist_ok=True)
-            (group / "cgroup.procs").write_text(str(os.getpid()))
+    for each in own_cgroups(proc):
+        if each.unified and each.base != each.root:
+            with suppress(OSError):
+                group = each.base / OWN
+                group.mkdir(exist_ok=True)
+                (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def find_hierarchies(proc: Path = Path("/proc/self")) -> tuple[Hierarchy, ...]:
-    """Where replicas' cgroups can be made, found out by making one; of version 2, controllers are switched on."""
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Of one mounted hierarchy, its `root` and the cgroup below which ours are made; `controllers` of version 1."""
+
+    root: Path
+    base: Path
+    controllers: frozenset[str]
+
+    @property
+    def unified(self) -> bool:
+        """Whether it is version 2."""
+        return not self.controllers
+
+
+def own_cgroups(proc: Path = Path("/proc/self")) -> Iterator[Own]:
+    """The cgroup of this process in each mounted hierarchy (cgroups(7), proc(5)), or its parent after `make_room`."""
     try:
         mounts = [line.split() for line in (proc / "mounts").read_text().splitlines()]
         own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
     except OSError:
-        return ()
-    found = []
+        return
     for _, where, kind, options, *_ in mounts:
         for _, names, path in own:
-            base = Path(where) / path.lstrip("/")
-            if kind == "cgroup2" and not names:
-                base = base.parent if base.name == OWN else base
-                found.append(Hierarchy(base, _switched_on(base), unified=True))
-            elif kind == "cgroup" and names and set(names.split(",")) <= set(options.split(",")):
-                found.append(Hierarchy(base, frozenset(names.split(",")) & frozenset(CONTROLLERS), unified=False))
+            controllers = frozenset(names.split(",")) - {""}
+            fits = not controllers if kind == "cgroup2" else controllers and controllers <= set(options.split(","))
+            if kind in ("cgroup", "cgroup2") and fits:
+                base = Path(where) / path.lstrip("/")
+                yield Own(Path(where), base.parent if not controllers and base.name == OWN else base, controllers)
+
+
+def find_hierarchies(proc: Path = Path("/proc/self")) -> tuple[Hierarchy, ...]:
+    """Where replicas' cgroups can be made, found out by making one; of version 2, controllers are switched on."""
+    found = [
+        Hierarchy(
+            each.base,
+            _switched_on(each.base) if each.unified else each.controllers & frozenset(CONTROLLERS),
+            unified=each.unified,
+        )
+        for each in own_cgroups(proc)
+    ]
     return tuple(each for each in found if each.controllers and _works(each.base))
 
 
 def _switched_on(base: Path) -> frozenset[str]:
     """Of version 2: controllers that cgroups below `base` have, after asking for them.
 
-    The kernel refuses while processes are in `base` itself, unless it is the root; a unit of systemd with
-    `DelegateSubgroup=` has none there.
+    The kernel refuses while processes are in `base` itself, unless it is the root: see `make_room`.
     """
     with suppress(OSError):
         there = frozenset((base / "cgroup.controllers").read_text().split())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from corten.core.process import ProcessId
+from corten.engine.cgroups import named, own_cgroups
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Freezer:
         """Freeze all that `tree` gives, now and while it is repeated. `name` is the replica's."""
         for each in self._cgroups:
             try:
-                each.freeze(_named(name), tree)
+                each.freeze(named(name), tree)
             except OSError as error:
                 _log.debug("no cgroup to freeze in: %s", error)
                 continue
@@ -117,7 +118,7 @@ class Freezer:
         """Undo both kinds: which it was may have been another daemon's choice."""
         for each in self._cgroups:
             with suppress(OSError):
-                each.thaw(_named(name))
+                each.thaw(named(name))
         # Children first: a parent may look at once how its child is.
         for process in reversed(tree()):
             process.send(signal.SIGCONT)
@@ -125,25 +126,14 @@ class Freezer:
     def forget(self, name: str) -> None:
         """Take away what was made for a replica that has ended."""
         for each in self._cgroups:
-            each.remove(_named(name))
+            each.remove(named(name))
 
 
 def find_cgroups(proc: Path = Path("/proc/self")) -> list[Cgroups]:
-    """The cgroup of this process in each hierarchy that can freeze, v2 first (cgroups(7), proc(5))."""
-    try:
-        mounts = [line.split() for line in (proc / "mounts").read_text().splitlines()]
-        own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
-    except OSError:
-        return []
-    paths = {controllers: path for _, controllers, path in own}
-    found = []
-    for _, where, kind, options, *_ in mounts:
-        if kind == "cgroup2" and "" in paths:
-            found.append(Cgroups(Path(where) / paths[""].lstrip("/"), first=False))
-        elif kind == "cgroup" and "freezer" in options.split(",") and "freezer" in paths:
-            found.append(Cgroups(Path(where) / paths["freezer"].lstrip("/"), first=True))
-    return sorted((each for each in found if each.base.is_dir()), key=lambda each: each.first)
-
-
-def _named(replica_id: str) -> str:
-    return f"corten-{replica_id}"
+    """Where this process may freeze others, version 2 first: there it is the very cgroup that limits a replica."""
+    found = [
+        Cgroups(each.base, first=not each.unified)
+        for each in own_cgroups(proc)
+        if each.base.is_dir() and (each.unified or "freezer" in each.controllers)
+    ]
+    return sorted(found, key=lambda each: each.first)

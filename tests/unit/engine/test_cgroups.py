@@ -1,11 +1,13 @@
 """Cgroups of both versions, in folders that stand for the kernel's."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from corten.core.resources import Resources
-from corten.engine.cgroups import Cgroups, Hierarchy, Usage, find_hierarchies
+from corten.engine.cgroups import Cgroups, Hierarchy, Usage, find_hierarchies, make_room
+from corten.engine.freezer import find_cgroups
 
 MIB = 1 << 20
 ALL = frozenset({"memory", "pids", "cpu"})
@@ -119,3 +121,26 @@ def test_they_are_found_below_the_own_one_of_each_hierarchy(tmp_path):
 
 def test_a_system_without_cgroups_has_none(tmp_path):
     assert find_hierarchies(tmp_path / "nowhere") == ()
+
+
+def test_a_daemon_that_made_room_makes_replicas_cgroups_beside_itself(tmp_path):
+    own = tmp_path / "root" / "corten.service"
+    own.mkdir(parents=True)
+    (own / "cgroup.controllers").write_text("memory pids\n")
+    (own / "cgroup.subtree_control").write_text("memory pids\n")
+    (tmp_path / "mounts").write_text(f"cgroup2 {tmp_path}/root cgroup2 rw 0 0\n")
+    (tmp_path / "cgroup").write_text("0::/corten.service\n")
+    make_room(tmp_path)
+    assert (own / "daemon" / "cgroup.procs").read_text() == str(os.getpid())
+    (tmp_path / "cgroup").write_text("0::/corten.service/daemon\n")
+    (found,) = find_hierarchies(tmp_path)
+    assert found.base == own
+    assert [each.base for each in find_cgroups(tmp_path)] == [own]
+
+
+def test_in_the_root_cgroup_no_room_is_needed(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "mounts").write_text(f"cgroup2 {tmp_path}/root cgroup2 rw 0 0\n")
+    (tmp_path / "cgroup").write_text("0::/\n")
+    make_room(tmp_path)
+    assert list((tmp_path / "root").iterdir()) == []
