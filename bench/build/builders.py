@@ -185,13 +185,16 @@ class Corten(Builder):
     def clear_but_base(self, work: Work) -> None:
         """As the Dockerfiles begin: the base is there, wheels and lock are not."""
         (work.project / "corten.lock").unlink(missing_ok=True)
-        for name in ("wheels", "uv", "locks", "contents", "inspections"):
+        for name in ("wheels", "uv", "locks", "inspections"):
             shutil.rmtree(self.home / "cache" / name, ignore_errors=True)
+        for path in (self.home / "cache" / "contents").iterdir():
+            if b'"libc6"' not in path.read_bytes():  # what is in the base
+                path.unlink()
         kept = set()
         for path in (self.home / "cache" / "layers").glob("*.json"):
             layer = json.loads(path.read_text())
             if layer["kind"] == "base":
-                kept.add(str(layer["digest"]).removeprefix("sha256:"))
+                kept.add(layer["digest"]["hex"])
             else:
                 path.unlink()
         for path in (self.home / "store" / "blobs" / "sha256").iterdir():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -118,7 +120,7 @@ class Making:
         self._begun: dict[str, Future[Made]] = {}
         self._lock = threading.Lock()
         # A layer each may wait for its downloads; what has all it needs takes turns.
-        self._turns = threading.Semaphore(_AT_ONCE)
+        self._turns = _Turns(_AT_ONCE)
         self._given_up = False
 
     def __enter__(self) -> Self:
@@ -178,7 +180,7 @@ class Making:
         wheels = [download.result() for download in downloads]
         job.fetch()
         # The base begins last, when its packages are known, and would end last if it waited for its turn as well.
-        with nullcontext() if job.kind is LayerKind.BASE else self._turns:
+        with nullcontext() if job.kind is LayerKind.BASE else self._turns.one(job.size_bytes):
             if self._given_up:
                 raise InterruptedError(job.title)  # nobody asks for it any more
             return _make(job, wheels, self._cache, self._shop)
@@ -190,6 +192,32 @@ class Making:
         for future in done:
             future.result()
         return {key: self._begun[key].result() for key in keys}
+
+
+class _Turns:
+    """So many at once; of those that wait, the one with most to do is next: what ends last decides."""
+
+    def __init__(self, at_once: int) -> None:
+        self._left = at_once
+        self._waiting: list[tuple[int, int]] = []
+        self._asked = count()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def one(self, size_bytes: int) -> Iterator[None]:
+        with self._changed:
+            mine = (-size_bytes, next(self._asked))
+            heapq.heappush(self._waiting, mine)
+            self._changed.wait_for(lambda: self._left > 0 and self._waiting[0] == mine)
+            heapq.heappop(self._waiting)
+            self._left -= 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += 1
+                self._changed.notify_all()
 
 
 def wheel_download(locked: Locked, folder: Path) -> Download:

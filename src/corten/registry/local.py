@@ -14,7 +14,7 @@ from corten.errors import CortenError, NotFoundError, PolicyError
 from corten.registry.documents import Manifest, read_manifest
 from corten.registry.retry import Retries
 from corten.registry.transfer import Blobs
-from corten.registry.transport import PIECE_BYTES, unreachable
+from corten.registry.transport import unreachable
 from corten.store import signature_tag
 from corten.store.layout import Layout
 
@@ -120,13 +120,11 @@ class LocalTarget:
             self._layout.tag(name, replace(plain, annotations={}))
 
     def _fetch(self, blob: Descriptor, source: Blobs, sent: Callable[[int], None]) -> None:
-        buffer = memoryview(bytearray(PIECE_BYTES))
         with self._layout.writer() as out:
 
             def attempt() -> None:
                 with source.open(blob, out.size_bytes) as reader:
-                    while count := reader.readinto(buffer):
-                        out.write(buffer[:count])
+                    while count := out.fill(reader.readinto):
                         sent(count)
                         if self._stop.is_set():
                             raise unreachable("", "given up because another blob failed")

@@ -1,0 +1,54 @@
+"""Writing: whole or not at all, hashed on the way."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from corten.core.digest import Digest
+from corten.store.layout import Layout
+
+
+def _reader(data: bytes, piece_bytes: int):
+    """Give out data by pieces, as a socket does."""
+    left = [data]
+
+    def read(buffer) -> int:
+        count = min(len(buffer), len(left[0]), piece_bytes)
+        buffer[:count] = left[0][:count]
+        left[0] = left[0][count:]
+        return count
+
+    return read
+
+
+@pytest.mark.parametrize("piece_bytes", [1000, 300_000, 10_000_000])
+def test_what_is_hashed_aside_has_the_digest_of_what_was_written(tmp_path, piece_bytes) -> None:
+    data = bytes(range(256)) * 12_000
+    read = _reader(data, piece_bytes)
+    layout = Layout(tmp_path)
+
+    with layout.writer() as blob:
+        blob.write(b"before")
+        while blob.fill(read):
+            pass
+        blob.write(b"behind")
+
+    assert blob.digest == Digest.of(b"before" + data + b"behind")
+    assert layout.path(blob.digest).read_bytes() == b"before" + data + b"behind"
+
+
+def test_a_reader_that_fails_leaves_neither_a_file_nor_a_thread(tmp_path) -> None:
+    def fail(buffer) -> int:
+        raise ConnectionResetError
+
+    before = threading.active_count()
+    layout = Layout(tmp_path)
+    read = _reader(b"x" * 3_000_000, 1 << 20)
+    with pytest.raises(ConnectionResetError), layout.writer() as blob:
+        blob.fill(read)
+        blob.fill(fail)
+
+    assert threading.active_count() == before
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name in {"sha256", ".incoming"}]
