@@ -39,6 +39,12 @@ def test_what_is_hashed_aside_has_the_digest_of_what_was_written(tmp_path, piece
     assert layout.path(blob.digest).read_bytes() == b"before" + data + b"behind"
 
 
+def _filled(layout: Layout, *readers) -> None:
+    with layout.writer() as blob:
+        for read in readers:
+            blob.fill(read)
+
+
 def test_a_reader_that_fails_leaves_neither_a_file_nor_a_thread(tmp_path) -> None:
     def fail(buffer) -> int:
         raise ConnectionResetError
@@ -46,9 +52,8 @@ def test_a_reader_that_fails_leaves_neither_a_file_nor_a_thread(tmp_path) -> Non
     before = threading.active_count()
     layout = Layout(tmp_path)
     read = _reader(b"x" * 3_000_000, 1 << 20)
-    with pytest.raises(ConnectionResetError), layout.writer() as blob:
-        blob.fill(read)
-        blob.fill(fail)
+    with pytest.raises(ConnectionResetError):
+        _filled(layout, read, fail)
 
     assert threading.active_count() == before
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name in {"sha256", ".incoming"}]
