@@ -1,5 +1,9 @@
 """A new revision on a share of the requests: what becomes of it, and of the requests."""
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from stories import Load, ask, until
 
@@ -37,10 +41,21 @@ def test_a_broken_canary_is_rolled_back_after_a_handful_of_requests(corten, port
     assert ask(url, {"x": 2.0}) == (200, {"outputs": 4.0})
 
 
-def test_a_canary_that_does_well_gets_all_requests_and_none_fails(corten, port, echo):
+def test_a_canary_that_does_well_gets_all_requests_and_none_fails_though_the_daemon_dies_twice(corten, port, echo):
     url = corten.up(echo("x * 2"), "--name", "echo", "--port", port)["url"]
-    with Load(url, {"x": 1.0}, 25) as load:
+
+    def kill_the_daemon_at(share):
+        until(lambda: corten.deployment("echo")["rollout"]["share"] == share, f"a share of {share} %")
+        os.kill(corten.daemon_pid(), signal.SIGKILL)
+
+    def kill_twice():
+        kill_the_daemon_at(30)
+        kill_the_daemon_at(60)
+
+    with Load(url, {"x": 1.0}, 25) as load, ThreadPoolExecutor(1) as beside:
+        killing = beside.submit(kill_twice)
         done = corten.up(echo("x * 3"), "--name", "echo", "--canary", "30,60", "--wait")
+        killing.result()
     assert (done["revision"], done["share"]) == ("r2", 100)
     assert load.report["failed"] == 0, load.report
     shares = [

@@ -1,4 +1,4 @@
-"""The gateway's front as a user sets it up: TLS, tokens, rates."""
+"""The gateway's front as a user sets it up: TLS, tokens, rates, a restart."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificate
-from stories import free_port
+from stories import Load, free_port
 
 pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(200)]
 
@@ -47,6 +47,17 @@ def test_tls_is_switched_on_and_off_and_predict_goes_on(corten, port, echo, tmp_
         assert json.load(answer) == {"outputs": 10.0}
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/echo/readyz", timeout=5)
+
+
+def test_the_gateway_is_restarted_under_load_without_a_failed_request(corten, port, echo):
+    url = corten.up(echo, "--name", "echo", "--port", port)["url"]
+    with Load(url, {"x": 1.0}, 6) as load:
+        done = corten.run("gateway", "restart", "--json").json
+    assert load.report["failed"] == 0, load.report
+    assert done["was"] != done["pid"] == corten.run("status", "--json").json["gateway"]["pid"]
+    assert "gateway.restarting" in corten.run("gateway", "restart", code=5).err
+    corten.run("gateway", "restart", "--cold")
+    assert corten.run("predict", "echo", "-i", '{"x": 3}', "--json").json == {"outputs": 6.0}
 
 
 def post(url, **headers):

@@ -1,8 +1,9 @@
 """Where requests come in: address, port, TLS with a certificate of your own. Changes lose no request.
 
-`set` changes what is given and leaves the rest. The certificate's files are read again whenever they change, so that a
-renewal needs no command; a pair that does not fit together, or is out of its dates, is refused or, at a renewal, left
-aside with a word in `corten status`.
+`restart` puts a new process in the place of the old one, which answers what it has; Corten does so by itself when it
+was upgraded. `set` changes what is given and leaves the rest. The certificate's files are read again whenever they
+change, so that a renewal needs no command; a pair that does not fit together, or is out of its dates, is refused or, at
+a renewal, left aside with a word in `corten status`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from corten.cli import parser as words
 from corten.cli.output import Output
+from corten.core.home import Home
 from corten.errors import UsageError
 
 EXAMPLES = """\
@@ -23,12 +25,13 @@ EXAMPLES = """\
   corten gateway set --tls-cert fullchain.pem --tls-key privkey.pem --port 8443 --http-port 8080
   corten gateway set --host 0.0.0.0
   corten gateway set --no-tls
+  corten gateway restart
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
-    parser.add_argument("action", nargs="?", choices=("show", "set"), default="show", help="default: show")
+    parser.add_argument("action", nargs="?", choices=("show", "set", "restart"), default="show", help="default: show")
     parser.add_argument(
         "--host", default=None, metavar="ADDRESS", help="127.0.0.1 (default), 0.0.0.0 for all others too"
     )
@@ -37,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tls-cert", type=Path, default=None, metavar="FILE", help="PEM, the server's certificate first"
     )
     parser.add_argument("--tls-key", type=Path, default=None, metavar="FILE", help="PEM, without a password")
+    parser.add_argument(
+        "--cold", action="store_true", help="restart: the old one ends first, connections are refused in between"
+    )
     parser.add_argument("--no-tls", action="store_true", help="plain HTTP again")
     parser.add_argument(
         "--http-port",
@@ -49,11 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Change what is asked for, then print the URL."""
-    from corten.core.home import Home
     from corten.ops.gateway import gateway, set_gateway
 
     home = Home.from_env(os.environ, uid=os.getuid())
     changes = (options.host, options.port, options.tls_cert, options.tls_key, options.http_port)
+    if options.action == "restart":
+        return _restart(options, output, home)
     if options.action == "show":
         if options.no_tls or any(change is not None for change in changes):
             raise UsageError("cli.usage", "to change anything say `set`", hint="corten gateway set --help")
@@ -73,6 +80,16 @@ def run(options: argparse.Namespace, output: Output) -> int:
     for line in _told(found):
         output.note(line)
     output.result(found["url"])
+    return 0
+
+
+def _restart(options: argparse.Namespace, output: Output, home: Home) -> int:
+    from corten.ops.gateway import restart_gateway
+
+    found = restart_gateway(cold=options.cold, home=home)
+    output.document(dict(found))
+    output.note(f"process {found['pid']} took over from {found['was']}")
+    output.result(str(found["pid"]))
     return 0
 
 

@@ -14,6 +14,7 @@
     GET    /v1/deployments/NAME/logs        ?tail=N
     GET    /v1/gateway                                                            -> FrontView
     PUT    /v1/gateway                      {"port"?, "host"?, "certificate"?, "key"?, "http_port"?} -> FrontView
+    POST   /v1/gateway/restart              {"cold"?}                             -> pids before and after
     GET    /v1/tokens                                                             -> tokens and issuers
     POST   /v1/tokens                       {"name", "deployments", "days"}       -> the token, once
     DELETE /v1/tokens/NAME_OR_ID                                                  -> those that counted until now
@@ -86,6 +87,9 @@ class Api:
                 return 200, self.front()
             case ("PUT", "v1", "gateway"):
                 return 200, await self._whole(self._change_front(wire.read(request.body, wire.FrontChange)))
+            case ("POST", "v1", "gateway", "restart"):
+                wanted = wire.read(request.body, wire.GatewayRestart)
+                return 200, await self._whole(self._restart_gateway(cold=wanted.cold))
             case (_, "v1", "tokens" | "keys" | "issuers", *_):
                 return await self._credentials(request)
             case ("POST", "v1", "shutdown"):
@@ -271,6 +275,14 @@ class Api:
             controller.state.set_front(front)
         self._changed()
         return self.front()
+
+    async def _restart_gateway(self, *, cold: bool) -> Any:
+        router = self._controller.router
+        async with self._changing:
+            was = router.pid
+            await router.restart(cold=cold)
+        self._changed()
+        return {"was": was, "pid": router.pid}
 
     # Tokens
 

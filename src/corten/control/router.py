@@ -77,6 +77,23 @@ class Router:
                     raise _too_slow("did not take requests elsewhere") from error
             self.front = front
 
+    async def restart(self, *, cold: bool = False) -> None:
+        """Another gateway process in the place of this one; `cold`: after it, with connections refused in between.
+
+        Raises EngineError.
+        """
+        async with self._lock:
+            if self._gateway is None:
+                raise EngineError("gateway.silent", "there is no gateway to restart", hint="see `corten status`")
+            if cold:
+                await self._end()
+                await self._begin()
+                return
+            try:
+                await settle(self._gateway.restart(), _START_TIMEOUT_S * 2)
+            except TimeoutError as error:
+                raise _too_slow("was not replaced") from error
+
     async def _begin(self) -> None:
         gateway = self._make(self.front)
         try:

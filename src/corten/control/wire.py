@@ -93,6 +93,12 @@ class Ending(msgspec.Struct, forbid_unknown_fields=True):
     replicas: str = "keep"
 
 
+class GatewayRestart(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/gateway/restart: whether connections may be refused in between."""
+
+    cold: bool = False
+
+
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /v1/tokens: whose it is, for which deployments (`*`: all), for how many days."""
 
@@ -115,7 +121,7 @@ class TrustChange(msgspec.Struct, forbid_unknown_fields=True):
     jwks: str = ""
 
 
-Body = Change | Back | Restart | Promotion | FrontChange | NewToken | Rotation | TrustChange | Ending
+Body = Change | GatewayRestart | Back | Restart | Promotion | FrontChange | NewToken | Rotation | TrustChange | Ending
 
 
 def read(body: bytes | bytearray, kind: type[Any]) -> Any:

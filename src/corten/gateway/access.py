@@ -91,9 +91,14 @@ def of_route(route: DeploymentRoute, trust: Trust) -> tuple[Resource, Resource]:
         per_filter[TOKENS_NAME] = {"@type": _JWT_TYPE + "PerRouteConfig", "requirement_name": _REQUIREMENT}
         per_filter[RBAC_NAME] = {"@type": _RBAC_TYPE + "RBACPerRoute", "rbac": {"rules": _refusals(route, trust)}}
     if route.access.rate_per_s:
-        per_filter[RATES_NAME] = {"@type": TYPES + "config.route.v3.FilterConfig", "config": {}}
+        per_filter[RATES_NAME] = enabled()
         others["metadata"] = {"filter_metadata": {_METADATA: {"deployment": route.deployment}}}
     return per_filter, others
+
+
+def enabled() -> Resource:
+    """Says that a route wants a filter as the listener has it."""
+    return {"@type": TYPES + "config.route.v3.FilterConfig", "config": {}}
 
 
 def _refusals(route: DeploymentRoute, trust: Trust) -> Resource:

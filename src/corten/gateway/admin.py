@@ -17,12 +17,16 @@ from corten.core.traffic import Traffic
 from corten.errors import EngineError
 from corten.gateway.resources import GRPC
 
-Key = TypeVar("Key", str, float)
+Key = TypeVar("Key", str, float, int)
+# grpc-status by what HTTP would have said (google.rpc.Code): of the server's making, or of the request's. Cancelled (1)
+# is the client's own wish.
+_GRPC_FAILED = frozenset({2, 4, 13, 14, 15})
+_GRPC_REFUSED = frozenset({3, 5, 6, 7, 8, 9, 10, 11, 12, 16})
 
 _ASK_S = 5.0
-_TRAFFIC_STATS = r"^cluster\..*/.*\.upstream_rq_(completed|active|[45]xx|time)$"
+_TRAFFIC_STATS = r"^cluster\..*/.*\.(upstream_rq_(completed|active|[45]xx|time)|grpc\.[0-9]+)$"
 _SAMPLE = re.compile(
-    r"envoy_cluster_upstream_rq_(?P<name>completed|active|xx|time_bucket|time_sum)"
+    r"envoy_cluster_(upstream_rq_(?P<name>completed|active|xx|time_bucket|time_sum)|grpc_(?P<status>[0-9]+))"
     r"\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$"
 )
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -67,6 +71,14 @@ class _Cluster(msgspec.Struct):
     host_statuses: list[_Host] = []
 
 
+class _CommandLine(msgspec.Struct):
+    restart_epoch: int = 0
+
+
+class _ServerInfo(msgspec.Struct):
+    command_line_options: _CommandLine = msgspec.field(default_factory=_CommandLine)
+
+
 class _Clusters(msgspec.Struct):
     cluster_statuses: list[_Cluster] = []
 
@@ -101,12 +113,14 @@ class _Counted:
 
     answered: int = 0
     by_class: dict[str, int] = field(default_factory=dict)
+    grpc_by_class: dict[str, int] = field(default_factory=dict)
+    by_status: dict[int, int] = field(default_factory=dict)
     timed: int = 0
     within: dict[float, int] = field(default_factory=dict)
     busy_s: float = 0.0
     in_flight: int = 0
 
-    def add(self, name: str, labels: dict[str, str], value: float) -> None:
+    def add(self, name: str, labels: dict[str, str], value: float, *, grpc: bool) -> None:
         count = int(value)
         match name:
             case "completed":
@@ -116,7 +130,8 @@ class _Counted:
             case "time_sum":
                 self.busy_s += value / 1000
             case "xx":
-                self._add(self.by_class, labels.get("envoy_response_code_class", ""), count)
+                by_class = self.grpc_by_class if grpc else self.by_class
+                self._add(by_class, labels.get("envoy_response_code_class", ""), count)
             case _ if labels.get("le", "+Inf") != "+Inf":
                 self._add(self.within, float(labels["le"]) / 1000, count)
             case _:
@@ -128,8 +143,14 @@ class _Counted:
 
     def traffic(self) -> Traffic:
         within = tuple(sorted(self.within.items()))
-        failed, refused = self.by_class.get("5", 0), self.by_class.get("4", 0)
+        failed = self._count("5", _GRPC_FAILED)
+        refused = self._count("4", _GRPC_REFUSED)
         return Traffic(self.answered, failed, refused, self.timed, within, self.busy_s, self.in_flight)
+
+    def _count(self, status_class: str, statuses: frozenset[int]) -> int:
+        """By HTTP, and by gRPC: what the gateway answers itself for a broken connection is counted both ways there."""
+        by_grpc = sum(count for status, count in self.by_status.items() if status in statuses)
+        return self.by_class.get(status_class, 0) + max(self.grpc_by_class.get(status_class, 0), by_grpc)
 
 
 class Admin:
@@ -179,6 +200,14 @@ class Admin:
         page = await self.ask(f"/stats/prometheus?usedonly&filter={quote(_TRAFFIC_STATS)}")
         return decode_traffic(page.decode())
 
+    async def epoch(self) -> int:
+        """The number of the Envoy that answers in its line of hot restarts; -1 when none answers."""
+        try:
+            found = msgspec.json.decode(await self.ask("/server_info"), type=_ServerInfo)
+        except (EngineError, msgspec.DecodeError):
+            return -1
+        return found.command_line_options.restart_epoch
+
     async def gauge(self, name: str) -> int:
         """A gauge or counter by its exact name; 0 when there is none yet."""
         text = (await self.ask(f"/stats?filter=^{name}$")).decode()
@@ -215,9 +244,15 @@ def decode_traffic(page: str) -> dict[tuple[str, str], Traffic]:
             continue
         labels = dict(_LABEL.findall(match["labels"]))
         # What came over gRPC has a cluster of its own, and is the same revision's.
-        key = (labels.get("corten_deployment", ""), labels.get("corten_revision", "").removesuffix(GRPC))
-        if all(key):
-            found.setdefault(key, _Counted()).add(match["name"], labels, float(match["value"]))
+        revision = labels.get("corten_revision", "")
+        key = (labels.get("corten_deployment", ""), revision.removesuffix(GRPC))
+        if not all(key):
+            continue
+        counted = found.setdefault(key, _Counted())
+        if match["status"] is not None:
+            counted.by_status[int(match["status"])] = int(float(match["value"]))
+        else:
+            counted.add(match["name"], labels, float(match["value"]), grpc=revision.endswith(GRPC))
     return {key: counted.traffic() for key, counted in found.items()}
 
 

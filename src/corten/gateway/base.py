@@ -37,6 +37,10 @@ class Gateway(Protocol):
         """What was counted of each revision, by deployment and revision label, since the gateway started."""
         ...
 
+    async def restart(self) -> None:
+        """Put a new process in the place of the one that runs, without losing a request. Raises EngineError."""
+        ...
+
     async def stop(self) -> None:
         """Drain, then end the gateway process."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from corten.core.front import Front
@@ -22,7 +24,7 @@ from corten.core.home import Home
 from corten.core.route import Endpoint, RouteTable, grpc_address
 from corten.core.traffic import Traffic
 from corten.errors import CortenError, EngineError, UsageError
-from corten.gateway import listener, ports, resources, tls
+from corten.gateway import hot, listener, ports, resources, tls
 from corten.gateway.admin import Admin
 from corten.gateway.certificate import Certificate, CertificateFiles
 from corten.gateway.plan import CERTIFICATE, CLUSTERS, LISTENERS, ROUTES, Key, Step, Upstreams, steps
@@ -36,7 +38,6 @@ _log = logging.getLogger(__name__)
 START_S = 10.0  # from the start of the process until it serves
 APPLY_S = 10.0  # until a change is in force
 DRAIN_S = 1  # how long clients are told to close their connections before it stops listening
-LONGEST_ANSWER_S = 600  # how long a listener that was replaced has for what it is answering
 STOP_S = 10.0  # how long requests in flight may take when the gateway is stopped
 _LINGER_S = 0.5
 _KILL_S = 5.0
@@ -87,6 +88,10 @@ class Envoy:
         self._xds = Xds(home.run / "xds.sock")
         self._hold_socket = home.hold_socket
         self._process: Process | None = None
+        self._before: Process | None = None  # which ours took over from
+        self._epoch = hot.COLD
+        self._made_of = ""
+        self._restarting = False
         self._upstreams: Upstreams = {}
         self._changing = asyncio.Lock()
         self._certificate: CertificateFiles | None = None
@@ -104,13 +109,15 @@ class Envoy:
         await self._xds.listen()
         try:
             async with self._changing:
-                if not await self._adopt(table):
+                adopted = await self._adopt(table)
+                if not adopted:
                     await self._begin(table)
         except BaseException:
             await self.detach()
             raise
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._watch()), loop.create_task(self._renew())]
+        works = [self._watch, self._renew, *([self._bring_up_to_date] if adopted else [])]
+        self._tasks = [loop.create_task(work()) for work in works]
 
     async def apply(self, table: RouteTable) -> None:
         """Switch to another table, make before break; returns when it is in force.
@@ -168,22 +175,57 @@ class Envoy:
         process = self._process or self._recorded()
         if process is not None:
             await self._drain()
-            process.send(signal.SIGTERM)
-            if not await process.ended(_KILL_S):
-                process.send(signal.SIGKILL)
-                await process.ended(_KILL_S)
-            process.close()
+            await _end(process)
         self._process = None
+        await self._end_before()
+        hot.clean(self._run)
         self._record_file.unlink(missing_ok=True)
         await self._xds.close()
 
     async def detach(self) -> None:
         """Let go of the gateway process without ending it. Safe to repeat."""
         await self._stop_watching()
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        for process in (self._process, self._before):
+            if process is not None:
+                process.close()
+        self._process = self._before = None
         await self._xds.close()
+
+    async def restart(self) -> None:
+        """Put a new Envoy, of the newest binary, in the place of the one that runs; no request is lost.
+
+        Connections to the old one are answered by it, the next request on them by the new one, for ten minutes.
+        Raises EngineError `gateway.restarting` while those of an earlier restart last, `gateway.no_hot_restart` and
+        `gateway.broken` for one that does not start: then all is as it was. One that ends on its way is made good by a
+        fresh start.
+        """
+        async with self._changing:
+            old = self._process
+            if old is None:
+                raise EngineError("gateway.silent", "there is no gateway to restart", hint="see `corten status`")
+            if self._epoch == hot.COLD:
+                raise hot.no_hot_restart("this machine has no shared memory at /dev/shm, or had none when it started")
+            self._see_before()
+            if self._before is not None:
+                raise EngineError(
+                    "gateway.restarting",
+                    "an earlier restart still answers its last requests",
+                    why=f"process {self._before.pid} ends {hot.LONGEST_ANSWER_S} s after it was replaced",
+                    hint="wait for it, or see `corten status`",
+                )
+            start = self._prepare(self._epoch + 1)
+            atomic_write(self._config, start.bootstrap, mode=0o600)
+            await hot.require_heir(Path(f"/proc/{old.pid}/exe"), start.binary, self._config)
+            self._restarting = True
+            try:
+                await self._launch(start, before=old)
+            except EngineError:
+                # It has closed its admin page for the other: it serves on, but nobody could tell it anything.
+                old.send(signal.SIGTERM)
+                self._before = None
+                raise
+            finally:
+                self._restarting = False
 
     @property
     def certificate(self) -> Certificate | None:
@@ -221,18 +263,20 @@ class Envoy:
         """Take over what an earlier daemon left, with as little change as the table needs."""
         record = Record.read(self._record_file)
         process = self._recorded()
+        if record is not None and record.before is not None:
+            self._before = Process.find(*record.before)
         if record is None or process is None:
+            await self._end_before()
             await self._end_stray()
             return False
         try:
             upstreams = await self._admin.upstreams()
         except EngineError:
             _log.warning("gateway does not answer; starting another", extra={"pid": process.pid})
-            process.send(signal.SIGKILL)
-            await process.ended(_KILL_S)
-            process.close()
+            await _end(process, signal.SIGKILL)
+            await self._end_before()
             return False
-        self._process = process
+        self._process, self._epoch, self._made_of = process, record.epoch, record.made_of
         for port in sorted(self.front.ports - {record.port, record.http_port}):
             ports.require_free(self.front.host, port)
         found: dict[str, tuple[Endpoint, ...]] = {}
@@ -271,7 +315,7 @@ class Envoy:
         published = {key: value for step in steps({}, table, self._hold_socket) for key, value in step.publish.items()}
         self._xds.publish({**secret, LISTENERS: self._listeners(), **published})
         self._upstreams = resources.endpoints_by_cluster(table)
-        await self._launch()
+        await self._launch(self._prepare(hot.first_epoch()))
 
     def _listeners(self) -> list[Resource]:
         return listener.listeners(self.front, self._access_log)
@@ -282,10 +326,23 @@ class Envoy:
 
     def _write_record(self) -> None:
         if self._process is not None:
-            Record.of(self._process, self.front).write(self._record_file)
+            self._record(self._process).write(self._record_file)
 
-    async def _launch(self) -> None:
-        """Start the process and wait until it listens. Raises EngineError and leaves none behind if it does not."""
+    def _record(self, process: Process) -> Record:
+        before = self._before
+        return Record(
+            process.pid,
+            process.start_ticks,
+            self.front.host,
+            self.front.port,
+            self.front.http_port,
+            self._epoch,
+            self._made_of,
+            (before.pid, before.start_ticks) if before is not None else None,
+        )
+
+    def _prepare(self, epoch: int) -> _Start:
+        """How another Envoy is started."""
         binary = require_binary(self._binary) if self._binary else find_binary()
         files = file_limit(_WANTED_FILES)
         bootstrap = listener.bootstrap(
@@ -296,27 +353,58 @@ class Envoy:
             # Each request may need a connection on either side.
             downstream_connections=max(64, (files - _FILES_OF_ITS_OWN) // 2),
         )
-        bootstrap_file = self._folder / "bootstrap.json"
-        atomic_write(bootstrap_file, json.dumps(bootstrap, indent=1).encode(), mode=0o600)
-        self._admin.socket.unlink(missing_ok=True)
+        found = binary.stat()
+        parts = [str(binary.resolve()), found.st_size, found.st_mtime_ns, {**bootstrap, "node": ""}]
+        made_of = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return _Start(binary, json.dumps(bootstrap, indent=1).encode(), files, epoch, made_of)
+
+    @property
+    def _config(self) -> Path:
+        return self._folder / "bootstrap.json"
+
+    def _see_before(self) -> None:
+        """Forget the one ours took over from when it has ended."""
+        if self._before is not None and not self._before.running:
+            self._before.close()
+            self._before = None
+            self._write_record()
+
+    async def _end_before(self) -> None:
+        """End it, where nobody is left that would miss it."""
+        if self._before is not None:
+            await _end(self._before)
+            self._before = None
+
+    async def _launch(self, start: _Start, *, before: Process | None = None) -> None:
+        """Start the process, to take over from `before` if that is given, and wait until it listens.
+
+        Raises EngineError and leaves none behind if it does not.
+        """
+        atomic_write(self._config, start.bootstrap, mode=0o600)
+        if before is None:
+            self._admin.socket.unlink(missing_ok=True)
         _rotate(self._log_file)
         since_bytes = _size(self._log_file)
-        process = Process.start(_argv(binary, bootstrap_file), log=self._log_file, files=files)
-        Record.of(process, self.front).write(self._record_file)
+        process = Process.start(_argv(start, self._config, self._run), log=self._log_file, files=start.files)
+        self._epoch, self._made_of, self._before = start.epoch, start.made_of, before
+        self._record(process).write(self._record_file)
         try:
             await self._listening(process, since_bytes)
+        except asyncio.CancelledError:
+            # Taking over goes on without us, and the next daemon finds it in the record.
+            if before is None:
+                await _end(process, signal.SIGKILL)
+                self._record_file.unlink(missing_ok=True)
+            raise
         except BaseException:
-            process.send(signal.SIGKILL)
-            await process.ended(_KILL_S)
-            process.close()
+            await _end(process, signal.SIGKILL)
             self._record_file.unlink(missing_ok=True)
             raise
         self._process = process
 
     async def _listening(self, process: Process, since_bytes: int) -> None:
         exited = asyncio.create_task(process.ended())
-        versions = self._xds.ledger.versions()
-        in_force = asyncio.create_task(self._in_force(versions, timeout_s=START_S))
+        in_force = asyncio.create_task(self._taken_over())
         try:
             await asyncio.wait({exited, in_force}, return_when=asyncio.FIRST_COMPLETED)
             if not in_force.done():
@@ -332,6 +420,14 @@ class Envoy:
             for task in (exited, in_force):
                 task.cancel()
             await asyncio.gather(exited, in_force, return_exceptions=True)
+
+    async def _taken_over(self) -> None:
+        """Wait until the admin page is the new process's, and all that is published in force there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                while await self._admin.epoch() != max(0, self._epoch):  # noqa: ASYNC110 -- Envoy's state
+                    await asyncio.sleep(_POLL_MAX_S)
+        await self._in_force(self._xds.ledger.versions(), timeout_s=START_S)
 
     # Changing
 
@@ -428,8 +524,13 @@ class Envoy:
         failures = 0
         while True:
             started_s = loop.time()
-            while self._process is not None and not await self._process.ended(_HOUSEKEEPING_S):
-                await self._look_after(self._process)
+            while (process := self._process) is not None:
+                if not await process.ended(_HOUSEKEEPING_S):
+                    await self._look_after(process)
+                elif self._restarting:
+                    await asyncio.sleep(_POLL_MAX_S)
+                elif process is self._process:
+                    break
             failures = 0 if loop.time() - started_s > _STEADY_S else failures
             if failures:
                 await asyncio.sleep(min(_BACKOFF_MAX_S, 0.05 * 2**failures))
@@ -441,8 +542,9 @@ class Envoy:
             _log.error("gateway died; starting it again", extra={"pid": self._process.pid})
             self._process.close()
             self._process = None
+        await self._end_before()
         try:
-            await self._launch()
+            await self._launch(self._prepare(hot.first_epoch()))
         except CortenError as error:
             _log.exception("gateway does not start", extra=error.as_dict())
             return
@@ -464,8 +566,20 @@ class Envoy:
                 _log.info("another certificate", extra={"names": found.names, "expires_s": found.expires_s})
                 self._xds.publish(self._secret(found))
 
+    async def _bring_up_to_date(self) -> None:
+        """Replace an Envoy that an older Corten started, or of an older binary; end what it took over from."""
+        try:
+            if self._made_of != self._prepare(0).made_of:
+                _log.info("the gateway is of an older version: replacing it")
+                await self.restart()
+        except CortenError as error:
+            _log.warning("the gateway stays as it is: %s", error, extra=error.as_dict())
+
     async def _look_after(self, process: Process) -> None:
         """Keep the logs small; end a process that hangs (its main thread: routes and health checks stand still)."""
+        if self._restarting:
+            return
+        self._see_before()
         try:
             if _rotate(self._access_log):
                 await self._admin.ask("/reopen_logs", method="POST")
@@ -508,19 +622,37 @@ def _on_the_way(before: list[Resource], after: list[Resource]) -> list[list[Reso
     return [*([clear] if clear != before else []), list(beside.values()), after]
 
 
-def _argv(binary: Path, bootstrap_file: Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How an Envoy is started; `made_of` tells whether another would be the same."""
+
+    binary: Path
+    bootstrap: bytes
+    files: int
+    epoch: int
+    made_of: str
+
+
+def _argv(start: _Start, config: Path, run: Path) -> list[str]:
     return [
-        str(binary),
-        *("--config-path", str(bootstrap_file)),
+        str(start.binary),
+        *("--config-path", str(config)),
         *("--concurrency", "1"),
         *("--log-level", "warning"),
         *("--component-log-level", "config:error"),  # see _reason
-        *("--drain-time-s", str(LONGEST_ANSWER_S)),
         *("--drain-strategy", "immediate"),
         *("--file-flush-interval-msec", "1000"),
-        "--disable-hot-restart",
+        *hot.options(run, start.epoch),
         "--reject-unknown-dynamic-fields",  # else a misspelt field is only a warning
     ]
+
+
+async def _end(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
+    process.send(number)
+    if not await process.ended(_KILL_S):
+        process.send(signal.SIGKILL)
+        await process.ended(_KILL_S)
+    process.close()
 
 
 def _statistic(key: Key) -> str:

@@ -10,6 +10,7 @@ from corten.gateway.resources import (
     BUFFER_FILTER,
     BUFFER_TYPE,
     CLUSTERS_REFRESH,
+    GRPC_STATS_FILTER,
     LISTENERS_REFRESH,
     ROUTES_NAME,
     ROUTES_REFRESH,
@@ -186,6 +187,12 @@ def _filters() -> list[Resource]:
             "name": BUFFER_FILTER,
             "disabled": True,  # a route that wants it brings its own limit
             "typed_config": {"@type": BUFFER_TYPE + "Buffer", "max_request_bytes": 1},
+        },
+        {
+            # By cluster and status: the status of gRPC travels behind an answer of 200.
+            "name": GRPC_STATS_FILTER,
+            "disabled": True,
+            "typed_config": {"@type": TYPES + "extensions.filters.http.grpc_stats.v3.FilterConfig"},
         },
         _ROUTER,
     ]

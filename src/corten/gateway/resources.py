@@ -19,6 +19,7 @@ ROUTES_NAME = "main"
 CERTIFICATE_NAME = "front"
 REVISION_HEADER = "x-corten-revision"
 BUFFER_FILTER = "envoy.filters.http.buffer"
+GRPC_STATS_FILTER = "envoy.filters.http.grpc_stats"
 BUFFER_TYPE = TYPES + "extensions.filters.http.buffer.v3."
 
 # How soon Envoy asks again after an answer: a second change waits this long (up to twice: Envoy adds jitter). While the
@@ -242,6 +243,8 @@ def _guarded(route: DeploymentRoute, trust: Trust, match: Resource, rewrite: Res
         gone = {"match": _with_header(match, unknown), "direct_response": {"status": 404}}
         found = [*(_pin(route, share, match, rewrite, grpc=grpc) for share in route.revisions), gone, *found]
     per_filter, others = access.of_route(route, trust)
+    if grpc:
+        per_filter = {**per_filter, GRPC_STATS_FILTER: access.enabled()}
     return [_with_filters(each, per_filter, others) for each in found]
 
 

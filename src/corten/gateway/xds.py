@@ -67,6 +67,7 @@ class Ledger:
     def __init__(self) -> None:
         self._subjects: dict[Key, _Subject] = {}
         self._node = ""
+        self._before: dict[str, dict[Key, str]] = {}
 
     def publish(self, resources: Mapping[Key, Sequence[Resource]]) -> dict[Key, str]:
         """Set what these keys hold from now on; returns the versions of those that changed."""
@@ -98,15 +99,24 @@ class Ledger:
 
     def ask(self, key: Key, have: str, node: str) -> tuple[str, list[Resource]] | None:
         """A poll by a subscription that has version `have`: what to answer now, None to hold it."""
-        if node != self._node:
+        if node != self._node and node not in self._before:
             self._forget_node(node)
         subject = self._subjects.get(key)
         if subject is None:
             return None
+        if node != self._node:
+            return self._ask_before(key, subject, have, node)
         self._judge(subject, have)
         if have == subject.version or subject.refusals.get(subject.version, 0) >= _REFUSALS:
             return None
         subject.sent.add((have, subject.version))
+        return subject.version, subject.resources
+
+    def _ask_before(self, key: Key, subject: _Subject, have: str, node: str) -> tuple[str, list[Resource]] | None:
+        """A poll of a process that was taken over from: it gets everything once, and nobody waits for its word."""
+        if have == subject.version or self._before[node].get(key) == subject.version:
+            return None
+        self._before[node][key] = subject.version
         return subject.version, subject.resources
 
     def offer_again(self, key: Key) -> None:
@@ -138,6 +148,8 @@ class Ledger:
             subject.refusals[pair[1]] = subject.refusals.get(pair[1], 0) + 1
 
     def _forget_node(self, node: str) -> None:
+        if self._node:
+            self._before = {self._node: {}}
         self._node = node
         for subject in self._subjects.values():
             subject.accepted, subject.sent, subject.refusals = set(), set(), {}

@@ -45,5 +45,16 @@ def set_gateway(
     return found
 
 
+def restart_gateway(*, cold: bool = False, home: Home | None = None) -> Mapping[str, Any]:
+    """Put a new gateway process in the place of the one that runs: `was` and `pid` are the two.
+
+    No request is lost, unless `cold`: then connections are refused for a moment. Raises EngineError
+    (`gateway.restarting`, `gateway.no_hot_restart`, `gateway.broken`, `gateway.silent`).
+    """
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    found: Mapping[str, Any] = connect(home).post("/v1/gateway/restart", {"cold": cold})
+    return found
+
+
 def _absolute(path: str | Path | None) -> str | None:
     return str(Path(path).absolute()) if path else None if path is None else ""

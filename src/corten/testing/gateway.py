@@ -73,6 +73,11 @@ class MemoryGateway:
         """What the test put into `traffic`."""
         return dict(self.wire.traffic)
 
+    async def restart(self) -> None:
+        """Counted as a start."""
+        self._fail()
+        self.wire.starts += 1
+
     async def stop(self) -> None:
         """Ends the wire."""
         self.wire.running = False

@@ -58,7 +58,7 @@ def test_clusters_of_envoys_own_are_not_upstreams():
 
 
 def test_a_record_reads_as_it_was_written(tmp_path):
-    record = Record(12, 3456, "127.0.0.1", 8080)
+    record = Record(12, 3456, "127.0.0.1", 8080, 0, 2, "abc", (11, 345))
     record.write(tmp_path / "envoy.json")
     assert Record.read(tmp_path / "envoy.json") == record
     assert [path.name for path in tmp_path.iterdir()] == ["envoy.json"]
@@ -89,6 +89,23 @@ def sample(name, value, *, deployment="m", revision="r1", **labels):
     }
     text = ",".join(f'{key}="{text}"' for key, text in {**labels, **told}.items())
     return f"envoy_cluster_upstream_rq_{name}{{{text}}} {value}"
+
+
+def status(number, value, *, revision="r1-grpc"):
+    labels = f'envoy_cluster_name="m/{revision}",corten_deployment="m",corten_revision="{revision}"'
+    return f"envoy_cluster_grpc_{number}{{{labels}}} {value}"
+
+
+def test_the_status_of_grpc_says_what_failed_and_what_was_refused():
+    page = [
+        sample("completed", 100, revision="r1-grpc"),
+        sample("xx", 4, revision="r1-grpc", envoy_response_code_class="5"),
+        sample("completed", 10),
+        sample("xx", 1, envoy_response_code_class="5"),
+        *(status(number, 1) for number in (0, 1, 2, 3, 5, 13, 16)),
+        status(14, 4),  # the four of 5xx: told twice
+    ]
+    assert decode_traffic("\n".join(page)) == {("m", "r1"): Traffic(110, failed=7, refused=3)}
 
 
 def test_traffic_is_counted_by_deployment_and_revision():
