@@ -382,13 +382,17 @@ class Controller:
             wait_s = min(SLOWEST_PROBE_S, wait_s * 1.2)
 
     async def _until_idle(self, one: ReplicaRecord, notes: Notes) -> None:
-        quiet = 0
+        """Until it has finished what it has; one that is stopped never will, and others can do it in its place."""
+        quiet, vigil = 0, Vigil()
         # Twice: a request picked before the gateway's worker saw the change may not be counted yet.
-        while quiet < 2:
+        while quiet < 2 and not notes.hung:
             quiet = quiet + 1 if await self.router.in_flight(one.replica.address) == 0 else 0
             if quiet < 2:
                 await asyncio.sleep(DRAIN_POLL_S)
-        notes.idle = True
+                look = Look(asyncio.get_running_loop().time(), None, is_stopped(one.replica.pid), 0.0)
+                vigil = vigil.after(look)
+                notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+        notes.idle = not notes.hung
 
     async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
         """Look whether it is stopped twice a second, ask it every five; while it is silent, ask it all the time."""

@@ -90,6 +90,9 @@ class Holding:
     async def _again(self, request: Request) -> None:
         name, _, revision = request.headers.get(hold.CLUSTER_HEADER, "").partition("/")
         found = await self.place(name, revision)
+        if isinstance(found, Refusal) and not self._stands(name, revision):
+            # Another takes its place, and is asked by the cluster of the one that went (`resources.substitutes`).
+            found = await self.place(name)
         if isinstance(found, Refusal):
             _refuse(request, found, 503)
         else:
@@ -148,6 +151,10 @@ class Holding:
         if revision and revision not in line.weights:
             return Refusal("hold.nobody", f"`{name}` {revision} has been taken away", line.retry_s)
         return None
+
+    def _stands(self, name: str, revision: str) -> bool:
+        line = (self._lines or {}).get(name)
+        return line is not None and revision in line.weights
 
     def _choose(self, name: str) -> str:
         weights = (self._lines or {})[name].weights

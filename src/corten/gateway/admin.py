@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -231,9 +232,21 @@ class Admin:
 
 
 def decode_upstreams(page: bytes) -> list[Upstream]:
-    """The endpoints in the JSON of `/clusters?format=json` (Envoy's admin.v3.Clusters), the activator left out."""
+    """The endpoints in the JSON of `/clusters?format=json` (Envoy's admin.v3.Clusters), the activator left out.
+
+    What an endpoint has in flight for another revision, in whose place it is asked, is its own.
+    """
     clusters = _decode_clusters(page)
-    return [_upstream(one.name, host) for one in clusters for host in one.host_statuses if not host.priority]
+    hosts = [(_upstream(one.name, host), host.priority) for one in clusters for host in one.host_statuses]
+    instead = collections.Counter[str]()
+    for each, priority in hosts:
+        if priority:
+            instead[each.endpoint.address] += each.in_flight
+    return [
+        replace(each, in_flight=each.in_flight + instead[each.endpoint.address])
+        for each, priority in hosts
+        if not priority
+    ]
 
 
 def decode_traffic(page: str) -> dict[tuple[str, str], Traffic]:

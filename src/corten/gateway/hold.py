@@ -4,7 +4,7 @@ Where nobody is ready, the route asks the controller first (filter ext_authz): i
 says which cluster takes the request. Envoy then forwards the original request itself; no byte of it passes Python.
 
 What was in the hands of the only replica when that died has been routed already. It gets to the activator, the only
-endpoint of priority 1, used while priority 0 has no healthy one. That waits in the same way, then answers with
+endpoint of the last priority, used while the others have no healthy one. That waits in the same way, then answers with
 `x-corten-again`, on which Envoy's retry policy sends the request, which it has kept, to the replica there is by now.
 
 Both are the controller's one socket: `/hold/DEPLOYMENT/...`, `/hold-grpc/DEPLOYMENT/...`, and everything else.
@@ -80,9 +80,10 @@ def with_activator(assignment: Resource, socket: Path) -> Resource:
             "health_check_config": {"disable_active_health_check": True},
         }
     }
+    levels = assignment["endpoints"]
     return {
         **assignment,
-        "endpoints": [*assignment["endpoints"], {"priority": 1, "lb_endpoints": [activator]}],
+        "endpoints": [*levels, {"priority": len(levels), "lb_endpoints": [activator]}],
         "policy": {"overprovisioning_factor": _OVERPROVISIONING},
     }
 

@@ -54,12 +54,14 @@ def steps(have: Upstreams, want: RouteTable, hold_socket: Path) -> tuple[Step, S
     grown = {name: _grown(have.get(name, ()), endpoints) for name, endpoints in wanted.items()}
     gone = frozenset(have) - frozenset(wanted)
     both = {**have, **grown}
+    # From the first step on, so that they have been checked when they are needed.
+    instead = resources.substitutes(want)
     return (
         # Filters go before the routes that ask for them: until then nobody meets them.
-        Step({CLUSTERS: resources.clusters(both), **_assignments(grown, hold_socket), **_filters(want)}, both),
+        Step({CLUSTERS: resources.clusters(both), **_assignments(grown, instead, hold_socket), **_filters(want)}, both),
         Step({ROUTES: [resources.route_configuration(want)]}, both),
         Step(
-            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted, hold_socket)},
+            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted, instead, hold_socket)},
             wanted,
             drop=frozenset(map(endpoints_key, gone)),
         ),
@@ -77,11 +79,16 @@ def _grown(have: tuple[Endpoint, ...], want: tuple[Endpoint, ...]) -> tuple[Endp
     return tuple(sorted(by_address.values()))
 
 
-def _assignments(upstreams: Upstreams, hold_socket: Path) -> dict[Key, list[Resource]]:
-    return {endpoints_key(name): [_assignment(name, ends, hold_socket)] for name, ends in upstreams.items()}
+def _assignments(upstreams: Upstreams, instead: Upstreams, hold_socket: Path) -> dict[Key, list[Resource]]:
+    return {
+        endpoints_key(name): [_assignment(name, ends, instead.get(name, ()), hold_socket)]
+        for name, ends in upstreams.items()
+    }
 
 
-def _assignment(name: str, endpoints: tuple[Endpoint, ...], hold_socket: Path) -> Resource:
-    made = resources.load_assignment(name, endpoints)
+def _assignment(
+    name: str, endpoints: tuple[Endpoint, ...], instead: tuple[Endpoint, ...], hold_socket: Path
+) -> Resource:
+    made = resources.load_assignment(name, endpoints, instead)
     # The activator speaks HTTP/1.1 only.
     return made if name.endswith(GRPC) else hold.with_activator(made, hold_socket)

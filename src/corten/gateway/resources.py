@@ -69,12 +69,40 @@ def endpoints_by_cluster(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
     return found | beside
 
 
-def load_assignment(name: str, endpoints: Iterable[Endpoint]) -> Resource:
-    """The endpoints of a cluster. Draining ones keep what they have and get nothing new."""
+def substitutes(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
+    """Of each revision that only finishes what it has, by cluster name: who takes what it can finish no more.
+
+    A request is sent again to the cluster it was routed to, though no new one goes there.
+    """
+    replaced = [
+        replace(
+            route, revisions=tuple(replace(share, endpoints=_open(route)) for share in route.revisions if _over(share))
+        )
+        for route in table.deployments
+    ]
+    return {name: ends for name, ends in endpoints_by_cluster(RouteTable(tuple(replaced))).items() if ends}
+
+
+def _open(route: DeploymentRoute) -> tuple[Endpoint, ...]:
+    return tuple(each for share in route.revisions if share.weight for each in share.endpoints if not each.draining)
+
+
+def _over(share: RevisionRoute) -> bool:
+    return not share.weight and not _takes_requests(share)
+
+
+def load_assignment(name: str, endpoints: Iterable[Endpoint], instead: Iterable[Endpoint] = ()) -> Resource:
+    """The endpoints of a cluster. Draining ones keep what they have and get nothing new.
+
+    Those of priority 1 are asked `instead` when none of the others can be.
+    """
+    levels: list[Resource] = [{"lb_endpoints": [_lb_endpoint(endpoint) for endpoint in sorted(endpoints)]}]
+    if others := sorted(instead):
+        levels.append({"priority": 1, "lb_endpoints": [_lb_endpoint(endpoint) for endpoint in others]})
     return {
         "@type": TYPES + "config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": name,
-        "endpoints": [{"lb_endpoints": [_lb_endpoint(endpoint) for endpoint in sorted(endpoints)]}],
+        "endpoints": levels,
     }
 
 

@@ -43,6 +43,13 @@ def test_a_host_that_drains_was_not_checked_or_failed_a_check_is_not_routable():
         assert upstream.endpoint.draining == (health.get("eds_health_status") == "DRAINING")
 
 
+def test_what_it_does_in_the_place_of_another_revision_is_its_own():
+    mine = host(PIPE, active="3", eds_health_status="HEALTHY")
+    instead = {**host(PIPE, active="2", eds_health_status="HEALTHY"), "priority": 1}
+    (found,) = decode_upstreams(page(mine, instead))
+    assert found.in_flight == 5
+
+
 def test_addresses_read_as_they_were_written_in_the_table():
     addresses = (
         {"socket_address": {"address": "127.0.0.1", "port_value": 80}},

@@ -39,7 +39,7 @@ class Envoy:
         ends = resources.endpoints_by_cluster(start)
         self.take(CLUSTERS, resources.clusters(ends))
         for name, upstreams in ends.items():
-            assignment = resources.load_assignment(name, upstreams)
+            assignment = resources.load_assignment(name, upstreams, resources.substitutes(start).get(name, ()))
             self.take(("endpoints", name), [hold.with_activator(assignment, HOLD)])
         self.take(ROUTES, [resources.route_configuration(start)])
         self.take(TOKENS, [access.tokens(start.trust)])
@@ -124,3 +124,29 @@ def test_a_drained_upstream_that_comes_back_takes_requests_at_once():
     ):
         ends = step.publish[("endpoints", "iris/r1")][0]["endpoints"][0]["lb_endpoints"]
         assert [end["health_status"] for end in ends] == ["UNKNOWN"]
+
+
+def test_what_a_replaced_revision_cannot_finish_goes_to_the_one_in_its_place():
+    new, old = Endpoint("/run/new.sock"), Endpoint("/run/old.sock", draining=True)
+    want = RouteTable((DeploymentRoute("iris", (RevisionRoute("r1", 0, (old,)), RevisionRoute("r2", 1, (new,)))),))
+    have = {"iris/r1": (Endpoint("/run/old.sock"),), "iris/r2": (new,)}
+    for step in (steps(have, want, HOLD)[0], steps(have, want, HOLD)[2]):
+        (assignment,) = step.publish["endpoints", "iris/r1"]
+        paths = [
+            (level.get("priority", 0), [each["endpoint"]["address"]["pipe"]["path"] for each in level["lb_endpoints"]])
+            for level in assignment["endpoints"]
+        ]
+        assert paths == [(0, ["/run/old.sock"]), (1, ["/run/new.sock"]), (2, [str(HOLD)])]
+        (serving,) = step.publish["endpoints", "iris/r2"]
+        assert [level.get("priority", 0) for level in serving["endpoints"]] == [0, 1]
+
+
+@given(tables)
+def test_only_a_revision_that_gets_nothing_has_others_answer_in_its_place(want):
+    found = resources.substitutes(want)
+    for route in want.deployments:
+        for share in route.revisions:
+            instead = found.get(f"{route.deployment}/{share.revision}", ())
+            gets = share.weight or any(not each.draining for each in share.endpoints)
+            assert not (instead and gets)
+            assert not any(each.draining for each in instead)
