@@ -14,7 +14,7 @@ from corten.control.exits import ExitWatch
 from corten.control.holding import Holding, Line
 from corten.control.liveness import Look, Vigil, hung
 from corten.control.memory import Memory
-from corten.control.probe import Answer, ask
+from corten.control.probe import Answer, ask, jobs
 from corten.control.reconcile import (
     Action,
     FailRollout,
@@ -69,6 +69,7 @@ class Notes:
 
     probed: bool = False
     idle: bool = False
+    working: bool = False
     hung: str = ""
     answer: str = ""
     error: CortenError | None = None
@@ -87,6 +88,7 @@ class Controller:
     wake: asyncio.Event
     tell: Callable[[], None]
     ask: Callable[..., Awaitable[Answer]] = ask
+    jobs: Callable[..., Awaitable[int]] = jobs
     memory: Memory = field(default_factory=Memory)
     trouble: str = ""
     canaries: Canaries = field(init=False)
@@ -101,7 +103,9 @@ class Controller:
     def __post_init__(self) -> None:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
         self.holding = Holding(self._arrived, self._reaches)
-        self.resting = Resting(self.state, self.memory, self.clock, self._changed, self.holding.waiting)
+        self.resting = Resting(
+            self.state, self.memory, self.clock, self._changed, self.holding.waiting, self._is_working
+        )
         self.scaler = Scaler(self.state, self.router, self.clock, self._changed, self.resting)
 
     def _changed(self) -> None:
@@ -220,6 +224,7 @@ class Controller:
             idle=notes.idle,
             hung=notes.hung,
             frozen=self._is_frozen(replica.id, found),
+            working=notes.working,
             restarts=replica.restarts,
             settled=one.settled,
             exit_code=found.exit_code if found else None,
@@ -392,6 +397,7 @@ class Controller:
                 look = Look(asyncio.get_running_loop().time(), None, is_stopped(one.replica.pid), 0.0)
                 vigil = vigil.after(look)
                 notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+        notes.working = not notes.hung and await self.jobs(one.replica.address, timeout_s=PROBE_TIMEOUT_S) > 0
         notes.idle = not notes.hung
 
     async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
@@ -420,6 +426,12 @@ class Controller:
 
     def _arrived(self, name: str) -> None:
         self.resting.wake(name)
+
+    async def _is_working(self, name: str) -> bool:
+        """Whether some replica of a deployment is at asynchronous jobs, of which the gateway knows nothing."""
+        ready = [one.replica for one in self.state.replicas(name) if one.replica.state is ReplicaState.READY]
+        counts = await asyncio.gather(*(self.jobs(one.address, timeout_s=PROBE_TIMEOUT_S) for one in ready))
+        return any(counts)
 
     async def _reaches(self, name: str, revision: str) -> bool:
         """Whether the gateway takes some replica of a revision for well."""

@@ -33,7 +33,7 @@ class Seen:
     `running`: the engine has a process for it. `probed`: its `/readyz` answered 200. `routable`: the gateway sends it
     requests. `idle`: the gateway sends it nothing more and what it had is answered. `since_s`: when it entered its
     state. `hung`: why it is as good as dead though it runs (`control.liveness`). `frozen`: its process gets no
-    processor.
+    processor. `working`: it is at something no request waits for.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Seen:
     idle: bool = False
     hung: str = ""
     frozen: bool = False
+    working: bool = False
     restarts: int = 0
     settled: bool = False
     exit_code: int | None = None
@@ -446,7 +447,7 @@ class _Planner:
                     else:
                         yield Terminate(each.id, "no longer kept frozen")
                 case ReplicaState.DRAINING:
-                    if each.idle and kept.get(each.revision, 0) > 0 and not each.hung:
+                    if each.idle and kept.get(each.revision, 0) > 0 and not each.hung and not each.working:
                         kept[each.revision] -= 1
                         yield LayToRest(each.id)
                     elif each.idle:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from corten.control.idle import Quiet, Tier, decide
+from corten.control.idle import Quiet, Tier, Turn, decide
 from corten.control.memory import Memory
 from corten.control.records import Deployment, ReplicaRecord
 from corten.control.state import State
-from corten.core.deployment import ReplicaState, RolloutState
+from corten.core.deployment import RolloutState
 from corten.core.traffic import Traffic
 
 FIRST_START_S = 5.0  # until a replica was seen to start
@@ -28,7 +28,8 @@ class _Heard:
 @dataclass(slots=True)
 class Resting:
     """The looks, and what follows from them. What is remembered of requests is lost with the daemon: idle times begin
-    anew. `waiting` says how many requests are held for a deployment.
+    anew. `waiting` says how many requests are held for a deployment, `working` whether it is at something no request
+    waits for.
     """
 
     state: State
@@ -36,9 +37,10 @@ class Resting:
     clock: Callable[[], float]
     changed: Callable[[], None]
     waiting: Callable[[str], int]
+    working: Callable[[str], Awaitable[bool]]
     _heard: dict[str, _Heard] = field(default_factory=dict)
 
-    def look(self, traffic: Mapping[str, Traffic] | None) -> None:
+    async def look(self, traffic: Mapping[str, Traffic] | None) -> None:
         """One look at all of them; `traffic` by deployment, None when the gateway cannot tell."""
         deployments = self.state.deployments()
         for gone in set(self._heard) - {one.name for one in deployments}:
@@ -46,48 +48,51 @@ class Resting:
         scarce = self.memory.scarce(self.state.replicas())
         for one in deployments:
             self._look_after_fallback(one, scarce=scarce)
-            if may_rest(one):
-                seen = None if traffic is None else traffic.get(one.name, Traffic())
-                self._look(one, seen, scarce=scarce)
+            if not may_rest(one):
+                continue
+            turn = self._decide(one, None if traffic is None else traffic.get(one.name, Traffic()), scarce=scarce)
+            if one.replicas and turn.tier is not Tier.AWAKE and await self.working(one.name):
+                self._heard[one.name].at_s = self.clock()
+            else:
+                self._follow(one, turn)
 
     def wake(self, name: str) -> None:
         """Somebody waits for it."""
         one = self.state.find(name)
         if one is not None and may_rest(one) and not one.replicas:
-            self._look(one, None, scarce=False)
+            self._follow(one, self._decide(one, None, scarce=False))
 
-    def _look(self, one: Deployment, seen: Traffic | None, *, scarce: bool) -> None:
-        now_s, waiting = self.clock(), self.waiting(one.name)
+    def _decide(self, one: Deployment, seen: Traffic | None, *, scarce: bool) -> Turn:
+        now_s = self.clock()
         heard = self._heard.setdefault(one.name, _Heard(now_s))
         busy = seen.in_flight if seen else 0
         if seen and (busy or heard.answered != seen.answered):
             heard.at_s, heard.answered = now_s, seen.answered
-        rolling = one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING
-        tier = Tier.AWAKE if one.replicas else Tier.FROZEN if one.resting else Tier.STOPPED
-        if seen is None and tier is Tier.AWAKE:
-            return  # not knowing is no reason to take anything away
         records = self.state.replicas(one.name)
-        if rolling or (tier is Tier.AWAKE and not any(each.routed for each in records)):
-            heard.at_s = now_s  # nobody could have been answered yet
-        quiet = Quiet(
-            tier=tier,
-            idle_s=now_s - heard.at_s,
-            waiting=waiting,
-            busy=busy,
-            start_s=start_s(records),
-            freeze_after_s=one.rest.freeze_after_s,
-            stop_after_s=one.rest.stop_after_s,
-            scarce=scarce,
-            rolling=rolling,
+        rolling = one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING
+        if rolling or (one.replicas and (seen is None or not any(each.routed for each in records))):
+            heard.at_s = now_s  # nobody could have been answered yet, or nobody knows
+        return decide(
+            Quiet(
+                tier=_tier(one),
+                idle_s=now_s - heard.at_s,
+                waiting=self.waiting(one.name),
+                busy=busy,
+                start_s=start_s(records),
+                freeze_after_s=one.rest.freeze_after_s,
+                stop_after_s=one.rest.stop_after_s,
+                scarce=scarce,
+                rolling=rolling,
+            )
         )
-        turn = decide(quiet)
-        if turn.tier is tier:
+
+    def _follow(self, one: Deployment, turn: Turn) -> None:
+        if turn.tier is _tier(one):
             return
         if turn.tier is Tier.AWAKE:
-            heard.at_s = now_s
-        awake = {Tier.AWAKE: 1, Tier.FROZEN: 0, Tier.STOPPED: 0}[turn.tier]
-        resting = int(turn.tier is Tier.FROZEN)
-        self.state.scale(one.name, awake, turn.reason, now_s=now_s, data=turn.inputs, resting=resting)
+            self._heard[one.name].at_s = self.clock()
+        awake, resting = int(turn.tier is Tier.AWAKE), int(turn.tier is Tier.FROZEN)
+        self.state.scale(one.name, awake, turn.reason, now_s=self.clock(), data=turn.inputs, resting=resting)
         self.changed()
 
     def _look_after_fallback(self, one: Deployment, *, scarce: bool) -> None:
@@ -104,6 +109,10 @@ class Resting:
         self.changed()
 
 
+def _tier(one: Deployment) -> Tier:
+    return Tier.AWAKE if one.replicas else Tier.FROZEN if one.resting else Tier.STOPPED
+
+
 def may_rest(one: Deployment) -> bool:
     """Whether no replica need be awake while nobody asks."""
     return one.scale is not None and one.scale.least == 0 and one.wanted is not None and not one.deleting
@@ -113,8 +122,3 @@ def start_s(records: Sequence[ReplicaRecord]) -> float:
     """How long a replica takes from its start until it is ready, of those that are remembered."""
     took = sorted(one.ready_s - one.replica.started_s for one in records if one.ready_s is not None)
     return took[min(math.floor(_SLOW_STARTS * len(took)), len(took) - 1)] if took else FIRST_START_S
-
-
-def asleep(records: Sequence[ReplicaRecord]) -> bool:
-    """Whether one of them is frozen."""
-    return any(one.replica.state is ReplicaState.FROZEN for one in records)

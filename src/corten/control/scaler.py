@@ -79,7 +79,7 @@ class Scaler:
             del self._watched[gone]
         traffic = await self.router.traffic() if scaled else {}
         by_name = None if traffic is None else {one.name: _of(one.name, traffic) for one in scaled}
-        self.resting.look(by_name)
+        await self.resting.look(by_name)
         if by_name is None:
             return  # not knowing is no reason to change anything
         host_busy = self.processors.busy()

@@ -52,6 +52,7 @@ _END_S = 1.0  # between the end of a line and that of its process
 _GRACE_S = 2.0  # for processes to end by themselves beyond the drain time
 _STUCK_TIMES = 3.0  # of the predict timeout without a beat: the worker's loop hangs
 _LEAST_STUCK_S = 10.0
+_OVERSLEPT = 3.0  # times as long as it meant to: somebody stopped it
 
 
 class _Role(Enum):
@@ -322,7 +323,10 @@ class _Master:
         """End workers whose loop hangs: they cannot even say that they are stuck."""
         stuck_s = max(_LEAST_STUCK_S, _STUCK_TIMES * self._spec.limits.predict_timeout_s)
         while True:
+            fell_asleep_s = time.monotonic()
             await asyncio.sleep(_LOOK_EVERY_S)
+            if time.monotonic() - fell_asleep_s > _OVERSLEPT * _LOOK_EVERY_S:
+                continue  # frozen, as they were: they shall have their turn first
             for worker in self._of(_Role.READY):
                 silent_s = (time.monotonic_ns() - self._board.beat_ns(worker.slot)) / 1e9
                 if self._board.beat_ns(worker.slot) and silent_s > stuck_s:

@@ -29,6 +29,7 @@ class Bench:
         self.machine = Machine()
         self.wire = Wire()
         self.refuse_ready = set()
+        self.working = {}  # jobs by address
         self.now_s = 1000.0
         self.serial = itertools.count()
 
@@ -45,10 +46,15 @@ class Bench:
             wake=wake,
             tell=news.tell,
             ask=self.ask,
+            jobs=self.jobs,
         )
 
     def clock(self):
         return self.now_s
+
+    async def jobs(self, address, *, timeout_s):
+        del timeout_s
+        return self.working.get(address, 0)
 
     async def ask(self, address, path, *, timeout_s):
         del path, timeout_s
@@ -429,5 +435,18 @@ def test_nobody_is_made_to_wait_for_what_will_not_come(bench):
         refusal = await controller.holding.place("m")
         assert refusal.code == "hold.nobody"
         assert "exit code 3" in refusal.message
+
+    bench.during(story)
+
+
+def test_one_that_is_at_a_job_nobody_waits_for_is_not_frozen_but_ended_in_its_own_time(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        old = bench.running()[0]
+        bench.working[f"/memory/{old}/s"] = 1
+        bench.deploy(TWO)
+        await bench.until(controller, lambda: ("terminate", old) in bench.machine.calls)
+        assert ("freeze", old) not in bench.machine.calls
 
     bench.during(story)

@@ -1,5 +1,7 @@
 """What the looks at idle deployments make of what the gateway tells."""
 
+import asyncio
+
 import pytest
 
 from corten.control.memory import Memory
@@ -15,7 +17,8 @@ REST = Rest(freeze_after_s=10.0, stop_after_s=30.0, keep_previous_s=100.0)
 class Bench:
     def __init__(self, state):
         self.state, self.now_s, self.held, self.scarce = state, 100.0, 0, False
-        self.resting = Resting(state, Memory(), lambda: self.now_s, lambda: None, lambda _: self.held)
+        self.at_jobs = False
+        self.resting = Resting(state, Memory(), lambda: self.now_s, lambda: None, lambda _: self.held, self.working)
         self.settings = Settings(replicas=0, most_replicas=2, rest=REST)
         state.deploy("m", Digest.of(b"1"), self.settings, generation=None, now_s=1.0)
         state.add_replica(Replica("a", "m", 1, ReplicaState.STARTING, "/a", 0, 1.0, 1.0), replaces=None, now_s=1.0)
@@ -23,9 +26,12 @@ class Bench:
         state.routed("a", now_s=2.0)
         state.finish_rollout("m", now_s=2.0)
 
+    async def working(self, name):
+        return name == "m" and self.at_jobs
+
     def look(self, answered, after_s, *, in_flight=0):
         self.now_s += after_s
-        self.resting.look({"m": Traffic(answered, in_flight=in_flight)})
+        asyncio.run(self.resting.look({"m": Traffic(answered, in_flight=in_flight)}))
         one = self.state.deployment("m")
         return one.replicas, one.resting
 
@@ -58,12 +64,21 @@ def test_answers_and_requests_in_hand_keep_it_awake(bench):
 
 def test_without_a_gateway_to_ask_nobody_goes_to_rest_but_everybody_wakes(bench):
     bench.now_s += 1000
-    bench.resting.look(None)
+    asyncio.run(bench.resting.look(None))
     assert bench.state.deployment("m").replicas == 1
     bench.state.scale("m", 0, "by hand", now_s=bench.now_s, data={}, resting=1)
     bench.held = 1
-    bench.resting.look(None)
+    asyncio.run(bench.resting.look(None))
     assert bench.state.deployment("m").replicas == 1
+
+
+def test_a_job_nobody_waits_for_keeps_it_awake(bench):
+    bench.look(5, 0)
+    bench.at_jobs = True
+    assert bench.look(5, 50) == (1, 0)
+    bench.at_jobs = False
+    assert bench.look(5, 9) == (1, 0)
+    assert bench.look(5, 2) == (0, 1)
 
 
 def test_a_rollout_is_no_idle_time(bench):

@@ -21,7 +21,7 @@ class Bench:
     def __init__(self, state, monkeypatch):
         self.state, self.wire, self.now_s, self.changes = state, Wire(), 100.0, 0
         self.router = Router(lambda _: MemoryGateway(self.wire), 0, lambda: None)
-        resting = Resting(state, Memory(), lambda: self.now_s, self.changed, lambda _: 0)
+        resting = Resting(state, Memory(), lambda: self.now_s, self.changed, lambda _: 0, self.working)
         self.scaler = Scaler(state, self.router, lambda: self.now_s, self.changed, resting)
         # No machine: there is room.
         monkeypatch.setattr("corten.control.scaler._room", lambda _: 4)
@@ -31,6 +31,10 @@ class Bench:
         state.move("a", ReplicaState.READY, now_s=2.0)
         state.routed("a", now_s=2.0)
         state.finish_rollout("m", now_s=2.0)
+
+    async def working(self, name):
+        del name
+        return False
 
     def changed(self):
         self.changes += 1
