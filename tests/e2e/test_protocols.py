@@ -8,13 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from stories import ask
+from stories import ask, ask_whole
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.clients, pytest.mark.timeout(400)]
@@ -157,16 +155,6 @@ def test_a_job_is_found_whichever_replica_is_asked(corten, port, folder):
     hook = {**later, "X-Corten-Webhook": "https://example.com/"}
     status, _, body = ask_whole("POST", url + "predict", b"{}", hook)
     assert (status, json.loads(body)["error"]["code"]) == (422, "webhook.no_network")
-
-
-def ask_whole(method, url, body=None, headers=None):
-    request = urllib.request.Request(url, body, headers or {}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, {name.lower(): text for name, text in answer.getheaders()}, answer.read()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, dict(refused.headers), refused.read()
 
 
 def test_openais_client_chats_with_a_model_that_declares_it(parrot):

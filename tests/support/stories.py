@@ -100,6 +100,16 @@ def ask(url, body, *, path="predict", timeout_s=30):
             return refused.code, json.load(refused)
 
 
+def ask_whole(method, url, body=None, headers=None):
+    request = urllib.request.Request(url, body, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, {name.lower(): text for name, text in answer.getheaders()}, answer.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, dict(refused.headers), refused.read()
+
+
 def get(url, path="", timeout_s=10):
     with urllib.request.urlopen(url + path, timeout=timeout_s) as answer:
         return answer.status, answer.read().decode()
