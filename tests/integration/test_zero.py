@@ -19,6 +19,7 @@ from corten.core.rest import Rest, Strategy
 from corten.errors import UnhealthyError
 from corten.ops.change import rollback
 from corten.ops.deploy import deploy
+from corten.ops.predict import predict
 from corten.ops.status import status
 from corten.ops.why import why
 from corten.testing.tiny_image import TinyImage
@@ -70,10 +71,6 @@ def state(place):
     return place.one().state
 
 
-def waiting(place):
-    return connect(place.home).get("/v1/deployments/tiny")["waiting"]
-
-
 def answers(address):
     """Whether a replica answers on its socket, within a moment."""
     with socket.socket(socket.AF_UNIX) as direct:
@@ -116,7 +113,7 @@ def test_more_than_may_wait_are_told_to_come_back_and_who_leaves_is_forgotten(pl
     until(lambda: state(place) == "stopped", "it is stopped")
     with pytest.raises(TimeoutError):
         post(place, timeout_s=0.3)
-    until(lambda: waiting(place) == 0, "nobody waits any more")
+    until(lambda: place.one().waiting == 0, "nobody waits any more")
 
 
 def test_who_would_wait_for_too_long_is_told_so_and_the_start_goes_on(place):
@@ -213,3 +210,18 @@ def test_a_rollback_wakes_the_revision_that_was_kept_frozen(place):
             until(lambda: {each.state for each in place.one().replicas} == {"ready", "frozen"}, "the other is frozen")
     assert load.report["failed"] == 0, load.report
     assert place.pids() == first
+
+
+def test_ten_deployments_take_turns_in_memory_for_three(place, monkeypatch):
+    monkeypatch.setenv("CORTEN_MEMORY_MB", "60")  # one takes about 15
+    names = [f"m{number}" for number in range(10)]
+    rest = Rest(freeze_after_s=2.0)
+    for name in names:
+        settings = Settings(replicas=0, most_replicas=1, rest=rest, env={"ANSWER": name})
+        deploy(place.image, name, settings, home=place.home, port=place.port)
+    for name in random.Random(5).choices(names, k=15):
+        assert predict(name, {}, home=place.home)["outputs"] == name
+        seen = status(home=place.home).deployments
+        assert sum(bool(each.pid) for one in seen for each in one.replicas) <= 4
+    told = [line.message for name in names for line in why(name, home=place.home).decisions]
+    assert any(message.endswith("needs its memory") for message in told)

@@ -59,6 +59,7 @@ FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
 DRAIN_POLL_S = 0.02
 ROUTABLE_POLL_S = 0.002
 LOOK_PERIOD_S, LIVENESS_PERIOD_S, LIVENESS_TIMEOUT_S = 0.5, 5.0, 2.0
+ROOM_S = 20.0  # for others to give back memory; whoever starts goes on then as it is
 LOG_LINES = 50
 _MOST_PASSES = 50
 
@@ -293,6 +294,7 @@ class Controller:
         )
         try:
             await self.tasks.off_loop(self.engine.prepare, revision.image)
+            await self._make_room(revision.deployment)
             observed = await self.tasks.off_loop(self.engine.start, spec)
         except CortenError as error:
             self._notes.setdefault(replica_id, Notes()).error = error
@@ -300,6 +302,26 @@ class Controller:
             return
         self._observed[replica_id] = self._just_started[replica_id] = observed
         self.state.locate(replica_id, observed.address, observed.pid)
+
+    async def _make_room(self, name: str) -> None:
+        """Let what rests give way, one after the other, until a replica of this deployment fits or nothing is left."""
+        now_s = asyncio.get_running_loop().time
+        deadline_s = now_s() + ROOM_S
+        while self.memory.lacks(name, self.state.replicas()) and now_s() < deadline_s:
+            gone = await self.resting.evict(name, f"`{name}` needs its memory")
+            if not gone:
+                return
+            while self._is_leaving(gone) and now_s() < deadline_s:  # noqa: ASYNC110 -- the state, which tells nobody
+                await asyncio.sleep(DRAIN_POLL_S)
+
+    def _is_leaving(self, name: str) -> bool:
+        """Whether a deployment that gave way still holds what it gave."""
+        one = self.state.find(name)
+        if one is None:
+            return False
+        actions = plan(one, self.seen(name), self.clock())
+        leaving = (ReplicaState.DRAINING, ReplicaState.STOPPING)
+        return bool(actions) or any(each.replica.state in leaving for each in self.state.replicas(name))
 
     async def _end(self, verb: Callable[[str], None], replica_id: str) -> None:
         try:

@@ -29,8 +29,8 @@ class Quiet:
     """What is seen of a deployment that may rest. Times in seconds.
 
     `idle_s`: since its last request, or since it woke. `waiting` requests are held. `busy` are in its hands.
-    `start_s`: how long a start takes. `freeze_after_s`, `stop_after_s`: the user's word (0: none). `scarce`: other
-    deployments need its memory. `rolling`: a rollout goes on.
+    `start_s`: how long a start takes. `freeze_after_s`, `stop_after_s`: the user's word (0: none). `rolling`: a rollout
+    goes on.
     """
 
     tier: Tier
@@ -40,7 +40,6 @@ class Quiet:
     start_s: float = 0.0
     freeze_after_s: float = 0.0
     stop_after_s: float = 0.0
-    scarce: bool = False
     rolling: bool = False
 
 
@@ -73,7 +72,6 @@ def decide(quiet: Quiet) -> Turn:
         "start_s": round(quiet.start_s, 2),
         "freeze_after_s": round(frozen_s, 2),
         "stop_after_s": round(stopped_s, 2),
-        "scarce": quiet.scarce,
     }
     if quiet.waiting:
         reason = "" if quiet.tier is Tier.AWAKE else "a request waits"
@@ -83,8 +81,6 @@ def decide(quiet: Quiet) -> Turn:
     idle = f"no request for {quiet.idle_s:.0f} s"
     if quiet.tier is not Tier.STOPPED and quiet.idle_s >= stopped_s:
         return Turn(Tier.STOPPED, idle, inputs)
-    if quiet.tier is Tier.FROZEN and quiet.scarce:
-        return Turn(Tier.STOPPED, "its memory is needed", inputs)
     if quiet.tier is Tier.AWAKE and quiet.idle_s >= frozen_s:
         return Turn(Tier.FROZEN, idle, inputs)
     return Turn(quiet.tier, "", inputs)

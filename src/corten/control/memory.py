@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from corten.control.records import ReplicaRecord
@@ -16,11 +16,15 @@ _MB = 10**6
 _GROWN = (ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.FROZEN)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Memory:
-    """`budget_bytes` is what all replicas may have together (0: what the machine has but for a tenth)."""
+    """`budget_bytes` is what all replicas may have together (0: what the machine has but for a tenth).
+
+    What a replica of each deployment takes is learned while one is there, and remembered until the daemon ends.
+    """
 
     budget_bytes: int = 0
+    _sizes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -30,27 +34,35 @@ class Memory:
             raise UsageError("control.bad_memory", f"CORTEN_MEMORY_MB is `{text[:40]}`", why="expected a number of MB")
         return cls(int(text or 0) * _MB)
 
+    def learn(self, records: Sequence[ReplicaRecord]) -> None:
+        """See what those that have loaded take."""
+        for name in {one.replica.deployment for one in records}:
+            if size := max(
+                (_resident(one) for one in records if _is_grown(one) and one.replica.deployment == name), default=0
+            ):
+                self._sizes[name] = size
+
     def left_bytes(self, records: Sequence[ReplicaRecord]) -> int:
-        """What more replicas can have."""
+        """What more replicas can have; below 0 when they have too much. Those that load will take what they do then."""
         free = int(available_bytes() - _RESERVE_SHARE * total_bytes())
         if self.budget_bytes:
-            free = min(free, self.budget_bytes - sum(resident_bytes(one.replica.pid) for one in records))
-        return max(0, free)
+            free = min(free, self.budget_bytes - sum(map(_resident, records)))
+        loading = [one for one in records if one.replica.state is ReplicaState.STARTING and one.replica.pid]
+        return free - sum(max(0, self._sizes.get(one.replica.deployment, 0) - _resident(one)) for one in loading)
 
-    def scarce(self, records: Sequence[ReplicaRecord]) -> bool:
-        """Whether not even one more like the largest would fit."""
-        return 0 < largest_bytes(records) > self.left_bytes(records)
+    def lacks(self, name: str, records: Sequence[ReplicaRecord]) -> bool:
+        """Whether one more replica of a deployment does not fit. False while nobody knows what one takes."""
+        return self._sizes.get(name, 0) > self.left_bytes(records)
 
     def takes_another(self, name: str, records: Sequence[ReplicaRecord]) -> bool:
-        """Whether another replica of a deployment fits beside all there are. True while nobody knows what one takes."""
-        own = [one for one in records if one.replica.deployment == name]
-        return largest_bytes(own) <= self.left_bytes(records)
+        """Whether one more would fit if all that is frozen gave way."""
+        frozen = sum(_resident(one) for one in records if one.replica.state is ReplicaState.FROZEN)
+        return self._sizes.get(name, 0) <= self.left_bytes(records) + frozen
 
 
-def largest_bytes(records: Sequence[ReplicaRecord]) -> int:
-    """What the largest replica holds, of those whose model is loaded; 0 when none is."""
-    return max((resident_bytes(one.replica.pid) for one in records if _is_grown(one)), default=0)
+def _resident(one: ReplicaRecord) -> int:
+    return resident_bytes(one.replica.pid) if one.replica.pid else 0
 
 
 def _is_grown(one: ReplicaRecord) -> bool:
-    return one.replica.pid > 0 and one.replica.state in _GROWN
+    return one.replica.state in _GROWN

@@ -31,7 +31,9 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """One deployment. `state`: serving, progressing, degraded, crash-looping, failed or stopping, `reason` why."""
+    """One deployment. `state`: serving, progressing, degraded, crash-looping, failed, stopping, frozen, stopped (nobody
+    asks) or resting (on the way there), `reason` why. `waiting` requests are held until a replica is ready.
+    """
 
     name: str
     revision: str
@@ -44,6 +46,7 @@ class DeploymentStatus:
     generation: int
     rollout: Mapping[str, Any] | None
     access: Mapping[str, Any]
+    waiting: int = 0
     replicas: tuple[ReplicaStatus, ...] = ()
 
 
@@ -110,6 +113,7 @@ def _deployment(one: Mapping[str, Any], front: Mapping[str, Any], now_s: float) 
         url=url_of(front, one["name"]),
         generation=one["generation"],
         rollout=one["rollout"],
+        waiting=one["waiting"],
         access=one["access"],
         replicas=tuple(_replica(each, now_s) for each in one["replicas"]),
     )
@@ -148,6 +152,7 @@ def _as_dict(one: DeploymentStatus) -> dict[str, Any]:
         "url": one.url,
         "generation": one.generation,
         "rollout": one.rollout,
+        "waiting": one.waiting,
         "access": dict(one.access),
         "replicas": [
             {

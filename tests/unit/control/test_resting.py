@@ -101,7 +101,28 @@ def test_the_revision_before_is_kept_for_its_time_only(bench, monkeypatch):
     bench.state.roll_back("m", 1, generation=None, now_s=bench.now_s)
     bench.state.finish_rollout("m", now_s=bench.now_s)
     assert bench.state.deployment("m").fallback == 2
-    monkeypatch.setattr(Memory, "scarce", lambda *_: True)
+    monkeypatch.setattr(Memory, "left_bytes", lambda *_: -1)
     bench.look(8, 1)
     assert bench.state.deployment("m").fallback is None
     assert "memory is short" in bench.state.events("m")[-1].message
+
+
+def test_who_needs_memory_gets_it_from_the_longest_unasked_and_never_from_those_in_use(bench):
+    bench.look(5, 0)
+    assert asyncio.run(bench.resting.evict("", "x")) == ""
+    bench.at_jobs = True
+    bench.look(5, 5)
+    assert asyncio.run(bench.resting.evict("", "x")) == ""
+    bench.at_jobs = False
+    assert asyncio.run(bench.resting.evict("m", "x")) == ""
+    assert asyncio.run(bench.resting.evict("", "`n` needs its memory")) == "m"
+    assert bench.state.deployment("m").replicas == 0
+    assert bench.state.events("m")[-1].message == "1 to 0 replicas: `n` needs its memory"
+    assert asyncio.run(bench.resting.evict("", "x")) == ""
+
+
+def test_the_frozen_give_way_to_who_needs_their_memory(bench):
+    bench.look(5, 0)
+    bench.look(5, 11)
+    assert asyncio.run(bench.resting.evict("", "`n` needs its memory")) == "m"
+    assert bench.look(5, 1) == (0, 0)
