@@ -161,7 +161,8 @@ def kills(here: Place, times: int) -> dict[str, object]:
     here.up()
     with load(here) as told:
         for _ in range(times):
-            victim = here.ready_pid()
+            while not (victim := here.ready_pid()):  # 0 would be all of ours
+                time.sleep(0.05)
             os.kill(victim, signal.SIGKILL)
             while here.ready_pid() in (0, victim):
                 time.sleep(0.05)

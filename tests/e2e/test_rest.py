@@ -99,5 +99,4 @@ def test_kill_9_of_the_only_replica_costs_no_prediction(corten, port, digits_mod
 def ready_pid(corten):
     """The process of the one that takes requests; None when there is none."""
     one = corten.deployment("digits")
-    ready = [each["pid"] for each in one["replicas"] if each["state"] == "ready"]
-    return ready[0] if ready and one["ready"] else None
+    return next((each["pid"] for each in one["replicas"] if each["state"] == "ready" and one["ready"]), 0) or None

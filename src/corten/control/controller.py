@@ -400,8 +400,8 @@ class Controller:
     async def _until_routable(self, one: ReplicaRecord) -> None:
         wait_s = ROUTABLE_POLL_S
         while True:
-            listed = self.router.open_to(one.replica.address)
-            if listed and await self.router.routable(one.replica.address):
+            # Not only once the table is in force: Envoy is as far some milliseconds before we know that it is.
+            if await self.router.routable(one.replica.address):
                 self.state.routed(one.replica.id, now_s=self.clock())
                 self._tell_who_waits()
                 return
