@@ -45,13 +45,13 @@ SLOWEST_S = 3.0
 BEFORE_S, AFTER_S, HEALED_S = 1.0, 1.0, 60.0
 MEMORY_BYTES = 160 << 20
 MODEL = """
-import os, time
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator
 
 class Stepper:
-    def predict(self, n: int, text: str = "") -> Iterator[int]:
+    async def predict(self, n: int, text: str = "") -> AsyncIterator[int]:
         for step in range(10):
-            time.sleep(0.03)
+            await asyncio.sleep(0.03)
             yield n + step
 
 class Plain:
@@ -349,6 +349,7 @@ def main() -> int:
     parser.add_argument("--operations", default=",".join(OPERATIONS))
     parser.add_argument("--traffic", default="unary,stream,upload")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind then either
     root = Path(tempfile.mkdtemp(prefix="corten-bench-engine-", dir="/tmp"))
     root.chmod(0o755)
     small = mounted(root)

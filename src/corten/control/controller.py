@@ -47,7 +47,7 @@ from corten.core.rest import Strategy
 from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
-from corten.observe.host import processor_s
+from corten.observe.host import processor_s, ran_s
 
 _log = logging.getLogger(__name__)
 
@@ -416,7 +416,8 @@ class Controller:
             quiet = quiet + 1 if await self.router.in_flight(one.replica.address) == 0 else 0
             if quiet < 2:
                 await asyncio.sleep(DRAIN_POLL_S)
-                look = Look(asyncio.get_running_loop().time(), None, is_stopped(one.replica.pid), 0.0)
+                pid = one.replica.pid
+                look = Look(asyncio.get_running_loop().time(), None, is_stopped(pid), ran_s=ran_s(pid))
                 vigil = vigil.after(look)
                 notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
         notes.working = not notes.hung and await self.jobs(one.replica.address, timeout_s=PROBE_TIMEOUT_S) > 0
@@ -433,7 +434,7 @@ class Controller:
                 answer = await self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
                 answered, ask_s = bool(answer.status), now_s() + LIVENESS_PERIOD_S
             pid = one.replica.pid
-            look = Look(now_s(), answered, is_stopped(pid), processor_s(pid))
+            look = Look(now_s(), answered, is_stopped(pid), processor_s(pid), ran_s(pid))
             vigil = vigil.after(look)
             notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
 

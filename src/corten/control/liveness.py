@@ -7,7 +7,7 @@ soon, and what it had in hand is asked of the other by the gateway.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 STOPPED_S: Final = 1.0
@@ -20,13 +20,15 @@ _STILL_USE: Final = 0.01  # of a processor: what an idle event loop takes
 class Look:
     """One look at a replica, at `now_s`.
 
-    `answered`: None when it was not asked. `stopped`: by a signal. `used_s`: processor seconds it had used by then.
+    `answered`: None when it was not asked. `stopped`: by a signal. `used_s`: processor seconds it had used by then, to
+    the kernel's tick; `ran_s`: those of its first thread, exactly.
     """
 
     now_s: float
     answered: bool | None
     stopped: bool
-    used_s: float
+    used_s: float = 0.0
+    ran_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +36,21 @@ class Vigil:
     """What is remembered of the looks before: since when it is stopped or silent, and what it had used by then."""
 
     stopped_since_s: float | None = None
+    ran_then_s: float = 0.0
     silent_since_s: float | None = None
     used_then_s: float = 0.0
 
     def after(self, look: Look) -> Vigil:
-        """The same with one more look."""
-        stopped_since = (look.now_s if self.stopped_since_s is None else self.stopped_since_s) if look.stopped else None
-        if look.answered is None:
-            return Vigil(stopped_since, self.silent_since_s, self.used_then_s)
-        if look.answered:
-            return Vigil(stopped_since)
-        if self.silent_since_s is None:
-            return Vigil(stopped_since, look.now_s, look.used_s)
-        return Vigil(stopped_since, self.silent_since_s, self.used_then_s)
+        """The same with one more look. Who ran in between was not stopped all the time."""
+        if not look.stopped:
+            seen = replace(self, stopped_since_s=None)
+        elif self.stopped_since_s is None or look.ran_s != self.ran_then_s:
+            seen = replace(self, stopped_since_s=look.now_s, ran_then_s=look.ran_s)
+        else:
+            seen = self
+        if look.answered is None or (not look.answered and self.silent_since_s is not None):
+            return seen
+        return replace(seen, silent_since_s=None if look.answered else look.now_s, used_then_s=look.used_s)
 
 
 def hung(vigil: Vigil, look: Look, *, others: bool) -> str:

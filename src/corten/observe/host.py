@@ -61,6 +61,14 @@ def processor_s(pid: int, proc: Path = Path("/proc")) -> float:
         return 0.0
 
 
+def ran_s(pid: int, proc: Path = Path("/proc")) -> float:
+    """Seconds the first thread of a process has run, to the nanosecond; 0 when it is gone or the kernel counts none."""
+    try:
+        return int((proc / str(pid) / "schedstat").read_text().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:
     """Memory a process holds; 0 when it is gone."""
     try:

@@ -51,6 +51,10 @@ def test_one_that_works_without_answering_is_waited_for(others):
     assert "does not answer" in reason
 
 
+def test_one_that_runs_between_its_stops_is_slow_and_not_stopped():
+    assert verdict([Look(n * 0.5, None, True, ran_s=n * 0.01) for n in range(100)]) is None
+
+
 def test_a_stop_that_ends_in_time_is_forgiven():
     brief = [Look(0.0, None, True, 0), Look(0.5, None, True, 0), Look(0.9, None, False, 0), Look(1.5, None, True, 0)]
     assert verdict(brief) is None
