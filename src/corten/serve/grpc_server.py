@@ -21,12 +21,11 @@ from corten.http import Address, Request, UnixAddress
 from corten.http.inner import InnerRequest
 from corten.http.request import HeaderPairs
 from corten.serve import protobuf as wire
-from corten.serve.calls import CallsRunner
 from corten.serve.dialect import Desk, ForeignCall
 from corten.serve.grpc_messages import Asked, answer, metadata, named
 from corten.serve.job import Inputs, Reply, RequestError, Runner
-from corten.serve.oip import described
-from corten.serve.oip_wire import Question
+from corten.serve.oip import described, inputs_of
+from corten.serve.oip_wire import Tensor
 from corten.serve.state import State
 
 _log = logging.getLogger(__name__)
@@ -175,22 +174,12 @@ class GrpcServer:
     def _decode(self, runner: Runner, request: Request) -> Inputs:
         asked = Asked(bytes(request.body))
         self._check_name(asked.model, asked.version)
-        question, version, schema = asked.question, self._version, runner.schema
-        if isinstance(runner, CallsRunner):
-            from corten.serve import oip_calls
+        version, question = self._version, asked.question
 
-            def of_values(values: Any) -> Reply:
-                return _reply(asked, version, question, oip_calls.outputs(values, schema, question))
+        def reply(outputs: Sequence[Tensor]) -> Reply:
+            return Reply(answer(asked.model, version, question, outputs), "application/grpc")
 
-            return oip_calls.inputs(runner, question, of_values)
-        from corten.serve import oip_rows  # imports numpy
-
-        def of_arrays(arrays: Any) -> Reply:
-            return _reply(asked, version, question, oip_rows.outputs(arrays, question))
-
-        if schema.outputs:
-            oip_rows.check_wanted(question.binary, {tensor.name: tensor for tensor in schema.outputs})
-        return oip_rows.inputs(schema.inputs, question, of_arrays)
+        return inputs_of(runner, question, reply)
 
     # Names
 
@@ -223,10 +212,6 @@ class _RefusedError(Exception):
         self.code = code
         self.text = text
         self.headers = headers
-
-
-def _reply(asked: Asked, version: str, question: Question, outputs: Any) -> Reply:
-    return Reply(answer(asked.model, version, question, outputs), "application/grpc")
 
 
 def _handlers(service: str, methods: Mapping[str, _Method]) -> grpc.GenericRpcHandler:

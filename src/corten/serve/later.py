@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from corten.http.request import JSON, HeaderPairs
 from corten.serve.dialect import Desk, ForeignCall, Refusal
 from corten.serve.job import RequestError
 from corten.serve.later_store import LaterStore, Record, Status
+from corten.serve.own_folder import OwnFolder
 from corten.serve.webhooks import Hook, deliver, parse_hook, require_network
 
 _log = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ class Later:
         self.running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()  # of webhooks
-        self._made = ""
+        self._made: OwnFolder | None = None
         self._store = LaterStore(self._folder(), most=_MOST, most_bytes=_MOST_BYTES, keep_s=_KEEP_S)
         self._looks = 0
         self._own(self._look())
@@ -219,10 +218,8 @@ class Later:
         for task in (*self._tasks, *self._calls):
             task.cancel()
         self._store.close()
-        if self._made:
-            for path in Path(self._made).iterdir():
-                path.unlink(missing_ok=True)
-            Path(self._made).rmdir()
+        if self._made is not None:
+            self._made.remove()
 
     def wait(self, id_: str, seconds: float, done: Callable[[Record | None], None]) -> None:
         """Call `done` when a job is over, or so many seconds have passed."""
@@ -247,12 +244,8 @@ class Later:
         given = self._desk.settings.jobs_dir
         if given is not None:
             return given
-        # Of this process alone. In memory where that is to be had; many containers can write nowhere else.
-        for base in ("/dev/shm", tempfile.gettempdir()):  # noqa: S108 - a folder of our own is made in it
-            if os.access(base, os.W_OK):
-                self._made = tempfile.mkdtemp(prefix="corten-jobs-", dir=base)
-                return Path(self._made)
-        raise OSError("no folder can be written")
+        self._made = OwnFolder()
+        return self._made.path
 
     def _changed(self, running: Running) -> None:
         self._write(running.record, None)

@@ -12,17 +12,14 @@ import asyncio
 import logging
 import math
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 import msgspec
 
@@ -35,6 +32,7 @@ from corten.serve.board import ENDED, Board
 from corten.serve.handing import Line, Word
 from corten.serve.member import Member
 from corten.serve.meters import Meters
+from corten.serve.own_folder import OwnFolder
 from corten.serve.process import Exit, leave, server_of
 from corten.serve.restarts import Restarts
 from corten.serve.seat import Seat
@@ -107,9 +105,9 @@ class _Process:
 def serve_together(settings: Settings, spec: ModelSpec) -> int:
     """Serve by several processes until told to stop; gives the exit code. Call it before anything is started."""
     # Whoever is asked must find what became of a job, whoever took it.
-    own_folder = _own_folder() if settings.jobs_dir is None else ""
-    if own_folder:
-        settings = msgspec.structs.replace(settings, jobs_dir=Path(own_folder))
+    folder = _own_folder() if settings.jobs_dir is None else None
+    if folder is not None:
+        settings = msgspec.structs.replace(settings, jobs_dir=folder.path)
     workers = settings.workers_of(spec)
     board = Board.new(workers)
     fetch_loop()
@@ -121,8 +119,8 @@ def serve_together(settings: Settings, spec: ModelSpec) -> int:
     try:
         return run(together())
     finally:
-        if own_folder:
-            shutil.rmtree(own_folder, ignore_errors=True)
+        if folder is not None:
+            folder.remove()
 
 
 def _forked(settings: Settings, spec: ModelSpec, board: Board, workers: int) -> _Process:
@@ -391,12 +389,12 @@ class _Master:
                 process.own.wait()
 
 
-def _own_folder() -> str:
-    """A new folder; empty where nothing can be written, so that jobs can be kept nowhere."""
+def _own_folder() -> OwnFolder | None:
+    """None where nothing can be written, so that jobs can be kept nowhere."""
     try:
-        return tempfile.mkdtemp(prefix="corten-jobs-")
+        return OwnFolder()
     except OSError:
-        return ""
+        return None
 
 
 async def _until(true: Callable[[], bool], end_s: float) -> None:

@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from corten import __version__
@@ -14,7 +15,7 @@ from corten.http.request import HeaderPairs
 from corten.serve.calls import CallsRunner
 from corten.serve.dialect import Desk, Dialect
 from corten.serve.job import Inputs, Reply, RequestError, Runner
-from corten.serve.oip_wire import HEADER_LENGTH, parse, reply
+from corten.serve.oip_wire import HEADER_LENGTH, Question, Tensor, parse, reply
 from corten.serve.state import State
 
 
@@ -88,22 +89,22 @@ class OpenInference(Dialect):
         if request.headers.get("content-encoding", "identity") != "identity":
             raise RequestError(415, "request.media_type", "send the body as it is, not compressed")
         question = parse(request.body, request.headers.get(HEADER_LENGTH.lower()))
-        name, version, schema = self.desk.spec.name, self.version, runner.schema
-        if isinstance(runner, CallsRunner):
-            from corten.serve import oip_calls
+        name, version = self.desk.spec.name, self.version
+        return inputs_of(runner, question, lambda outputs: reply(name, version, question, outputs))
 
-            def of_values(values: Any) -> Reply:
-                return reply(name, version, question, oip_calls.outputs(values, schema, question))
 
-            return oip_calls.inputs(runner, question, of_values)
-        from corten.serve import oip_rows  # imports numpy
+def inputs_of(runner: Runner, question: Question, reply: Callable[[Sequence[Tensor]], Reply]) -> Inputs:
+    """The inputs of a request in this protocol, over HTTP or gRPC; `reply` writes its answer. Raises RequestError."""
+    schema = runner.schema
+    if isinstance(runner, CallsRunner):
+        from corten.serve import oip_calls
 
-        def of_arrays(arrays: Any) -> Reply:
-            return reply(name, version, question, oip_rows.outputs(arrays, question))
+        return oip_calls.inputs(runner, question, lambda values: reply(oip_calls.outputs(values, schema, question)))
+    from corten.serve import oip_rows  # imports numpy
 
-        if schema.outputs:
-            oip_rows.check_wanted(question.binary, {tensor.name: tensor for tensor in schema.outputs})
-        return oip_rows.inputs(schema.inputs, question, of_arrays)
+    if schema.outputs:
+        oip_rows.check_wanted(question.binary, {tensor.name: tensor for tensor in schema.outputs})
+    return oip_rows.inputs(schema.inputs, question, lambda arrays: reply(oip_rows.outputs(arrays, question)))
 
 
 def described(schema: Schema) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
