@@ -47,6 +47,24 @@ def test_the_form_takes_the_models_place_and_nobody_notices(corten, port, folder
     corten.run("rebuild", "fast", "--verify")
 
 
+@pytest.mark.envoy
+@pytest.mark.frameworks
+def test_trees_of_xgboost_are_exchanged_too_and_asked_by_two_workers(corten, port, folder):
+    import xgboost
+    from sklearn.datasets import load_breast_cancer
+
+    rows, labels = load_breast_cancer(return_X_y=True)
+    model = xgboost.XGBClassifier(n_estimators=10, max_depth=3).fit(rows, labels)
+    model.save_model(folder / "trees.json")
+    settings = 'name = "trees"\nsource = "trees.json"\nworkers = 2\naccelerate = "require"\n'
+    (folder / "corten.toml").write_text(settings)
+    up = corten.up(folder, "--port", port)
+    assert up["build"]["acceleration"]["accelerated"]
+    assert ask(up["url"], {"inputs": rows.tolist()}) == (200, {"outputs": model.predict(rows).tolist()})
+    assert "onnxruntime" in packages(corten, up["build"]["digest"])
+    assert not packages(corten, up["build"]["digest"]) & {"xgboost", "xgboost-cpu", "scikit-learn"}
+
+
 def test_without_a_sandbox_nothing_of_the_model_runs_and_it_stays(corten, digits_model):
     path = digits_model["paths"][1]
     words = ("build", path, "--name", "kept", "--json", "--accelerate")

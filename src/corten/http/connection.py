@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         "_unsent_bytes",
         "_version",
         "_waiters",
+        "_write_now",
         "_writing_paused",
         "half_closed",
         "lost",
@@ -126,6 +127,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
+        self._write_now = self._transport.write
         self._parser = HttpRequestParser(self)
         self.server.opened(self)
 
@@ -279,7 +281,8 @@ class Connection(asyncio.Protocol):
         last_and_stays = len(queue) == 1 and self.phase is _IDLE and not server.draining and request.head.usual
         if last_and_stays and status == 200 and not headers and len(body) <= _COPY_BYTES:
             # The usual answer: what follows would do the same in more steps.
-            self._transport.write(b"%b%d\r\n\r\n" % (server.heads.ok(content_type), len(body)) + body)
+            head = server.heads.ok.get(content_type) or server.heads.make_ok(content_type)
+            self._write_now(b"%b%d\r\n\r\n" % (head, len(body)) + body)
             queue.popleft()
             server.in_flight -= 1
             self.since_s = server.now_s

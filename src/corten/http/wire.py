@@ -18,12 +18,12 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Heads:
     """Makes heads; `fixed` headers are part of each. `renew` once a second keeps `Date` right."""
 
-    __slots__ = ("_cache", "_date", "_fixed", "_sized")
+    __slots__ = ("_cache", "_date", "_fixed", "ok")
 
     def __init__(self, fixed: HeaderPairs, unix_time_s: float) -> None:
         self._fixed = encode_headers(fixed)
         self._cache: dict[tuple[int, str], bytes] = {}
-        self._sized: dict[str, bytes] = {}  # of 200
+        self.ok: dict[str, bytes] = {}  # heads of 200 as far as the length's digits, by content type
         self._date = b""
         self.renew(unix_time_s)
 
@@ -31,7 +31,7 @@ class Heads:
         """Set the time answers carry."""
         self._date = _http_date(unix_time_s)
         self._cache.clear()
-        self._sized.clear()
+        self.ok.clear()
 
     def start(self, status: int, content_type: str) -> bytes:
         """Status line, Date, fixed headers and Content-Type, without the empty line that ends a head."""
@@ -41,11 +41,9 @@ class Heads:
             head = self._cache[key] = self._make(status, content_type)
         return head
 
-    def ok(self, content_type: str) -> bytes:
-        """The head of a 200 as far as its length's digits."""
-        head = self._sized.get(content_type)
-        if head is None:
-            head = self._sized[content_type] = self.start(200, content_type) + b"Content-Length: "
+    def make_ok(self, content_type: str) -> bytes:
+        """Put what is missing into `ok`."""
+        head = self.ok[content_type] = self.start(200, content_type) + b"Content-Length: "
         return head
 
     def _make(self, status: int, content_type: str) -> bytes:

@@ -40,10 +40,10 @@ class Reading(msgspec.Struct, frozen=True):
 class Call:
     """A request to the model; `started_s` is loop time."""
 
-    def __init__(self, request: Request, started_s: float) -> None:
+    def __init__(self, request: Request, started_s: float, reading: Reading | None = None) -> None:
         self.request = request
         self.started_s = started_s
-        self.reading: Reading = request.head.note or read(request.head)
+        self.reading: Reading = reading or request.head.note or read(request.head)
 
     @property
     def request_id(self) -> str:

@@ -1,6 +1,6 @@
 """What a model is asked and what it answers, as distributions: looked at in samples, compared with what was first seen.
 
-A look takes some rows of one call every 40 ms at most, so that it costs little however many requests come. Recent is
+A look takes some rows of one call every 100 ms at most, so that it costs little however many requests come. Recent is
 what was seen in this and the last five minutes, the reference the first rows there were. Of inputs no words are told,
 and no values but the least and the largest.
 """
@@ -25,7 +25,7 @@ MOST_FEATURES = 64  # of a side; arrays of more columns are looked at as a whole
 REFERENCE_ROWS = 500
 _LEAST_ROWS = 100  # recent ones, before they are compared with anything
 _ROWS_A_LOOK = 32
-_EVERY_S = 0.04
+_EVERY_S = 0.1
 _WINDOW_S = 300.0
 _REPORT_S = 5.0
 _LONGEST_NAME = 100

@@ -234,13 +234,11 @@ def _answers(outputs: Mapping[str, np.ndarray], batch: Sequence[Inputs]) -> Sequ
     lists = {name: array.tolist() for name, array in outputs.items()}
     ends = list(accumulate([inputs.rows for inputs in batch]))
     spans = list(zip([0, *ends], ends, strict=False))
-    bodies: list[Any]
     if len(lists) == 1:
         (rows,) = lists.values()
-        bodies = [rows[start:end] for start, end in spans]
-    else:
-        bodies = [{name: rows[start:end] for name, rows in lists.items()} for start, end in spans]
-    return [b"%b%b}" % (_BEFORE, text) for text in to_json_lines(bodies)]
+        return to_json_lines([{"outputs": rows[start:end]} for start, end in spans])
+    named = [{name: rows[start:end] for name, rows in lists.items()} for start, end in spans]
+    return to_json_lines([{"outputs": outputs} for outputs in named])
 
 
 def _answer(outputs: Mapping[str, list[Any]], start: int, end: int) -> bytes:

@@ -55,7 +55,9 @@ class Site:
         self._settings = settings
         self._meters = meters
         self._loop = asyncio.get_running_loop()
-        self._born_s = self._loop.time()
+        self._time_s = self._loop.time
+        self._born_s = self._time_s()
+        self._predict_s = spec.limits.predict_timeout_s
         self._access = AccessLog(settings.access_log)
         self._model: Loaded | None = None
         self._batcher: Batcher | Crowd | None = None
@@ -163,7 +165,7 @@ class Site:
         reading: Reading = request.head.note or read(request.head)
         if reading.usual:
             if self._quick is not None and len(request.body) < LARGE_BYTES:
-                self._usually(request, *self._quick)
+                self._usually(request, reading, *self._quick)
             else:
                 self._predict(request)
             return
@@ -244,18 +246,16 @@ class Site:
             self.ask(streamed, streamed.decode)
         return form is not None
 
-    def _usually(self, request: Request, decode: _Decode, submit: Callable[[Job], None]) -> None:
+    def _usually(self, request: Request, reading: Reading, decode: _Decode, submit: Callable[[Job], None]) -> None:
         """The same for what nearly everybody sends to most models, in fewer steps."""
-        call = Call(request, self._loop.time())
+        now_s = self._time_s()
+        call = Call(request, now_s, reading)
         body = request.body
+        within_s = min(self._predict_s, reading.timeout_s)
         try:
-            inputs = decode(body)
+            submit(Job(decode(body), call, now_s + within_s, len(body)))
         except RequestError as error:
             self._fail(call, error.status, error.code, error.message, path=error.path)
-            return
-        within_s = min(self._spec.limits.predict_timeout_s, call.reading.timeout_s)
-        try:
-            submit(Job(inputs, call, call.started_s + within_s, len(body)))
         except QueueFullError as error:
             self._full(call, error)
 
