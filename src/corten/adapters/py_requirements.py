@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ _INDEX_OPTIONS = {
 }  # fmt: skip
 # What a lock of Corten's always does: wheels only, each with its hash.
 _GRANTED = frozenset({"--require-hashes", "--prefer-binary", "--only-binary"})
+_HASH = re.compile(r"\s--hash[= ]\s*(\w+):([0-9A-Fa-f]+)")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 
@@ -32,12 +33,24 @@ class PackageIndex:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Requirements and constraints as PEP 508 lines, indexes, and where they are from. Indexes may hold credentials."""
+    """Requirements and constraints as PEP 508 lines, indexes, and where they are from. Indexes may hold credentials.
+
+    `hashes` are the sha256 digits (of any of which a file may be) of the lines that tell some.
+    """
 
     lines: tuple[str, ...]
     constraints: tuple[str, ...]
     indexes: tuple[PackageIndex, ...]
     origin: str
+    hashes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A line and the sha256 of the files that may be taken for it; none: any."""
+
+    line: str
+    digests: frozenset[str]
 
 
 def declared_requirements(folder: Path, env: Mapping[str, str] | None = None) -> Declared | None:
@@ -50,10 +63,11 @@ def declared_requirements(folder: Path, env: Mapping[str, str] | None = None) ->
     if listed.is_file():
         found = list(_read(listed, 0, env))
         return Declared(
-            tuple(item for kind, item in found if kind == "-r" and isinstance(item, str)),
-            tuple(item for kind, item in found if kind == "-c" and isinstance(item, str)),
+            tuple(item.line for kind, item in found if kind == "-r" and isinstance(item, _Hashed)),
+            tuple(item.line for kind, item in found if kind == "-c" and isinstance(item, _Hashed)),
             tuple(item for _, item in found if isinstance(item, PackageIndex)),
             listed.name,
+            {item.line: item.digests for _, item in found if isinstance(item, _Hashed) and item.digests},
         )
     if not project.is_file():
         return None
@@ -70,7 +84,7 @@ def declared_requirements(folder: Path, env: Mapping[str, str] | None = None) ->
 
 def _read(
     path: Path, depth: int, env: Mapping[str, str] | None, kind: str = "-r"
-) -> Iterator[tuple[str, str | PackageIndex]]:
+) -> Iterator[tuple[str, _Hashed | PackageIndex]]:
     """The lines of a pip file (https://pip.pypa.io/en/stable/reference/requirements-file-format), files in it too."""
     text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
     for number, raw in enumerate(text.splitlines(), 1):
@@ -80,7 +94,7 @@ def _read(
         option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("--") else line.partition(" ")
         value = value.strip()
         if not line.startswith("-"):
-            yield kind, line.split(" --hash")[0].strip()
+            yield kind, _hashed(line, f"{path}:{number}")
         elif option in _FILE_OPTIONS and depth < _MAX_DEPTH and (path.parent / value).is_file():
             inner = "-c" if kind == "-c" else _FILE_OPTIONS[option]
             yield from _read(path.parent / value, depth + 1, env, inner)
@@ -96,6 +110,20 @@ def _read(
                 why="read are requirements, -r, -c, --index-url, --extra-index-url and --find-links",
                 hint="leave it out" if option not in _FILE_OPTIONS else "mend the path",
             )
+
+
+def _hashed(line: str, where: str) -> _Hashed:
+    requirement = line.split(" --hash", maxsplit=1)[0].strip()
+    told = _HASH.findall(line)
+    if told and not any(name == "sha256" for name, _ in told):
+        raise UsageError(
+            "adapter.requirements",
+            f"`{requirement[:60]}` has no sha256 among its hashes",
+            where=where,
+            why=f"there are {', '.join(sorted({name for name, _ in told}))}; what is locked is compared by sha256",
+            hint="pip hash FILE, or uv pip compile --generate-hashes, writes them",
+        )
+    return _Hashed(requirement, frozenset(digits.lower() for name, digits in told if name == "sha256"))
 
 
 def _filled(text: str, env: Mapping[str, str] | None, where: str) -> str:

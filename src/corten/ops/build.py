@@ -22,7 +22,7 @@ from corten.builder import plan as planning
 from corten.builder.debian.release import DEFAULT_MIRROR, RELEASES, Deb, Release, minor_version
 from corten.builder.download import Downloader
 from corten.builder.index import index_json
-from corten.builder.indexes import with_indexes
+from corten.builder.indexes import check_hashes, with_indexes
 from corten.builder.inspecting import inspect
 from corten.builder.lineage import Commit, commit_of
 from corten.builder.lock import Inputs, Lock
@@ -469,6 +469,7 @@ def _plan(
         weights = planning.group_weights(inspection.weights, sizes)
         early = _early(making, base, platform, packing, weights) if making else None
         lock = made.obtain(inputs, early)
+    check_hashes(project, inspection, lock)
     for warning in planning.overruled(inspection, lock):
         steps.listen(Event("lock", Phase.WARNING, warning))
     plan = planning.plan(

@@ -7,6 +7,7 @@ import pytest
 from uv import find_uv_bin
 
 from corten.core.home import Home
+from corten.errors import PolicyError
 from corten.ops.build import build
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(200)]
@@ -37,6 +38,20 @@ def test_releases_are_those_of_the_projects_lock_and_not_the_newest(folder, tmp_
     assert any("pinned by uv.lock" in note for note in built.plan.notes)
     (folder / "uv.lock").unlink()
     assert locked(folder, tmp_path)[0]["idna"] != "3.7"
+
+
+def test_a_file_that_no_hash_of_the_requirements_allows_is_refused(folder, tmp_path):
+    (folder / "requirements.txt").write_text("idna==3.7\n")
+    _, built = locked(folder, tmp_path)
+    digest = next(wheel.digest.hex for wheel in built.plan.lock.wheels if wheel.name == "idna")
+
+    (folder / "requirements.txt").write_text(f"idna==3.7 --hash=sha256:{'0' * 64} --hash=sha256:{digest}\n")
+    assert locked(folder, tmp_path)[0]["idna"] == "3.7"
+
+    (folder / "requirements.txt").write_text(f"idna==3.7 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(PolicyError) as caught:
+        locked(folder, tmp_path)
+    assert (caught.value.code, digest in caught.value.why) == ("build.hash_undeclared", True)
 
 
 def test_a_constraint_holds_for_what_is_needed_and_brings_nothing_along(folder, tmp_path):

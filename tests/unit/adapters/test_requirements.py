@@ -42,6 +42,28 @@ def write(tmp_path):
     return run
 
 
+def test_hashes_belong_to_their_lines(write):
+    found = declared_requirements(
+        write(
+            requirements__txt="numpy==2.4.6 --hash=sha256:AA --hash=sha256:bb\nidna<4 --hash sha256:cc --hash=sha512:dd\n"
+            "rich\n-c pins.txt\n",
+            pins__txt="six==1.17.0 \\\n  --hash=sha256:ee\n",
+        )
+    )
+
+    assert found.hashes == {
+        "numpy==2.4.6": frozenset({"aa", "bb"}),
+        "idna<4": frozenset({"cc"}),
+        "six==1.17.0": frozenset({"ee"}),
+    }
+    assert found.lines == ("numpy==2.4.6", "idna<4", "rich")
+
+
+def test_hashes_that_cannot_be_compared_are_refused(write):
+    with pytest.raises(UsageError, match="no sha256"):
+        declared_requirements(write(requirements__txt="numpy --hash=sha512:aa\n"))
+
+
 def test_a_pip_file_is_read_with_its_files_constraints_hashes_markers_extras_and_indexes(write):
     found = declared_requirements(
         write(
