@@ -374,6 +374,13 @@ class BuildKit(Dockerfile):
                 self._docker("rmi", "-f", image)
         self._docker("builder", "prune", "-af")
 
+    def forget_base(self) -> None:
+        """The next build fetches it from the registry, over loopback."""
+        self._docker("rmi", "-f", self.base_name)
+
+    def remember_base(self) -> None:
+        self._docker("pull", "-q", self.base_name)
+
     def _kept(self) -> set[str]:
         return set(self._docker("images", "-q", self.base_name)[1].split()) | set(
             self._docker("images", "-q", self.tools_name)[1].split()
