@@ -238,15 +238,16 @@ def bars(work: Work, rows: dict) -> list[dict]:
         whole = (ours["size"]["stored_bytes"] + ours["attached_bytes"]) / 1e6
         found.append(bar(work, "image with what is attached, MB", round(whole, 1), 110))
     if rival := rows.get(BuildKit.name):
-        # Like with like (docs/decisions/0023): the base is there for both, or for neither.
-        for step, own, other in (("base there", ON_BASE, "cold"), ("nothing there", "cold", NOTHING_THERE)):
+        # Like with like (docs/decisions/0024): the base is there for both, or for neither.
+        alike = (("nothing there", "cold", NOTHING_THERE, 0.5, 0.2), ("base there", ON_BASE, "cold", 0.7, 0.25))
+        for step, own, other, most_built, most_pushed in alike:
             built = [best(ours, own), best(rival, other)]
             pushed = [
                 seconds + row["push"]["cold"]["wall_s"] for seconds, row in zip(built, (ours, rival), strict=True)
             ]
             name = f"cold, {step}: build{{}}, of {BuildKit.name}"
-            found.append(bar(work, name.format(""), round(built[0] / built[1], 2), 0.5))
-            found.append(bar(work, name.format(" + push"), round(pushed[0] / pushed[1], 2), 0.2))
+            found.append(bar(work, name.format(""), round(built[0] / built[1], 2), most_built))
+            found.append(bar(work, name.format(" + push"), round(pushed[0] / pushed[1], 2), most_pushed))
     return found
 
 
