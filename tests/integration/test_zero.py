@@ -230,7 +230,7 @@ def test_ten_deployments_take_turns_in_memory_for_three(place, monkeypatch):
     for name in names:
         settings = Settings(replicas=0, most_replicas=1, rest=rest, env={"ANSWER": name})
         deploy(place.image, name, settings, home=place.home, port=place.port)
-    for name in random.Random(5).choices(names, k=15):
+    for name in random.Random(5).choices(names, k=8):
         assert predict(name, {}, home=place.home)["outputs"] == name
         seen = status(home=place.home).deployments
         assert sum(bool(each.pid) for one in seen for each in one.replicas) <= 4
