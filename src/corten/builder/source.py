@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from corten.adapters.base import Source
 from corten.builder.lock import LOCK_FILE
 from corten.builder.texts import check_texts
 from corten.core.acceleration import Accelerate
-from corten.core.canary import parse_canary
+from corten.core.canary import parse_canary, parse_sticky
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.image import Packing
@@ -88,6 +88,7 @@ class Table:
     max_body_bytes: int = _SETTINGS.max_body_bytes
     request_timeout_s: float = _SETTINGS.request_timeout_s
     canary: str = "off"
+    sticky: str = ""
     auth: Literal["", "none", "token"] = ""
     rate_per_s: int = _SETTINGS.rate_per_s
     burst: int = _SETTINGS.burst
@@ -129,7 +130,7 @@ class Table:
             max_body_bytes=self.max_body_bytes,
             request_timeout_s=self.request_timeout_s,
             grpc=self.grpc,
-            canary=parse_canary(self.canary),
+            canary=replace(parse_canary(self.canary), sticky=parse_sticky(self.sticky)),
             resources=Resources(parse_memory(str(self.memory)), parse_cpus(f"{self.cpus:g}")),
             auth=self.auth,
             rate_per_s=self.rate_per_s,

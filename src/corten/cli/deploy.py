@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
 from corten.cli import parser as words
 from corten.cli.output import Output
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             concurrency=options.concurrency or Settings().concurrency,
             env=dict(options.env),
             egress=options.egress,
-            canary=options.canary or Canary(),
+            canary=replace(options.canary or Canary(), sticky=options.sticky or ""),
             resources=Resources(options.memory or 0, options.cpus or 0.0),
             auth=options.auth or "",
             rate_per_s=options.rate or 0,

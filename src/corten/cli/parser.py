@@ -144,6 +144,13 @@ def canary(text: str) -> Canary:
     return parse_canary(text)
 
 
+def sticky(text: str) -> str:
+    """Read the name of a header."""
+    from corten.core.canary import parse_sticky
+
+    return parse_sticky(text)
+
+
 def add_canary(parser: argparse.ArgumentParser) -> None:
     """How a new revision gets its requests: shared by `up` and `deploy`."""
     parser.add_argument(
@@ -153,6 +160,13 @@ def add_canary(parser: argparse.ArgumentParser) -> None:
         metavar="SHARES",
         help="give a new revision a share of the requests first: auto (5, 25, 50 %%, judged by what it answers), "
         "1,10,50 (judged), 10%% (until `corten promote`), off",
+    )
+    parser.add_argument(
+        "--sticky",
+        type=sticky,
+        default=None,
+        metavar="HEADER",
+        help="with a canary: requests with the same value of this header go to the same revision",
     )
     parser.add_argument("--wait", action="store_true", help="with a canary: until it has all requests or none")
 

@@ -76,6 +76,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         pinnable=options.pinnable,
         now_s=time.time(),
         canary=options.canary,
+        sticky=options.sticky,
         strategy=Strategy(options.strategy) if options.strategy else None,
         wait=options.wait,
         listen=output.listen,

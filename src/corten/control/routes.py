@@ -9,6 +9,8 @@ from corten.control.records import ALL, Deployment, ReplicaRecord
 from corten.core.deployment import ReplicaState
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 
+_PARTS = 1000  # of a percent: so finely the others keep their proportions among themselves
+
 
 def route_table(deployments: Sequence[Deployment], replicas: Sequence[ReplicaRecord]) -> RouteTable:
     """All routes. A revision's weight is the number of its replicas that were seen to take requests, so a new one gets
@@ -74,6 +76,7 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         timeout_s=newest.settings.request_timeout_s,
         grpc=newest.settings.grpc,
         access=deployment.access,
+        sticky=deployment.wanted.settings.canary.sticky if deployment.canary and deployment.wanted else "",
         hold_s=deployment.rest.hold_s if deployment.wanted and not deployment.deleting else 0.0,
     )
 
@@ -87,11 +90,12 @@ def _with_canary(deployment: Deployment, routes: tuple[RevisionRoute, ...]) -> t
     rest = sum(each.weight for each in routes if each.revision != target)
     if not rest or not any(each.weight for each in routes if each.revision == target):
         return routes
-    # The others keep their proportions among themselves; weights are whole numbers.
-    return tuple(
-        replace(each, weight=rollout.share * rest if each.revision == target else (ALL - rollout.share) * each.weight)
-        for each in routes
-    )
+    # Always the same sum: whom a growing share has by the hash of a header, it keeps.
+    left = (ALL - rollout.share) * _PARTS
+    parts = {each.revision: left * each.weight // rest for each in routes if each.revision != target}
+    first = max(parts, key=lambda revision: (parts[revision], revision))
+    parts[first] += left - sum(parts.values())
+    return tuple(replace(each, weight=parts.get(each.revision, rollout.share * _PARTS)) for each in routes)
 
 
 def _revision_route(number: int, replicas: Sequence[ReplicaRecord]) -> RevisionRoute:

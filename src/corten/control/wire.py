@@ -12,6 +12,7 @@ import msgspec
 
 from corten.control.records import ALL
 from corten.core.access import EVERY_DEPLOYMENT, MOST_PER_S, Auth
+from corten.core.canary import parse_sticky
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.front import Front
@@ -213,6 +214,7 @@ def check_settings(settings: Settings) -> None:
             raise _bad(name, getattr(settings.rest, name), "seconds from 0 to 30 days")
     if not 0 <= settings.rest.hold_requests <= MOST_HELD:
         raise _bad("hold_requests", settings.rest.hold_requests, f"0 to {MOST_HELD}")
+    parse_sticky(settings.canary.sticky)
     shares = settings.canary.steps
     if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
         raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from corten.errors import UsageError
 
+_HEADER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _AUTO_STEPS = (5, 25, 50)
 
 
@@ -13,11 +15,13 @@ _AUTO_STEPS = (5, 25, 50)
 class Canary:
     """`steps`: shares of the requests in percent, one after the other, before a new revision gets all of them.
 
-    `judged`: a share is left for the next, or for none, by what the revision answers; else the user says so.
+    `judged`: a share is left for the next, or for none, by what the revision answers; else the user says so. With
+    `sticky`, requests whose header of that name has the same value go to the same revision while its share only grows.
     """
 
     steps: tuple[int, ...] = ()
     judged: bool = False
+    sticky: str = ""
 
 
 def parse_canary(text: str) -> Canary:
@@ -41,6 +45,19 @@ def parse_canary(text: str) -> Canary:
             hint="canary = auto",
         )
     return Canary(steps, judged=not text.endswith("%"))
+
+
+def parse_sticky(text: str) -> str:
+    """The name of a header, in lower case as HTTP/2 has it; empty for none. Raises UsageError `canary.bad_header`."""
+    name = text.lower()
+    if name and not _HEADER.fullmatch(name):
+        raise UsageError(
+            "canary.bad_header",
+            f"not the name of a header: `{text[:60]}`",
+            why="expected letters, digits and `-`, as in x-user-id",
+            hint="sticky = x-user-id",
+        )
+    return name
 
 
 def _share(word: str) -> int | None:

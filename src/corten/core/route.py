@@ -41,7 +41,7 @@ class DeploymentRoute:
     With `grpc`, gRPC leads there too, by host or by the header `x-corten-deployment`.
     With `access.pinnable` clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
     With `hold_s`, requests wait up to so long for the controller to say which revision takes them, while none has a
-    weight.
+    weight. With `sticky`, requests with the same value of that header get the same revision.
     """
 
     deployment: str
@@ -51,6 +51,7 @@ class DeploymentRoute:
     grpc: bool = False
     access: Access = field(default_factory=Access)
     hold_s: float = 0.0
+    sticky: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,8 @@ def _routes(route: DeploymentRoute, trust: Trust, prefix: str, rewrite: Resource
     """The routes of HTTP. Whether it is well is told to whoever asks: balancers in front of us have no token."""
     health: list[Resource] = []
     if route.access.auth is not Auth.NONE:
-        open_to_all = replace(route, access=Access())
+        # And wakes nobody.
+        open_to_all = replace(route, access=Access(), hold_s=0.0)
         for path in ("livez", "readyz"):
             to = {"prefix_rewrite": f"/{path}"} if rewrite else {}
             health.append(_weighted(open_to_all, {"path": f"{prefix}{path}"}, to, grpc=False))
@@ -311,7 +312,11 @@ def _weighted(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grp
         }
         for share in sorted(shares, key=lambda share: share.revision)
     ]
-    action = {"weighted_clusters": {"clusters": targets}, **rewrite, **_policy(route)}
+    weighted: Resource = {"clusters": targets}
+    action = {"weighted_clusters": weighted, **rewrite, **_policy(route)}
+    if route.sticky:
+        weighted["use_hash_policy"] = True
+        action["hash_policy"] = [{"header": {"header_name": route.sticky}}]
     return {"match": match, "route": action, **_body_limit(route)}
 
 

@@ -90,6 +90,7 @@ def up(
     engine: str = "",
     now_s: float | None = None,
     canary: Canary | None = None,
+    sticky: str | None = None,
     auth: str | None = None,
     rate_per_s: int | None = None,
     burst: int | None = None,
@@ -102,8 +103,8 @@ def up(
 
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
     settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
-    `ready_timeout_s`, `canary`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the project's, `egress`
-    and `pinnable` are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
+    `ready_timeout_s`, `canary`, `sticky`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the
+    project's, `egress` and `pinnable` are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -129,7 +130,9 @@ def up(
     )
     settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
     if canary is not None:
-        settings = replace(settings, canary=canary)
+        settings = replace(settings, canary=replace(canary, sticky=canary.sticky or settings.canary.sticky))
+    if sticky is not None:
+        settings = replace(settings, canary=replace(settings.canary, sticky=sticky))
     if strategy is not None:
         settings = replace(settings, strategy=strategy)
     if concurrency is not None:

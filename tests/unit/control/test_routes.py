@@ -5,9 +5,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.control.records import Deployment, ReplicaRecord
+from corten.control.records import Deployment, ReplicaRecord, Rollout
 from corten.control.routes import route_table, steps
-from corten.core.deployment import Replica, ReplicaState, Revision, Settings
+from corten.core.canary import Canary
+from corten.core.deployment import Replica, ReplicaState, Revision, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.route import RevisionRoute, RouteTable
 
@@ -115,3 +116,20 @@ def test_the_same_state_in_any_order_gives_the_same_table(found):
 
 def test_nothing_deployed_routes_nothing():
     assert route_table([], []) == RouteTable()
+
+
+@given(st.integers(1, 99), st.lists(st.integers(0, 8), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_canarys_share_is_exact_and_the_sum_of_all_is_always_the_same(share, replicas, mine):
+    canary = replace(REVISION, number=9, settings=Settings(canary=Canary((share,), sticky="x-user")))
+    rollout = Rollout(1, "m", 1, 9, RolloutState.PROGRESSING, "", 0.0, None, share)
+    deployment = Deployment("m", 1, 1, wanted=canary, serving=REVISION, rollout=rollout)
+    counts = {**dict(enumerate(replicas, start=1)), 9: mine}
+    records = [record(f"{number}-{each}", number) for number, count in counts.items() for each in range(count)]
+    (route,) = route_table([deployment], records).deployments
+    assert route.sticky == "x-user"
+    found = {each.revision: each.weight for each in route.revisions}
+    if mine and any(replicas):
+        assert sum(found.values()) == 100_000
+        assert found["r9"] == share * 1000
+    for number, count in counts.items():
+        assert (found.get(f"r{number}", 0) > 0) == (count > 0)

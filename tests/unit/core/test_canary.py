@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.core.canary import Canary, parse_canary
+from corten.core.canary import Canary, parse_canary, parse_sticky
 from corten.core.traffic import Traffic
 from corten.errors import UsageError
 
@@ -58,3 +58,15 @@ def test_quantiles_are_bounds_and_what_is_slower_than_the_last_bound_has_none():
     assert traffic.quantile_s(0.99) is None
     assert traffic.slower_than(1.0) == 2
     assert Traffic().quantile_s(0.5) is None
+
+
+def test_a_header_to_be_sticky_by_is_named_as_http_2_has_it():
+    assert parse_sticky("X-User-Id") == "x-user-id"
+    assert parse_sticky("") == ""
+
+
+@pytest.mark.parametrize("text", ["a b", "x:y", "-a", "a\n", "ü", "x" * 65, ":authority"])
+def test_what_is_no_header_is_refused(text):
+    with pytest.raises(UsageError) as refused:
+        parse_sticky(text)
+    assert refused.value.code == "canary.bad_header"
