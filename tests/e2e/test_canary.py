@@ -82,3 +82,38 @@ def test_a_canary_of_the_users_own_stays_until_the_user_says_otherwise(corten, p
     assert ask(url, {"x": 1.0}) == (200, {"outputs": 4.0})
     done = corten.run("promote", "echo", code=3)
     assert "control.no_canary" in done.err
+
+
+def test_a_mirrored_revision_is_compared_and_answers_nobody(corten, port, echo):
+    url = corten.up(echo("x * 2"), "--name", "echo", "--port", port)["url"]
+    done = corten.up(echo("x * 2 if x < 5 else x * 3"), "--name", "echo", "--mirror", "100")
+    assert (done["revision"], done["share"]) == ("r2", 0)
+
+    def compared():
+        return corten.deployment("echo")["rollout"]["compared"] or {"same": 0, "differing": 0, "failed": 0}
+
+    def ask_until(x, what):
+        def asked_and_found():
+            assert ask(url, {"x": x}) == (200, {"outputs": x * 2})
+            return compared()[what] >= 3
+
+        until(asked_and_found, what)
+
+    ask_until(1.0, "same")
+    ask_until(7.0, "differing")
+    found = compared()
+    assert (found["failed"], found["at"], found["largest"]) == (0, "outputs", 7.0)
+    assert "r2 gets copies of 100 % of the requests; of " in corten.run("status").out
+    # With the serving replica dead, the one in the shadow stands in for nobody; the daemon's death loses little.
+    os.kill(corten.daemon_pid(), signal.SIGKILL)
+    assert compared()["differing"] >= found["differing"] - 3
+    (serving,) = (each for each in corten.deployment("echo")["replicas"] if each["revision"] == "r1")
+    os.kill(serving["pid"], signal.SIGKILL)
+    answers = []
+    until(lambda: answers.append(ask(url, {"x": 7.0})[0:2]) or answers[-1][0] == 200, "r1 is back")
+    assert {document["outputs"] for status, document in answers if status == 200} == {14.0}
+    promoted = corten.run("promote", "echo", "--to", "50", "--json").json
+    assert promoted["share"] == 50
+    until(lambda: {ask(url, {"x": 7.0})[1]["outputs"] for _ in range(20)} == {14.0, 21.0}, "both answer")
+    told = [one for one in corten.run("why", "echo", "--json").json["decisions"] if one["step"] == "canary"]
+    assert told[-1]["data"]["compared"]["differing"] >= 1

@@ -89,6 +89,7 @@ class Table:
     request_timeout_s: float = _SETTINGS.request_timeout_s
     canary: str = "off"
     sticky: str = ""
+    mirror: int = 0
     auth: Literal["", "none", "token"] = ""
     rate_per_s: int = _SETTINGS.rate_per_s
     burst: int = _SETTINGS.burst
@@ -130,7 +131,7 @@ class Table:
             max_body_bytes=self.max_body_bytes,
             request_timeout_s=self.request_timeout_s,
             grpc=self.grpc,
-            canary=replace(parse_canary(self.canary), sticky=parse_sticky(self.sticky)),
+            canary=replace(parse_canary(self.canary), sticky=parse_sticky(self.sticky), mirror=self.mirror),
             resources=Resources(parse_memory(str(self.memory)), parse_cpus(f"{self.cpus:g}")),
             auth=self.auth,
             rate_per_s=self.rate_per_s,

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             concurrency=options.concurrency or Settings().concurrency,
             env=dict(options.env),
             egress=options.egress,
-            canary=replace(options.canary or Canary(), sticky=options.sticky or ""),
+            canary=replace(options.canary or Canary(), sticky=options.sticky or "", mirror=options.mirror or 0),
             resources=Resources(options.memory or 0, options.cpus or 0.0),
             auth=options.auth or "",
             rate_per_s=options.rate or 0,

@@ -144,6 +144,14 @@ def canary(text: str) -> Canary:
     return parse_canary(text)
 
 
+def percent(text: str) -> int:
+    """Read a share in percent, 1 to 100."""
+    number = text.removesuffix("%")
+    if not number.isdecimal() or not 1 <= int(number) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a share from 1 to 100 percent, got `{text}`")
+    return int(number)
+
+
 def sticky(text: str) -> str:
     """Read the name of a header."""
     from corten.core.canary import parse_sticky
@@ -160,6 +168,13 @@ def add_canary(parser: argparse.ArgumentParser) -> None:
         metavar="SHARES",
         help="give a new revision a share of the requests first: auto (5, 25, 50 %%, judged by what it answers), "
         "1,10,50 (judged), 10%% (until `corten promote`), off",
+    )
+    parser.add_argument(
+        "--mirror",
+        type=percent,
+        default=None,
+        metavar="PERCENT",
+        help="a new revision gets no request but copies of so many, and its answers are compared, until you promote it",
     )
     parser.add_argument(
         "--sticky",

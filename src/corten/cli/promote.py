@@ -9,6 +9,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from corten.cli import parser as words
 from corten.cli.output import Output
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("name", help="the deployment")
-    parser.add_argument("--to", type=_percent, default=100, metavar="PERCENT", help="its share (default: 100, all)")
+    parser.add_argument(
+        "--to", type=words.percent, default=100, metavar="PERCENT", help="its share (default: 100, all)"
+    )
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -42,12 +45,6 @@ def canary_note(result: Deployed, output: Output) -> None:
     """Say that a revision has only a share of the requests, and what may follow."""
     if result.share < 100:
         name = result.name
-        output.note(f"{result.revision} has {result.share} % of the requests: see `corten status {name}`;")
+        has = f"{result.share} % of the requests" if result.share else "copies of requests only"
+        output.note(f"{result.revision} has {has}: see `corten status {name}`;")
         output.note(f"`corten promote {name}` gives it all, `corten rollback {name}` none")
-
-
-def _percent(text: str) -> int:
-    number = text.removesuffix("%")
-    if not number.isdecimal() or not 1 <= int(number) <= 100:
-        raise argparse.ArgumentTypeError(f"expected a share from 1 to 100 percent, got `{text}`")
-    return int(number)

@@ -77,6 +77,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         now_s=time.time(),
         canary=options.canary,
         sticky=options.sticky,
+        mirror=options.mirror,
         strategy=Strategy(options.strategy) if options.strategy else None,
         wait=options.wait,
         listen=output.listen,

@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print a line for each decision, and below it the comparison it was made from."""
+    from corten.control.comparison import Compared
     from corten.core.home import Home
     from corten.ops.why import why
 
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         output.result(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(one.at_s))}  {one.step:8} {one.message}")
         for line in _compared(one.data.get("judgement") or one.data):
             output.result(line)
+    if found.compared is not None:
+        output.result(f"in the shadow: {Compared(**found.compared).words()}")
     if found.judgement is not None:
         output.result(
             f"now: {found.share} % of the requests; {found.judgement['verdict']}: {found.judgement['reason']}"

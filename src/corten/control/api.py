@@ -30,6 +30,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -183,6 +184,9 @@ class Api:
         controller = self._controller
         one = controller.state.deployment(name)
         tried = controller.state.revision(name, one.rollout.target) if one.rollout else None
+        if one.rollout is not None and one.rollout.mirror:
+            # The state is up to a second behind.
+            one = replace(one, rollout=replace(one.rollout, compared=controller.mirror.of(one.rollout)))
         return views.deployment_view(
             one,
             controller.state.replicas(name),

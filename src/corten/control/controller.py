@@ -14,6 +14,7 @@ from corten.control.exits import ExitWatch
 from corten.control.holding import Holding, Line
 from corten.control.liveness import Look, Vigil, hung
 from corten.control.memory import Memory
+from corten.control.mirror import Mirror
 from corten.control.probe import Answer, ask, jobs
 from corten.control.reconcile import (
     Action,
@@ -95,6 +96,7 @@ class Controller:
     canaries: Canaries = field(init=False)
     scaler: Scaler = field(init=False)
     holding: Holding = field(init=False)
+    mirror: Mirror = field(init=False)
     resting: Resting = field(init=False)
     _notes: dict[str, Notes] = field(default_factory=dict)
     _observed: dict[str, Observed] = field(default_factory=dict)
@@ -103,6 +105,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
+        self.mirror = Mirror(self.state, self.clock)
         self.holding = Holding(self._arrived, self._reaches)
         self.resting = Resting(
             self.state, self.memory, self.clock, self._changed, self.holding.waiting, self._is_working
@@ -176,7 +179,10 @@ class Controller:
 
     def seen(self, name: str) -> list[Seen]:
         """A deployment's replicas as the planner sees them."""
-        return [self._seen(one) for one in self.state.replicas(name)]
+        deployment = self.state.find(name)
+        rollout = deployment.canary if deployment else None
+        shadow = rollout.target if rollout and rollout.mirror else 0
+        return [self._seen(one, shadow) for one in self.state.replicas(name)]
 
     def logs(self, replica_id: str, tail: int) -> Sequence[str]:
         """A replica's last lines; blocks."""
@@ -208,10 +214,12 @@ class Controller:
         found = self._observed.get(replica_id)
         return self.tasks.running(f"start {replica_id}") or (found is not None and found.running)
 
-    def _seen(self, one: ReplicaRecord) -> Seen:
+    def _seen(self, one: ReplicaRecord, shadow: int) -> Seen:
+        """`shadow` is the revision that is asked copies of requests only."""
         replica = one.replica
         notes = self._notes.setdefault(replica.id, Notes())
         found = self._observed.get(replica.id)
+        reached = self.router.open_to if replica.revision == shadow else self.router.sends_to
         return Seen(
             id=replica.id,
             revision=replica.revision,
@@ -220,7 +228,7 @@ class Controller:
             since_s=replica.changed_s,
             ready_s=one.ready_s,
             probed=notes.probed,
-            routable=one.routed and self.router.sends_to(replica.address),
+            routable=one.routed and reached(replica.address),
             unrouted=not self.router.open_to(replica.address),
             idle=notes.idle,
             hung=notes.hung,

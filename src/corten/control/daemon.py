@@ -31,6 +31,7 @@ from corten.control.api import Api
 from corten.control.controller import Controller
 from corten.control.folders import make_folders
 from corten.control.memory import Memory
+from corten.control.mirror import LARGEST_BODY_BYTES
 from corten.control.news import News
 from corten.control.router import GatewayMaker, Router
 from corten.control.state import State
@@ -105,9 +106,12 @@ class Daemon:
         server = Server(spawner, Limits(body_bytes=1 << 20))
         held = spawn(controller.holding.answer)
         waiting_room = Server(held, _WAITING)
+        copied = spawn(controller.mirror.answer)
+        shadow = Server(copied, Limits(body_bytes=LARGEST_BODY_BYTES))
         jobs: list[asyncio.Task[None]] = []
         try:
             await waiting_room.listen(UnixAddress(self.home.hold_socket), mode=0o600)
+            await shadow.listen(UnixAddress(self.home.mirror_socket), mode=0o600)
             await controller.adopt()
             await server.listen(UnixAddress(self.home.daemon_socket), mode=0o600)
             loop = asyncio.get_running_loop()
@@ -117,8 +121,9 @@ class Daemon:
             self._wake.set()
             await self._until_end(jobs)
         finally:
-            await held.close()
-            await waiting_room.close()
+            for spawned, listening in ((held, waiting_room), (copied, shadow)):
+                await spawned.close()
+                await listening.close()
             await self._wind_up(server, spawner, jobs)
 
     async def _until_end(self, jobs: Sequence[asyncio.Task[None]]) -> None:

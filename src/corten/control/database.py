@@ -156,6 +156,12 @@ MIGRATIONS: Sequence[str] = (
     INSERT INTO replicas SELECT * FROM replicas_before;
     DROP TABLE replicas_before;
     """,
+    # A new revision in the shadow: of how many percent of the requests it gets copies (0: it gets requests), and what
+    # comparing its answers gave (JSON).
+    """
+    ALTER TABLE rollouts ADD COLUMN mirror INTEGER NOT NULL DEFAULT 0 CHECK (mirror BETWEEN 0 AND 100);
+    ALTER TABLE rollouts ADD COLUMN compared TEXT NOT NULL DEFAULT '{}';
+    """,
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from corten.control.comparison import Compared
 from corten.core.access import Access
 from corten.core.deployment import Replica, Revision, RolloutState
 from corten.core.rest import Rest
@@ -20,7 +21,8 @@ class Rollout:
 
     While it is a canary, `share` is what the target has of the requests, in percent, below 100; `steps` are the shares
     to come, `judged` says whether the test decides on them. `counted` is what the gateway had counted of each revision
-    (by number) when this share came into force; None before it did. With `swap` the target starts only when nothing of
+    (by number) when this share came into force; None before it did. While `mirror` percent of the requests are copied
+    to be `compared`, the target's share is 0. With `swap` the target starts only when nothing of
     the origin is left, while requests wait.
     """
 
@@ -37,6 +39,8 @@ class Rollout:
     judged: bool = False
     counted: Mapping[int, Traffic] | None = None
     swap: bool = False
+    mirror: int = 0
+    compared: Compared = field(default_factory=Compared)
 
 
 @dataclass(frozen=True, slots=True)

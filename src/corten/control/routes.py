@@ -76,6 +76,7 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         timeout_s=newest.settings.request_timeout_s,
         grpc=newest.settings.grpc,
         access=deployment.access,
+        mirror=deployment.canary.mirror if deployment.canary else 0,
         sticky=deployment.wanted.settings.canary.sticky if deployment.canary and deployment.wanted else "",
         hold_s=deployment.rest.hold_s if deployment.wanted and not deployment.deleting else 0.0,
     )
@@ -87,6 +88,9 @@ def _with_canary(deployment: Deployment, routes: tuple[RevisionRoute, ...]) -> t
     if rollout is None:
         return routes
     target = f"r{rollout.target}"
+    if rollout.mirror:
+        # Whatever becomes of the others: no client may get its answers.
+        return tuple(replace(each, weight=0) if each.revision == target else each for each in routes)
     rest = sum(each.weight for each in routes if each.revision != target)
     if not rest or not any(each.weight for each in routes if each.revision == target):
         return routes

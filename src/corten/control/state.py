@@ -14,6 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from corten.control import database
+from corten.control.comparison import Compared
 from corten.control.credentials import Credentials
 from corten.control.records import ALL, Accepted, Deployment, JournalEntry, ReplicaRecord, Rollout, Scale
 from corten.core.access import Access, Auth
@@ -212,7 +213,9 @@ class State(database.Statements):
                     hint=f"deploy one with `--canary auto`; see `corten status {name}`",
                 )
             after = self._last_seq()
-            self._share(replace(rollout, share=share, steps=(), judged=False), rollout.share, "told so", now_s)
+            told = msgspec.to_builtins(rollout.compared) if rollout.mirror else {}
+            data = {"compared": told} if told else None
+            self._share(replace(rollout, share=share, steps=(), judged=False), rollout.share, "told so", now_s, data)
             now_at = self._raise_generation(name)
             return Accepted(name, known.wanted.number, now_at, changed=True, rollout=rollout.id, after=after)
 
@@ -230,12 +233,16 @@ class State(database.Statements):
         text = msgspec.json.encode({str(number): traffic for number, traffic in counted.items()}).decode()
         self._run("UPDATE rollouts SET counted = ? WHERE deployment = ? AND state = 'progressing'", text, name)
 
+    def compared(self, rollout: int, found: Compared) -> None:
+        """What comparing a mirrored revision's answers gave so far."""
+        self._run("UPDATE rollouts SET compared = ? WHERE id = ?", msgspec.json.encode(found).decode(), rollout)
+
     def _share(
         self, rollout: Rollout, was: int, reason: str, now_s: float, data: Mapping[str, Any] | None = None
     ) -> None:
         """Write down the share a canary has from now on, and tell it; what was counted before says nothing of it."""
         self._run(
-            "UPDATE rollouts SET share = ?, steps = ?, judged = ?, counted = '' WHERE id = ?",
+            "UPDATE rollouts SET share = ?, steps = ?, judged = ?, mirror = 0, counted = '' WHERE id = ?",
             *(rollout.share, msgspec.json.encode(rollout.steps).decode(), rollout.judged, rollout.id),
         )
         message = f"r{rollout.target} gets {rollout.share} % of the requests: {reason}"
@@ -508,12 +515,13 @@ class State(database.Statements):
         # There must be one beside which it can have a share.
         beside = origin is not None and origin != number and known is not None and not known.deleting
         share, *rest = (*canary.steps, ALL) if beside else (ALL,)
+        mirror = canary.mirror if beside else 0
         self._run(
             "INSERT INTO rollouts"
-            " (deployment, origin, target, origin_replicas, state, started_s, share, steps, judged, swap)"
-            " VALUES (?, ?, ?, ?, 'progressing', ?, ?, ?, ?, ?)",
+            " (deployment, origin, target, origin_replicas, state, started_s, share, steps, judged, swap, mirror)"
+            " VALUES (?, ?, ?, ?, 'progressing', ?, ?, ?, ?, ?, ?)",
             *(name, origin, number, before, now_s),
-            *(share, msgspec.json.encode([each for each in rest if each < ALL]).decode(), canary.judged, swap),
+            *(share, msgspec.json.encode([each for each in rest if each < ALL]).decode(), canary.judged, swap, mirror),
         )
         row = self._one("SELECT max(id) AS id FROM rollouts WHERE deployment = ?", name)
         change = f"r{origin} to r{number}" if origin else f"r{number}"
@@ -638,7 +646,10 @@ def _rollout(row: sqlite3.Row) -> Rollout:
         reason=row["reason"],
         started_s=row["started_s"],
         ended_s=row["ended_s"],
-        share=row["share"],
+        # The table's own rule wants 1 at least.
+        share=0 if row["mirror"] else row["share"],
+        mirror=row["mirror"],
+        compared=msgspec.json.decode(row["compared"], type=Compared),
         steps=msgspec.json.decode(row["steps"], type=tuple[int, ...]),
         judged=bool(row["judged"]),
         counted=msgspec.json.decode(row["counted"], type=dict[int, Traffic]) if row["counted"] else None,

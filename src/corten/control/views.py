@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from corten.control.comparison import Compared
 from corten.control.judge import Judgement, explain
 from corten.control.reconcile import Seen as SeenReplica
 from corten.control.reconcile import back_off_s, crash_looping, deaths_in_a_row
@@ -37,6 +38,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     judged: bool
     swap: bool
     judgement: Mapping[str, Any] | None
+    mirror: int = 0
+    compared: Compared | None = None
 
 
 class ReplicaView(msgspec.Struct, frozen=True):
@@ -180,6 +183,11 @@ def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int, judgement: 
         return "crash-looping", f"{looping.reason or 'restarted'}; waits up to {wait_s:g} s between restarts"
     canary = one.canary
     if canary is not None and any(each.takes_requests and each.revision == canary.target for each in seen):
+        if canary.mirror:
+            return (
+                "canary",
+                f"r{canary.target} gets copies of {canary.mirror} % of the requests; {canary.compared.words()}",
+            )
         found = f"; {judgement.reason}" if judgement else ""
         return "canary", f"r{canary.target} has {canary.share} % of the requests{found}"
     if one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING:
@@ -217,6 +225,8 @@ def _rollout_view(one: Deployment, judgement: Judgement | None) -> RolloutView |
         judged=rollout.judged,
         swap=rollout.swap,
         judgement=explain(judgement) if judgement and one.canary else None,
+        mirror=rollout.mirror,
+        compared=rollout.compared if rollout.compared.answered or rollout.compared.skipped else None,
     )
 
 

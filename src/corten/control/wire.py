@@ -215,6 +215,8 @@ def check_settings(settings: Settings) -> None:
     if not 0 <= settings.rest.hold_requests <= MOST_HELD:
         raise _bad("hold_requests", settings.rest.hold_requests, f"0 to {MOST_HELD}")
     parse_sticky(settings.canary.sticky)
+    if not 0 <= settings.canary.mirror <= ALL or (settings.canary.mirror and settings.canary.steps):
+        raise _bad("mirror", settings.canary.mirror, "1 to 100 percent, and no shares of requests beside it")
     shares = settings.canary.steps
     if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
         raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")

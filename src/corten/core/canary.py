@@ -17,11 +17,13 @@ class Canary:
 
     `judged`: a share is left for the next, or for none, by what the revision answers; else the user says so. With
     `sticky`, requests whose header of that name has the same value go to the same revision while its share only grows.
+    With `mirror`, it gets no request before the user says so, but copies of so many percent of them, to be compared.
     """
 
     steps: tuple[int, ...] = ()
     judged: bool = False
     sticky: str = ""
+    mirror: int = 0
 
 
 def parse_canary(text: str) -> Canary:

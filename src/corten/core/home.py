@@ -75,3 +75,8 @@ class Home:
     def hold_socket(self) -> Path:
         """Where the gateway asks the daemon about requests nobody can answer yet."""
         return self.run / "hold.sock"
+
+    @property
+    def mirror_socket(self) -> Path:
+        """Where the gateway sends copies of requests to, for two revisions to be compared."""
+        return self.run / "mirror.sock"

@@ -41,7 +41,8 @@ class DeploymentRoute:
     With `grpc`, gRPC leads there too, by host or by the header `x-corten-deployment`.
     With `access.pinnable` clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
     With `hold_s`, requests wait up to so long for the controller to say which revision takes them, while none has a
-    weight. With `sticky`, requests with the same value of that header get the same revision.
+    weight. With `sticky`, requests with the same value of that header get the same revision. `mirror` percent of them
+    are copied, to compare two revisions by.
     """
 
     deployment: str
@@ -52,6 +53,7 @@ class DeploymentRoute:
     access: Access = field(default_factory=Access)
     hold_s: float = 0.0
     sticky: str = ""
+    mirror: int = 0
 
 
 @dataclass(frozen=True, slots=True)

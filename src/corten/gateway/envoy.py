@@ -87,6 +87,7 @@ class Envoy:
         self._admin = Admin(home.run / "envoy.sock")
         self._xds = Xds(home.run / "xds.sock")
         self._hold_socket = home.hold_socket
+        self._mirror_socket = home.mirror_socket
         self._process: Process | None = None
         self._before: Process | None = None  # which ours took over from
         self._epoch = hot.COLD
@@ -350,6 +351,7 @@ class Envoy:
             admin_socket=self._admin.socket,
             xds_socket=self._run / "xds.sock",
             hold_socket=self._hold_socket,
+            mirror_socket=self._mirror_socket,
             # Each request may need a connection on either side.
             downstream_connections=max(64, (files - _FILES_OF_ITS_OWN) // 2),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corten.core.front import Front
-from corten.gateway import access, hold, tls
+from corten.gateway import access, hold, mirror, tls
 from corten.gateway.resources import (
     BUFFER_FILTER,
     BUFFER_TYPE,
@@ -117,7 +117,13 @@ def _listener(host: str, port: int, chain: Resource) -> Resource:
 
 
 def bootstrap(
-    *, node: str, admin_socket: Path, xds_socket: Path, hold_socket: Path, downstream_connections: int
+    *,
+    node: str,
+    admin_socket: Path,
+    xds_socket: Path,
+    hold_socket: Path,
+    mirror_socket: Path,
+    downstream_connections: int,
 ) -> Resource:
     """What Envoy starts from. `node` names this start of Envoy, so that xDS can tell a new process from an old one."""
     return {
@@ -128,7 +134,9 @@ def bootstrap(
             "cds_config": config_source(CLUSTERS_REFRESH),
             "lds_config": config_source(LISTENERS_REFRESH),
         },
-        "static_resources": {"clusters": [_xds_cluster(xds_socket), hold.cluster(hold_socket)]},
+        "static_resources": {
+            "clusters": [_xds_cluster(xds_socket), hold.cluster(hold_socket), mirror.cluster(mirror_socket)]
+        },
         "stats_config": _stats_config(),
         "overload_manager": _overload_manager(downstream_connections),
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from corten.core.access import Access, Auth, Trust
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable, grpc_address
-from corten.gateway import access, hold
+from corten.gateway import access, hold, mirror
 from corten.gateway.shape import TYPES, Resource, address, config_source, seconds
 
 ROUTES_NAME = "main"
@@ -314,6 +314,8 @@ def _weighted(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grp
     ]
     weighted: Resource = {"clusters": targets}
     action = {"weighted_clusters": weighted, **rewrite, **_policy(route)}
+    if route.mirror and not grpc:
+        action["request_mirror_policies"] = mirror.policies(route.deployment, route.mirror)
     if route.sticky:
         weighted["use_hash_policy"] = True
         action["hash_policy"] = [{"header": {"header_name": route.sticky}}]

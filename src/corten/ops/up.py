@@ -91,6 +91,7 @@ def up(
     now_s: float | None = None,
     canary: Canary | None = None,
     sticky: str | None = None,
+    mirror: int | None = None,
     auth: str | None = None,
     rate_per_s: int | None = None,
     burst: int | None = None,
@@ -103,7 +104,7 @@ def up(
 
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
     settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
-    `ready_timeout_s`, `canary`, `sticky`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the
+    `ready_timeout_s`, `canary`, `sticky`, `mirror`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the
     project's, `egress` and `pinnable` are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
@@ -131,6 +132,9 @@ def up(
     settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
     if canary is not None:
         settings = replace(settings, canary=replace(canary, sticky=canary.sticky or settings.canary.sticky))
+    if mirror is not None:
+        # Whatever shares the project has in mind for later.
+        settings = replace(settings, canary=replace(canary or Canary(), mirror=mirror))
     if sticky is not None:
         settings = replace(settings, canary=replace(settings.canary, sticky=sticky))
     if strategy is not None:

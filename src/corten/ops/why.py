@@ -32,12 +32,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """The decisions about a deployment, oldest first, and of a canary under way the comparison as it stands now."""
+    """The decisions about a deployment, oldest first, and of a canary under way the comparison as it stands now.
+
+    `compared` is what the answers of a revision in the shadow gave (`control.comparison.Compared`).
+    """
 
     name: str
     decisions: tuple[Decision, ...]
     judgement: Mapping[str, Any] | None = None
     share: int = 100
+    compared: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it stands in `--json` output."""
@@ -45,6 +49,7 @@ class Why:
             "name": self.name,
             "share": self.share,
             "judgement": self.judgement,
+            "compared": self.compared,
             "decisions": [
                 {"at_s": one.at_s, "step": one.step, "message": one.message, "data": dict(one.data)}
                 for one in self.decisions
@@ -71,4 +76,4 @@ def why(name: str, *, most: int = 20, home: Home | None = None) -> Why:
         if len(events) < _PAGE:
             break
     rollout = view["rollout"] or {}
-    return Why(name, tuple(found[-most:]), rollout.get("judgement"), rollout.get("share", 100))
+    return Why(name, tuple(found[-most:]), rollout.get("judgement"), rollout.get("share", 100), rollout.get("compared"))

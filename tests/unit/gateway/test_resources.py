@@ -95,6 +95,7 @@ def golden():
         node="corten-1",
         admin_socket=Path("/run/envoy.sock"),
         xds_socket=Path("/run/xds.sock"),
+        mirror_socket=Path("/run/mirror.sock"),
         hold_socket=Path("/run/hold.sock"),
         downstream_connections=1000,
     )
