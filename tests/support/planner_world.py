@@ -136,11 +136,15 @@ class World:
 
     def see(self) -> list[Seen]:
         seen = []
+        deployment = self.state.find(self.name)
+        canary = deployment.canary if deployment else None
+        shadow = canary.target if canary and canary.mirror else 0
         for one in self.state.replicas(self.name):
             replica = one.replica
             process = self.processes.get(replica.id)
             found = self.endpoint(replica.id)
             unrouted = found is None or found[1].draining
+            weighs = found is not None and (found[0].weight > 0 or replica.revision == shadow)
             seen.append(
                 Seen(
                     id=replica.id,
@@ -150,7 +154,7 @@ class World:
                     since_s=replica.changed_s,
                     ready_s=one.ready_s,
                     probed=process is not None and self.is_ready(replica.id),
-                    routable=one.routed and found is not None and found[0].weight > 0 and not found[1].draining,
+                    routable=one.routed and weighs and not unrouted,
                     unrouted=unrouted,
                     idle=unrouted and self.now_s >= self.busy_until_s.get(replica.id, 0.0),
                     frozen=process is not None and process.frozen,

@@ -251,6 +251,36 @@ def test_a_death_in_the_serving_revision_is_made_good_during_a_canary(make_world
     assert shares(world) == {"r1": 90, "r2": 10}
 
 
+def test_a_mirrored_revision_is_sent_no_request_whatever_becomes_of_the_other(make_world, make_behaviour):
+    world = make_world()
+    world.deploy(make_behaviour(), replicas=2)
+    world.run(5)
+    number = world.deploy(make_behaviour(), replicas=2, canary=Canary(mirror=10))
+    world.run(20)
+    assert world.state.deployment("m").canary.mirror == 10
+    assert [one.replica.revision for one in world.state.replicas() if one.replica.state is ReplicaState.READY] == [
+        1,
+        1,
+        2,
+    ]
+    assert shares(world) == {"r1": 100}
+    for one in world.state.replicas():
+        if one.replica.revision == 1:
+            world.processes[one.replica.id].code = 137
+    for _ in range(40):
+        world.run(0.5)
+        weights = {share.revision: share.weight for route in world.table.deployments for share in route.revisions}
+        assert weights["r2"] == 0
+    assert shares(world) == {"r1": 100}
+    world.state.promote("m", 50, generation=None, now_s=world.now_s)
+    world.run(20)
+    assert shares(world) == {"r1": 50, "r2": 50}
+    world.state.promote("m", 100, generation=None, now_s=world.now_s)
+    world.run(60)
+    assert world.settled(), world.story()
+    assert world.state.deployment("m").serving.number == number
+
+
 def test_the_first_revision_needs_no_canary(make_world, make_behaviour):
     world = make_world()
     world.deploy(make_behaviour(), canary=Canary((5,), judged=True))
