@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from corten.control.signing import new_key, sign
+from corten.core.access import Access, Auth, Trust
 from corten.core.front import Front
 from corten.core.home import Home
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
@@ -22,6 +24,10 @@ from corten.gateway import resources
 from corten.gateway.envoy import Envoy
 from corten.gateway.process import find_binary
 from corten.http import run
+from corten.testing.load import Load
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests/support"))
+from certificates import write_certificate
 
 UPSTREAM = Path(__file__).parents[2] / "tests/integration/gateway_upstream.py"
 PORT, BARE_PORT = 24610, 24611
@@ -101,16 +107,44 @@ def bare_envoy(folder, address):
     return subprocess.Popen([str(find_binary()), *words])
 
 
-def wrk(port, pid, seconds):
+def wrk(port, pid, seconds, *, scheme="http", bearer="x"):
     """Microseconds of CPU a request, and requests a second."""
     before_s = cpu_s(pid)
-    url = f"http://127.0.0.1:{port}/iris/predict"
-    done = subprocess.run(
-        ["wrk", "-t1", "-c16", f"-d{seconds}s", "--latency", url], capture_output=True, text=True, check=True
-    )
+    url = f"{scheme}://127.0.0.1:{port}/iris/predict"
+    words = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-H", f"authorization: Bearer {bearer}", url]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    if "Non-2xx" in done.stdout:
+        raise RuntimeError(done.stdout)
     used_s = cpu_s(pid) - before_s
     requests = int(next(line for line in done.stdout.splitlines() if "requests in" in line).split()[0])
     return {"cpu_us": round(used_s / requests * 1e6, 1), "per_s": round(requests / seconds)}
+
+
+async def guarded(gateway, folder, address, seconds):
+    """The same with a token, a rate that is never met, by TLS, and while the gateway is replaced."""
+    key, now_s = new_key(), int(time.time())
+    token = sign(key.pem, key.kid, {"iss": "corten", "jti": "1", "sub": "b", "aud": ["*"], "exp": now_s + 600})
+    trust = Trust((key.jwk,))
+    found = {}
+    for label, access in (
+        ("none", Access()),
+        ("token", Access(auth=Auth.TOKEN)),
+        ("rate", Access(rate_per_s=1_000_000)),
+        ("both", Access(auth=Auth.TOKEN, rate_per_s=1_000_000)),
+    ):
+        await gateway.apply(RouteTable((DeploymentRoute("iris", (share("r1", address),), access=access),), trust))
+        found[label] = await asyncio.to_thread(wrk, PORT, gateway.pid, seconds, bearer=token)
+    await gateway.apply(table(share("r1", address)))
+    chain, private = write_certificate(folder)
+    await gateway.listen(Front(port=PORT, certificate=str(chain), key=str(private)))
+    found["tls"] = await asyncio.to_thread(wrk, PORT, gateway.pid, seconds, scheme="https")
+    await gateway.listen(Front(port=PORT))
+    load = asyncio.create_task(Load(PORT, "/iris/predict", connections=16).run(4.0))
+    await asyncio.sleep(1.0)
+    found["restart_ms"] = round(await timed(gateway.restart()), 1)
+    report = await load
+    found["restart"] = {"ok": report.ok, "failed": report.failed, "max_ms": round(report.latency_s(1.0) * 1e3, 1)}
+    return found
 
 
 async def until(condition, *args):
@@ -175,6 +209,7 @@ async def measure(seconds, rounds):
         result["corten"] = min((ours for ours, _ in pairs), key=lambda found: found["cpu_us"])
         result["bare"] = min((theirs for _, theirs in pairs), key=lambda found: found["cpu_us"])
         result["cpu ratio"] = round(result["corten"]["cpu_us"] / result["bare"]["cpu_us"], 2)
+        result["guarded"] = await guarded(gateway, folder, a, seconds)
         result["rss_after_load_mb"] = rss_mb(gateway.pid)
         many = RouteTable(tuple(DeploymentRoute(f"d{n}", (share("r1", a), share("r2", b))) for n in range(20)))
         result["40 revisions at once_ms"] = round(await timed(gateway.apply(many)), 1)
