@@ -18,6 +18,8 @@ from corten.gateway.resources import GRPC
 from corten.http import Request
 
 _AGAIN_POLL_S = 0.02
+# A thousand at once are more than a socket's queue holds; four a millisecond are not. The first twenty need not wait.
+_EVERY_S, _BATCH_S = 0.00025, 0.005
 _AGAIN = 425  # Too Early (RFC 8470): what a client may see only if it cannot be sent again
 
 
@@ -59,6 +61,7 @@ class Holding:
         self._waiting: dict[str, int] = {}
         self._news = News()
         self._looks: dict[tuple[str, str], asyncio.Task[bool]] = {}
+        self._next_s = 0.0
         self._chance = random.Random()  # noqa: S311 -- which replica, not a secret
 
     def know(self, lines: Mapping[str, Line]) -> None:
@@ -96,7 +99,9 @@ class Holding:
         if isinstance(found, Refusal):
             _refuse(request, found, 503)
         else:
-            request.respond(_AGAIN, headers=((hold.AGAIN_HEADER, "1"),))
+            # Seen by a client only when the gateway has tried as often as it may.
+            headers = ((hold.AGAIN_HEADER, "1"), ("retry-after", "1"))
+            request.fail(_AGAIN, "hold.again", f"`{name}` is ready again; send the request once more", headers=headers)
 
     async def place(self, name: str, revision: str = "") -> str | Refusal:
         """Wait for a revision that takes requests (that one only, if given, once the gateway reaches it again)."""
@@ -124,7 +129,9 @@ class Holding:
                     if not self._open(name, revision):
                         await self._news.until(lambda: self._decided(name, revision), line.hold_s)
                     elif not revision:
-                        return self._choose(name)
+                        await asyncio.sleep(self._turn_s())
+                        if self._open(name, revision):
+                            return self._choose(name)
                     elif await self._reached(name, revision):
                         return revision
                     else:
@@ -133,6 +140,12 @@ class Holding:
             message = f"no replica of `{name}` got ready within {line.hold_s:g} s"
             return Refusal("hold.too_long", message, line.retry_s)
         return refusal
+
+    def _turn_s(self) -> float:
+        """How long until it is one's turn: a replica that just woke takes so many connections at a time."""
+        loop = asyncio.get_running_loop()
+        self._next_s = max(self._next_s, loop.time()) + _EVERY_S
+        return self._next_s - loop.time() if self._next_s - loop.time() > _BATCH_S else 0.0
 
     def _decided(self, name: str, revision: str) -> bool:
         return self._open(name, revision) or self._refusal(name, revision) is not None
