@@ -100,8 +100,9 @@ def test_the_replica_counts_as_one():
         for _ in range(20):
             asked(server)
         assert until(lambda: metric(server, 'corten_requests_total{code="200"}') == 20)
-        assert metric(server, "corten_request_seconds_count") == 20
-        assert metric(server, "corten_ready") == 1
+        # Another worker may be asked, which hears of the first one's a tenth of a second later.
+        assert until(lambda: metric(server, "corten_request_seconds_count") == 20)
+        assert until(lambda: metric(server, "corten_ready") == 1)
         assert metric(server, "process_resident_memory_bytes") > 1 << 20
 
 
@@ -143,7 +144,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers():
         for _ in range(20):
             assert asked(server)[0] != killed
         assert until(lambda: len(workers(server)) == 2)
-        assert max(before) in workers(server)
+        assert until(lambda: max(before) in workers(server))
         # What the dead one had counted stays.
         assert until(lambda: metric(server, 'corten_requests_total{code="200"}') >= 28 + 8)
         assert server.logged("a process ended")
