@@ -30,7 +30,7 @@ def echo(tmp_path):
 
 def test_a_broken_canary_is_rolled_back_after_a_handful_of_requests(corten, port, echo):
     url = corten.up(echo("x * 2"), "--name", "echo", "--port", port)["url"]
-    with Load(url, {"x": 1.0}, 25) as load:
+    with Load(url, {"x": 1.0}) as load:
         done = corten.run("up", echo("x / 0"), "--name", "echo", "--canary", "auto", "--wait", code=6)
     assert "r2 was rolled back; r1 serves as before" in done.err
     assert 3 <= load.report["failed"] <= 10, load.report
@@ -52,7 +52,7 @@ def test_a_canary_that_does_well_gets_all_requests_and_none_fails_though_the_dae
         kill_the_daemon_at(30)
         kill_the_daemon_at(60)
 
-    with Load(url, {"x": 1.0}, 25) as load, ThreadPoolExecutor(1) as beside:
+    with Load(url, {"x": 1.0}) as load, ThreadPoolExecutor(1) as beside:
         killing = beside.submit(kill_twice)
         done = corten.up(echo("x * 3"), "--name", "echo", "--canary", "30,60", "--wait")
         killing.result()

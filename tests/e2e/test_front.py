@@ -51,7 +51,7 @@ def test_tls_is_switched_on_and_off_and_predict_goes_on(corten, port, echo, tmp_
 
 def test_the_gateway_is_restarted_under_load_without_a_failed_request(corten, port, echo):
     url = corten.up(echo, "--name", "echo", "--port", port)["url"]
-    with Load(url, {"x": 1.0}, 6) as load:
+    with Load(url, {"x": 1.0}) as load:
         done = corten.run("gateway", "restart", "--json").json
     assert load.report["failed"] == 0, load.report
     assert done["was"] != done["pid"] == corten.run("status", "--json").json["gateway"]["pid"]

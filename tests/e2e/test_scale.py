@@ -27,7 +27,7 @@ def test_replicas_follow_the_requests_and_none_fails(corten, port, tmp_path):
     (tmp_path / "corten.toml").write_text(SETTINGS)
     url = corten.up(tmp_path, "--port", port)["url"]
     assert corten.deployment("slow")["wanted"] == 1
-    with Load(url, {"x": 1.0}, 20, rate_per_s=35) as load:
+    with Load(url, {"x": 1.0}, rate_per_s=35) as load:
         until(lambda: corten.deployment("slow")["ready"] == 3, "three replicas are ready")
     assert load.report["failed"] == 0, load.report
     decisions = corten.run("why", "slow", "--json").json["decisions"]

@@ -80,7 +80,7 @@ def test_the_service_keeps_the_daemon_and_brings_everything_back_after_a_boot(co
     body = {"inputs": digits_model["rows"][:1].tolist()}
     url = corten.up(digits_model["paths"][0], "--port", port)["url"]
     on_demand = corten.run("status", "--json").json
-    with Load(url, body, 6) as load:
+    with Load(url, body) as load:
         told = machine.run(CORTEN, "service", "install", "--user")
         assert told.endswith(".service active")
         first = machine.main_pid()

@@ -18,11 +18,11 @@ def body_of(digits_model):
 def test_a_redeploy_loses_no_request_and_ends_on_the_new_model(corten, port, digits_model):
     first, second = digits_model["paths"]
     url = corten.up(first, "--replicas", "2", "--port", port)["url"]
-    with Load(url, body_of(digits_model), 10) as load:
+    with Load(url, body_of(digits_model)) as load:
         again = corten.up(second, "--replicas", "2")
     assert again["revision"] == "r2"
     assert load.report["failed"] == 0, load.report
-    assert load.report["ok"] >= 0.99 * 10 * RATE_PER_S
+    assert load.report["ok"] >= RATE_PER_S
     assert set(load.report["revisions"]) == {"r1", "r2"}
     status, answer = ask(url, {"inputs": digits_model["rows"].tolist()})
     assert status == 200
@@ -32,7 +32,7 @@ def test_a_redeploy_loses_no_request_and_ends_on_the_new_model(corten, port, dig
 def test_redeploying_a_single_replica_loses_no_request(corten, port, digits_model):
     first, second = digits_model["paths"]
     url = corten.up(first, "--port", port)["url"]
-    with Load(url, body_of(digits_model), 15) as load:
+    with Load(url, body_of(digits_model)) as load:
         for path in (second, first, second):
             corten.up(path)
     assert load.report["failed"] == 0, load.report
@@ -41,7 +41,7 @@ def test_redeploying_a_single_replica_loses_no_request(corten, port, digits_mode
 def test_killing_one_of_two_replicas_loses_no_request_and_it_comes_back(corten, port, digits_model):
     url = corten.up(digits_model["paths"][0], "--replicas", "2", "--port", port)["url"]
     victim = corten.deployment("digits")["replicas"][0]
-    with Load(url, body_of(digits_model), 8) as load:
+    with Load(url, body_of(digits_model)) as load:
         os.kill(victim["pid"], signal.SIGKILL)
         until(
             lambda: (
@@ -56,7 +56,7 @@ def test_killing_one_of_two_replicas_loses_no_request_and_it_comes_back(corten, 
 def test_killing_the_daemon_leaves_the_service_answering_and_status_adopts_it(corten, port, digits_model):
     url = corten.up(digits_model["paths"][0], "--replicas", "2", "--port", port)["url"]
     before = corten.run("status", "--json").json
-    with Load(url, body_of(digits_model), 8) as load:
+    with Load(url, body_of(digits_model)) as load:
         os.kill(before["daemon"]["pid"], signal.SIGKILL)
         time.sleep(4)
         after = corten.run("status", "--json").json
@@ -92,7 +92,7 @@ def test_a_model_that_cannot_load_never_takes_traffic(corten, port, digits_model
         "    def predict(self, text: str) -> str:\n"
         "        return text\n"
     )
-    with Load(url, body_of(digits_model), 10) as load:
+    with Load(url, body_of(digits_model)) as load:
         failed = corten.run("up", f"{folder / 'broken.py'}:Broken", "--name", "digits", "--json", code=6)
     error = failed.json["error"]
     assert "no weights here" in json.dumps(error)
@@ -108,7 +108,7 @@ def test_rollback_brings_the_revision_before_back(corten, port, digits_model):
     rows = digits_model["rows"]
     url = corten.up(digits_model["paths"][0], "--port", port)["url"]
     corten.up(digits_model["paths"][1])
-    with Load(url, body_of(digits_model), 8) as load:
+    with Load(url, body_of(digits_model)) as load:
         back = corten.run("rollback", "digits", "--json").json
     assert load.report["failed"] == 0, load.report
     assert ask(url, {"inputs": rows.tolist()})[1]["outputs"] == digits_model["models"][0].predict(rows).tolist()

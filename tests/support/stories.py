@@ -67,14 +67,18 @@ class Corten:
 
 
 class Load:
-    """Requests at a steady rate (open loop) from a process of its own, while something else happens."""
+    """Requests at a steady rate (open loop) from a process of its own, while something else happens.
 
-    def __init__(self, url, body, seconds, *, rate_per_s=RATE_PER_S):
+    From a second before it until a second after, and for `least_s` at least.
+    """
+
+    def __init__(self, url, body, least_s=0, *, rate_per_s=RATE_PER_S):
+        self.until_s = time.monotonic() + least_s
         port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "corten.testing.load", "--port", port, "--path", f"/{path}predict",
-                "--body", json.dumps(body), "--rate", str(rate_per_s), "--seconds", str(seconds),
+                "--body", json.dumps(body), "--rate", str(rate_per_s), "--seconds", str(DEADLINE_S),
             ],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -84,6 +88,8 @@ class Load:
         return self
 
     def __exit__(self, *_):
+        time.sleep(max(1.0, self.until_s - time.monotonic()))
+        self.process.terminate()
         out, _ = self.process.communicate(timeout=120)
         self.report = json.loads(out)
 

@@ -5,7 +5,7 @@ latency counts from the due time, so a stall shows as what it is to everybody wh
 (without): each of `connections` clients sends the next request when the last was answered.
 
 From the shell: `python -m corten.testing.load --port 8080 --path /iris/predict --rate 100 --seconds 10` prints a report
-as JSON and ends with 1 when a request failed.
+as JSON and ends with 1 when a request failed. Ctrl-C and SIGTERM end the load before its time, report and all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import signal
 import ssl
 import sys
 import time
@@ -250,10 +251,15 @@ class Load:
         )
         return self.report
 
+    def end(self) -> None:
+        """Send no more; `run` reports once the answers that are due have come."""
+        self._stopping.set()
+
     async def run(self, duration_s: float) -> Report:
-        """Start, wait and stop."""
+        """Start, wait (until `end`, or for this time), and stop."""
         self.start()
-        await asyncio.sleep(duration_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), duration_s)
         return await self.stop()
 
     async def __aenter__(self) -> Self:
@@ -355,6 +361,9 @@ async def _run(chosen: argparse.Namespace) -> Report:
         headers={"content-type": "application/json"} | {name.strip(): value.strip() for name, _, value in pairs},
         timeout_s=chosen.timeout,
     )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, load.end)
     return await load.run(chosen.seconds)
 
 
