@@ -238,7 +238,7 @@ def bars(work: Work, rows: dict) -> list[dict]:
         whole = (ours["size"]["stored_bytes"] + ours["attached_bytes"]) / 1e6
         found.append(bar(work, "image with what is attached, MB", round(whole, 1), 110))
     if rival := rows.get(BuildKit.name):
-        # Like with like (docs/decisions/0024): the base is there for both, or for neither.
+        # Like with like (docs/decisions/0025): the base is there for both, or for neither.
         alike = (("nothing there", "cold", NOTHING_THERE, 0.5, 0.2), ("base there", ON_BASE, "cold", 0.7, 0.25))
         for step, own, other, most_built, most_pushed in alike:
             built = [best(ours, own), best(rival, other)]
