@@ -1,7 +1,16 @@
 """What several integration tests begin with."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from gateway_site import new_site
+
+from corten.core.home import Home
+from corten.store.layout import Layout
+from corten.testing.tiny_image import TinyImage
 
 
 @pytest.fixture
@@ -9,3 +18,20 @@ def site():
     """A gateway's home and port with upstreams, gone after the test."""
     with new_site() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    """A home for an engine that replicas of another user may pass."""
+    folder = Path(tempfile.mkdtemp(prefix="corten-engine-"))
+    folder.chmod(0o755)
+    yield Home(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(home: Home) -> TinyImage:
+    """Makes images of this machine's own Python in the home's store."""
+    if not TinyImage.possible():
+        pytest.skip("needs /usr/bin/python3 and ldd to make an image from")
+    return TinyImage(Layout(home.store))

@@ -24,7 +24,6 @@ from corten.engine.launch import probe
 from corten.engine.record import ReplicaFolder
 from corten.engine.sandbox import Bounds, Host
 from corten.errors import CortenError, EngineError
-from corten.store.layout import Layout
 from corten.testing.tiny_image import TinyImage
 
 pytestmark = pytest.mark.bwrap
@@ -66,21 +65,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 SLEEPER = (
     "import time, os\nopen('/run/corten/s', 'w').close() if os.path.isdir('/run/corten') else None\ntime.sleep(600)"
 )
-
-
-@pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    folder = Path(tempfile.mkdtemp(prefix="corten-faults-"))
-    folder.chmod(0o755)
-    yield Home(folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def tiny(home: Home) -> TinyImage:
-    if not TinyImage.possible():
-        pytest.skip("needs /usr/bin/python3 and ldd to make an image from")
-    return TinyImage(Layout(home.store))
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -119,14 +117,6 @@ print(json.dumps(report), flush=True)
 open("/run/corten/done", "w").close()
 time.sleep(60)
 """
-
-
-@pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    folder = Path(tempfile.mkdtemp(prefix="corten-isolation-"))
-    folder.chmod(0o755)
-    yield Home(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from corten.core.resources import Resources
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.cgroups import Cgroups
 from corten.engine.embedded import Embedded, Sandbox
-from corten.store.layout import Layout
 from corten.testing.tiny_image import TinyImage
 
 MIB = 1 << 20
@@ -28,21 +26,6 @@ while time.monotonic() < began + 2: pass
 print("SHARE", (time.process_time() - used) / (time.monotonic() - began), os.environ["CORTEN_THREADS"], flush=True)
 """
 WHOLE = pytest.mark.skipif(bool(Cgroups().lacking(LIMITED)), reason="no cgroups can be made here")
-
-
-@pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    folder = Path(tempfile.mkdtemp(prefix="corten-limits-"))
-    folder.chmod(0o755)
-    yield Home(folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def tiny(home: Home) -> TinyImage:
-    if not TinyImage.possible():
-        pytest.skip("needs /usr/bin/python3 and ldd to make an image from")
-    return TinyImage(Layout(home.store))
 
 
 class Bench:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 
+from corten.cli import parser as words
 from corten.cli.output import Output, table
 from corten.errors import UsageError
 
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("name", help="the deployment")
     parser.add_argument("--only", default="", metavar="WORDS", help="of redeploy,kill,hang,daemon (default: all)")
-    parser.add_argument("--rate", type=_rate, default=20.0, metavar="N", help="requests a second (default: 20)")
+    parser.add_argument("--rate", type=words.rate, default=20, metavar="N", help="requests a second (default: 20)")
     parser.add_argument("-i", "--input", default="", metavar="JSON", help="what to ask (default: the model's example)")
 
 
@@ -54,16 +55,6 @@ def run(options: argparse.Namespace, output: Output) -> int:
         for reason, count in each.report.reasons.items():
             output.note(f"{each.scenario}: {count} x {reason}")
     return 0 if all(each.passed for each in scores) else _UNHEALTHY
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate <= 10_000:
-        raise argparse.ArgumentTypeError(f"expected requests a second above 0, got `{text}`")
-    return rate
 
 
 def _body(text: str) -> object:
