@@ -1,6 +1,7 @@
 """Tidying up beside everything else: running models go on, builds finish, kill -9 leaves everything valid."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,8 +23,13 @@ A_WHILE_S = 120
 def corten(digits_model):
     """A home with a deployment at its second revision, and its URL."""
     corten = Corten(make_home())
+    project = corten.home / "digits"
+    project.mkdir()
+    # Of the first revision nothing is kept to go back to at once: its image would be in use.
+    (project / "corten.toml").write_text('name = "digits"\nsource = "digits.joblib"\nkeep_previous_s = 0\n')
     for path in digits_model["paths"]:
-        url = corten.up(path, "--name", "digits")["url"]
+        shutil.copyfile(path, project / "digits.joblib")
+        url = corten.up(project)["url"]
     yield corten, url
     end(corten)
 
