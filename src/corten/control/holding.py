@@ -18,6 +18,7 @@ from corten.gateway.resources import GRPC
 from corten.http import Request
 
 _AGAIN_POLL_S = 0.02
+_AGAIN_PAUSE_S, _MOST_ATTEMPTS = 0.02, 20
 # A thousand at once are more than a socket's queue holds; four a millisecond are not. The first twenty need not wait.
 _EVERY_S, _BATCH_S = 0.00025, 0.005
 _AGAIN = 425  # Too Early (RFC 8470): what a client may see only if it cannot be sent again
@@ -99,6 +100,9 @@ class Holding:
         if isinstance(found, Refusal):
             _refuse(request, found, 503)
         else:
+            # Envoy's workers may not have heard yet of what its admin page says: who came back has come too soon.
+            attempt = request.headers.get(hold.ATTEMPT_HEADER, "")
+            await asyncio.sleep(_AGAIN_PAUSE_S * (min(int(attempt), _MOST_ATTEMPTS) - 1 if attempt.isdecimal() else 0))
             # Seen by a client only when the gateway has tried as often as it may.
             headers = ((hold.AGAIN_HEADER, "1"), ("retry-after", "1"))
             request.fail(_AGAIN, "hold.again", f"`{name}` is ready again; send the request once more", headers=headers)

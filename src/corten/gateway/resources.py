@@ -222,6 +222,7 @@ def _by_host(route: DeploymentRoute, trust: Trust) -> Resource:
     return {
         "name": route.deployment,
         "domains": [f"{route.deployment}.localhost"],
+        "include_request_attempt_count": True,  # for the activator
         "routes": [*_grpc_routes(route, trust, []), *_routes(route, trust, "/", {})],
     }
 
@@ -239,7 +240,7 @@ def _by_path(deployments: Sequence[DeploymentRoute], trust: Trust) -> Resource:
         routes.append({"match": {"path": f"/{route.deployment}"}, "redirect": to})
     # The listener's local reply gives it the body; it lists nothing of what is here.
     routes.append({"match": {"prefix": "/"}, "direct_response": {"status": 404}})
-    return {"name": "*", "domains": ["*"], "routes": routes}
+    return {"name": "*", "domains": ["*"], "include_request_attempt_count": True, "routes": routes}
 
 
 def _grpc_routes(route: DeploymentRoute, trust: Trust, headers: list[Resource]) -> list[Resource]:
