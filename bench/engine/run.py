@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from corten.control.client import Client
+from corten.control.client import LOST, Client
 from corten.core.canary import Canary
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
@@ -319,10 +319,14 @@ def both(place: Place, fault: str, operation: str) -> str:
     trouble: list[str] = []
 
     def operate() -> None:
-        try:
-            OPERATIONS[operation](place)
-        except CortenError as error:
-            trouble.append(f"{error.code}: {error}")
+        for _ in range(20):  # as a user would who is told that the daemon is gone
+            try:
+                OPERATIONS[operation](place)
+            except CortenError as error:
+                trouble.append(f"{error.code}: {error}")
+                if error.code == LOST:
+                    continue
+            return
 
     thread = threading.Thread(target=operate)
     with contextlib.ExitStack() as stack:
