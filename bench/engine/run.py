@@ -147,6 +147,18 @@ def none(place: Place) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
+    """Work in a thread that is told of the end by `ended`."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def sigkill(place: Place) -> Iterator[None]:
     send(place.pids()[0], signal.SIGKILL)
     yield
@@ -169,13 +181,8 @@ def slow(place: Place) -> Iterator[None]:
             ended.wait(0.05)
             send(pid, signal.SIGCONT)
 
-    thread = threading.Thread(target=halve)
-    thread.start()
-    try:
+    with beside(halve, ended):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -232,13 +239,8 @@ def daemon_killed(place: Place) -> Iterator[None]:
             with contextlib.suppress(CortenError):
                 send(Client(place.home).get("/v1/status")["pid"], signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with beside(kill, ended):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 OPERATIONS = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from gateway_site import new_site
+from tiny_service import a_place, a_seed
 
 from corten.core.home import Home
 from corten.store.layout import Layout
@@ -35,3 +36,17 @@ def tiny(home: Home) -> TinyImage:
     if not TinyImage.possible():
         pytest.skip("needs /usr/bin/python3 and ldd to make an image from")
     return TinyImage(Layout(home.store))
+
+
+@pytest.fixture(scope="module")
+def seed():
+    """A store with the image of a tiny service, made once."""
+    with a_seed() as seed:
+        yield seed
+
+
+@pytest.fixture
+def place(seed):
+    """A home with that image and a port of its own, with nothing left after the test."""
+    with a_place(seed) as place:
+        yield place

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_service import Load, a_place, a_seed, until
+from tiny_service import Load, until
 
 from corten import __version__
 from corten.control.client import Client, connect
@@ -30,18 +30,6 @@ pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
 ]
-
-
-@pytest.fixture(scope="module")
-def seed():
-    with a_seed() as seed:
-        yield seed
-
-
-@pytest.fixture
-def place(seed):
-    with a_place(seed) as place:
-        yield place
 
 
 def test_deploy_ask_log_scale_and_stop(place):

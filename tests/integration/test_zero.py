@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from tiny_service import Load, a_place, a_seed, until
+from tiny_service import Load, until
 
 from corten.control.client import connect
 from corten.core.deployment import Settings
@@ -30,18 +30,6 @@ pytestmark = [
     pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
 ]
 SOON = Rest(freeze_after_s=0.5, stop_after_s=3600.0)
-
-
-@pytest.fixture(scope="module")
-def seed():
-    with a_seed() as seed:
-        yield seed
-
-
-@pytest.fixture
-def place(seed):
-    with a_place(seed) as place:
-        yield place
 
 
 def up(place, rest=SOON, *, strategy=Strategy.AUTO, least=0, **env):

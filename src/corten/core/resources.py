@@ -33,12 +33,8 @@ def parse_memory(text: str) -> int:
     match = _MEMORY.fullmatch(text.strip())
     size_bytes = int(float(match["number"]) * (1 << _UNITS[match["unit"].lower()])) if match else -1
     if size_bytes and size_bytes < LEAST_MEMORY_BYTES:
-        raise UsageError(
-            "resources.malformed",
-            f"not an amount of memory for a replica: `{text[:40]}`",
-            why=f"expected at least {LEAST_MEMORY_BYTES >> 20}m, as 512m, 2g or 1.5g (0: no limit)",
-            hint='memory = "2g"',
-        )
+        least = f"at least {LEAST_MEMORY_BYTES >> 20}m, as 512m, 2g or 1.5g"
+        raise _malformed("an amount of memory", text, least, 'memory = "2g"')
     return size_bytes
 
 
@@ -47,13 +43,18 @@ def parse_cpus(text: str) -> float:
     match = _CPUS.fullmatch(text.strip())
     cpus = float(match[0]) if match else -1.0
     if cpus and not LEAST_CPUS <= cpus <= MOST_CPUS:
-        raise UsageError(
-            "resources.malformed",
-            f"not a number of processors for a replica: `{text[:40]}`",
-            why=f"expected {LEAST_CPUS} to {MOST_CPUS:g}, as 2 or 0.5 (0: no limit)",
-            hint="cpus = 1.5",
-        )
+        within = f"{LEAST_CPUS} to {MOST_CPUS:g}, as 2 or 0.5"
+        raise _malformed("a number of processors", text, within, "cpus = 1.5")
     return cpus
+
+
+def _malformed(what: str, text: str, expected: str, hint: str) -> UsageError:
+    return UsageError(
+        "resources.malformed",
+        f"not {what} for a replica: `{text[:40]}`",
+        why=f"expected {expected} (0: no limit)",
+        hint=hint,
+    )
 
 
 def memory_text(size_bytes: int) -> str:

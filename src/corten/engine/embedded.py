@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
+from corten.adapters.threads import THREADS_VARIABLE
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
@@ -47,8 +48,6 @@ _REPORT_S: Final = 0.5
 _SETTLE_S: Final = 0.25  # how long a start cut short may take to show itself
 _LOOK_S: Final = 0.005
 _LEFT_S: Final = 600.0
-# How many threads a call of the model takes (docs/runtime-contract.md): what a quota leaves idle only waits.
-THREADS: Final = "CORTEN_THREADS"
 
 
 class Embedded:
@@ -507,7 +506,8 @@ class Embedded:
 
 def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -> dict[str, str]:
     """A replica's environment: the image's, then the deployment's, then what the contract says (ARCHITECTURE.md)."""
-    threads = {THREADS: str(max(1, int(spec.resources.cpus)))} if spec.resources.cpus else {}
+    # What a quota leaves idle only waits.
+    threads = {THREADS_VARIABLE: str(max(1, int(spec.resources.cpus)))} if spec.resources.cpus else {}
     return {
         "PATH": "/usr/local/bin:/usr/bin",
         "HOME": "/tmp",  # noqa: S108 -- the replica's own
