@@ -3,6 +3,7 @@
 
     python3 dev.py demo      build, start and ask a really trained model
     python3 dev.py test      the tests (what the machine lacks is skipped; `--need NAME` makes that a failure)
+    python3 dev.py unit      the unit tests alone, on all processors
     python3 dev.py lint      formatting, lint, types, layers
     python3 dev.py check     the same, and the tests that take a minute
     python3 dev.py setup     only the set-up the others begin with
@@ -228,7 +229,14 @@ def run_all(*steps: list[str]) -> int:
     return 1 if failed else 0
 
 
-VERBS = {"demo": demo, "test": test, "check": check, "lint": lint, "setup": lambda rest: 0 if not rest else 2}
+VERBS = {
+    "demo": demo,
+    "test": test,
+    "unit": lambda rest: unit_tests(*rest),
+    "check": check,
+    "lint": lint,
+    "setup": lambda rest: 0 if not rest else 2,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
