@@ -1,32 +1,16 @@
 """The state: what is accepted, what is refused, what survives."""
 
-import os
-import sqlite3
 import threading
 
 import pytest
+from state_changes import IMAGE, OTHER, deploy, serving
 
-from corten.control.database import MIGRATIONS, backup_of, open_database
 from corten.control.state import State
 from corten.core.access import Access, Auth
 from corten.core.canary import Canary
-from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
+from corten.core.deployment import RolloutState, Settings
 from corten.core.digest import Digest
-from corten.core.events import Event, Phase
-from corten.core.traffic import Traffic
 from corten.errors import CortenError, NotFoundError
-
-IMAGE, OTHER = Digest.of(b"one"), Digest.of(b"other")
-
-
-def deploy(state, image=IMAGE, generation=None, now_s=1.0, **settings):
-    return state.deploy("m", image, Settings(**settings), generation=generation, now_s=now_s)
-
-
-def serving(state, image, now_s=1.0, **settings):
-    accepted = deploy(state, image, now_s=now_s, **settings)
-    state.finish_rollout("m", now_s=now_s + 1)
-    return accepted
 
 
 def test_a_deploy_makes_a_revision_and_a_rollout(make_state):
@@ -101,44 +85,6 @@ def test_of_two_operators_at_once_exactly_one_wins(make_state, tmp_path):
     assert sorted(map(str, outcomes)) == ["1", "control.conflict"]
 
 
-def test_a_failed_rollout_wants_what_served_before(make_state):
-    state = make_state()
-    serving(state, IMAGE, replicas=2)
-    deploy(state, OTHER, replicas=4)
-    state.fail_rollout("m", "it died", now_s=9.0)
-    found = state.deployment("m")
-    assert found.wanted.number == found.serving.number == 1
-    assert found.replicas == 2
-    assert found.rollout.state is RolloutState.FAILED
-    assert found.rollout.reason == "it died"
-
-
-def test_a_failure_after_an_overtaken_rollout_restores_the_number_that_served(make_state):
-    state = make_state()
-    serving(state, IMAGE, replicas=2)
-    deploy(state, OTHER, replicas=4)
-    deploy(state, Digest.of(b"third"), replicas=5)
-    state.fail_rollout("m", "it died", now_s=9.0)
-    assert state.deployment("m").replicas == 2
-
-
-def test_an_overtaken_rollout_says_by_what(make_state):
-    state = make_state()
-    deploy(state)
-    deploy(state, OTHER)
-    rows = state._all("SELECT state, reason FROM rollouts ORDER BY id")
-    assert [tuple(row) for row in rows] == [("failed", "superseded by r2"), ("progressing", "")]
-
-
-def test_rollback_goes_to_the_one_that_served_before_and_back_again(make_state):
-    state = make_state()
-    serving(state, IMAGE)
-    serving(state, OTHER)
-    assert state.roll_back("m", None, generation=None, now_s=5.0).revision == 1
-    state.finish_rollout("m", now_s=6.0)
-    assert state.roll_back("m", None, generation=None, now_s=7.0).revision == 2
-
-
 def test_a_restart_is_a_new_revision_of_the_same(make_state):
     state = make_state()
     serving(state, IMAGE, env={"A": "1"}, canary=Canary((5,), judged=True))
@@ -160,30 +106,6 @@ def test_what_is_being_stopped_is_not_restarted(make_state):
         state.restart("unknown", generation=None, now_s=6.0)
 
 
-def test_rollback_during_a_rollout_goes_to_what_serves(make_state):
-    state = make_state()
-    serving(state, IMAGE)
-    deploy(state, OTHER)
-    assert state.roll_back("m", None, generation=None, now_s=5.0).revision == 1
-
-
-def test_rollback_to_a_revision_that_never_was_names_those_that_were(make_state):
-    state = make_state()
-    serving(state, IMAGE)
-    with pytest.raises(NotFoundError) as caught:
-        state.roll_back("m", 7, generation=None, now_s=5.0)
-    assert caught.value.code == "control.unknown_revision"
-    assert "r1" in caught.value.why
-
-
-def test_the_first_revision_has_nothing_to_go_back_to(make_state):
-    state = make_state()
-    serving(state, IMAGE)
-    with pytest.raises(NotFoundError) as caught:
-        state.roll_back("m", None, generation=None, now_s=5.0)
-    assert caught.value.code == "control.no_earlier_revision"
-
-
 def test_a_stopped_deployment_can_be_wanted_again_before_it_is_gone(make_state):
     state = make_state()
     serving(state, IMAGE)
@@ -192,36 +114,6 @@ def test_a_stopped_deployment_can_be_wanted_again_before_it_is_gone(make_state):
     deploy(state, IMAGE)
     assert not state.deployment("m").deleting
     assert state.deployment("m").wanted.number == 2
-
-
-def test_forgetting_leaves_the_journal(make_state):
-    state = make_state()
-    serving(state, IMAGE)
-    state.delete("m", now_s=3.0)
-    state.forget("m", now_s=4.0)
-    assert state.find("m") is None
-    assert state.events("m")[-1].message == "stopped"
-
-
-def test_a_replica_that_dies_while_draining_needs_no_replacement(make_state):
-    state = make_state()
-    deploy(state)
-    for key, through in (("m-r1-a", ReplicaState.DRAINING), ("m-r1-b", ReplicaState.READY)):
-        state.add_replica(Replica(key, "m", 1, ReplicaState.STARTING, "", 0, 1.0, 1.0), replaces=None, now_s=1.0)
-        state.move(key, through, now_s=2.0)
-        state.move(key, ReplicaState.EXITED, now_s=3.0, reason="exit code 1")
-    assert [one.settled for one in state.replicas("m")] == [True, False]
-
-
-def test_a_replacement_settles_the_death_it_makes_good(make_state):
-    state = make_state()
-    deploy(state)
-    state.add_replica(Replica("m-r1-a", "m", 1, ReplicaState.STARTING, "", 0, 1.0, 1.0), replaces=None, now_s=1.0)
-    state.move("m-r1-a", ReplicaState.EXITED, now_s=2.0)
-    state.add_replica(
-        Replica("m-r1-b", "m", 1, ReplicaState.STARTING, "", 0, 1.0, 1.0, restarts=1), replaces="m-r1-a", now_s=3.0
-    )
-    assert state.replicas("m")[0].settled
 
 
 def test_an_acknowledged_change_survives_without_closing(tmp_path):
@@ -235,139 +127,6 @@ def test_an_acknowledged_change_survives_without_closing(tmp_path):
     assert again.deployment("m").wanted.image == IMAGE
     again.close()
     state.close()
-
-
-def test_a_transaction_that_fails_in_the_middle_leaves_nothing(make_state):
-    state = make_state()
-    deploy(state)
-    before = state.events("m")
-    with pytest.raises(CortenError):
-        state.add_replica(Replica("x", "nobody", 1, ReplicaState.STARTING, "", 0, 1.0, 1.0), replaces=None, now_s=1.0)
-    assert state.replicas() == ()
-    assert state.events("m") == before
-
-
-@pytest.mark.parametrize("damage", ["header", "middle", "truncated", "not a database"])
-def test_a_damaged_file_is_refused_with_the_command_that_mends_it(tmp_path, damage):
-    path = tmp_path / "s.db"
-    state = State.open(path)
-    for number in range(200):
-        state.journal("m", Event("step", Phase.NOTE, "x" * 300 + str(number)), now_s=1.0)
-    state.close()
-    State.open(path).close()  # the second opening keeps a copy
-    data = bytearray(path.read_bytes())
-    match damage:
-        case "header":
-            data[0:64] = os.urandom(64)
-        case "middle":
-            for page in range(1, len(data) // 4096):
-                data[page * 4096 : page * 4096 + 64] = b"\xff" * 64
-        case "truncated":
-            del data[5000:]
-        case _:
-            data[:] = b"not a database at all, but some text\n" * 400
-    path.write_bytes(data)
-    with pytest.raises(CortenError) as caught:
-        State.open(path)
-    assert caught.value.code == "state.corrupt"
-    assert str(backup_of(path)) in caught.value.hint
-    path.write_bytes(backup_of(path).read_bytes())
-    again = State.open(path)
-    assert len(again.events("m")) == 200
-    again.close()
-
-
-def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):
-    path = tmp_path / "s.db"
-    State.open(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    connection.close()
-    with pytest.raises(CortenError) as caught:
-        State.open(path)
-    assert caught.value.code == "state.too_new"
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CortenError) as caught:
-        State.open(tmp_path / "file" / "s.db")
-    assert caught.value.code == "state.unusable"
-    assert "s.db" in caught.value.where
-
-
-def test_only_the_owner_may_read_the_file(tmp_path):
-    State.open(tmp_path / "s.db").close()
-    assert (tmp_path / "s.db").stat().st_mode & 0o077 == 0
-
-
-def test_a_migration_killed_in_the_middle_leaves_the_version_before(tmp_path, monkeypatch):
-    path = tmp_path / "s.db"
-    State.open(path).close()
-    broken = (*MIGRATIONS, "CREATE TABLE extra (x TEXT) STRICT; SELECT nonsense;")
-    monkeypatch.setattr("corten.control.database.MIGRATIONS", broken)
-    with pytest.raises(CortenError):
-        State.open(path)
-    monkeypatch.undo()
-    connection = open_database(path)
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    assert "extra" not in tables
-    connection.close()
-
-
-def test_a_file_of_the_first_version_keeps_its_rollouts(tmp_path, monkeypatch):
-    path = tmp_path / "s.db"
-    monkeypatch.setattr("corten.control.database.MIGRATIONS", MIGRATIONS[:1])
-    connection = open_database(path)
-    connection.executescript(
-        "INSERT INTO deployments (name, generation, replicas, created_s) VALUES ('m', 1, 2, 0);"
-        "INSERT INTO rollouts (deployment, target, origin_replicas, state, started_s) VALUES ('m', 1, 2, 'done', 5);"
-    )
-    connection.close()
-    monkeypatch.undo()
-    state = State.open(path)
-    rollout = state.deployment("m").rollout
-    assert (rollout.target, rollout.share, rollout.steps, rollout.judged, rollout.counted) == (1, 100, (), False, None)
-    state.close()
-
-
-def test_a_canary_grows_by_its_steps_and_counts_anew_at_each(make_state):
-    state = make_state()
-    deploy(state)
-    state.finish_rollout("m", now_s=2.0)
-    deploy(state, OTHER, canary=Canary((5, 50), judged=True))
-    assert (state.deployment("m").rollout.share, state.deployment("m").rollout.steps) == (5, (50,))
-    counted = {1: Traffic(7, 1, 0, 6, ((0.1, 5),)), 2: Traffic()}
-    state.count_from("m", counted)
-    assert state.deployment("m").rollout.counted == counted
-    state.grow("m", "it did well", now_s=3.0, data={})
-    grown = state.deployment("m").rollout
-    assert (grown.share, grown.steps, grown.judged, grown.counted) == (50, (), True, None)
-    state.grow("m", "it did well", now_s=4.0, data={})
-    assert state.deployment("m").rollout.share == 100
-    assert state.deployment("m").canary is None
-    state.grow("m", "nothing to grow", now_s=5.0, data={})
-    assert state.deployment("m").rollout.share == 100
-
-
-def test_a_share_the_user_chose_is_judged_no_more(make_state):
-    state = make_state()
-    deploy(state)
-    state.finish_rollout("m", now_s=2.0)
-    deploy(state, OTHER, canary=Canary((5, 50), judged=True))
-    state.promote("m", 20, generation=None, now_s=3.0)
-    rollout = state.deployment("m").rollout
-    assert (rollout.share, rollout.steps, rollout.judged) == (20, (), False)
-
-
-def test_there_is_nothing_to_promote_without_a_canary(make_state):
-    state = make_state()
-    with pytest.raises(NotFoundError, match="no deployment"):
-        state.promote("m", 100, generation=None, now_s=1.0)
-    deploy(state)
-    with pytest.raises(NotFoundError) as caught:
-        state.promote("m", 100, generation=None, now_s=1.0)
-    assert caught.value.code == "control.no_canary"
 
 
 def test_where_the_requests_decide_a_deploy_keeps_what_they_had_decided(make_state):
@@ -420,16 +179,6 @@ def test_how_a_revision_gets_its_requests_makes_no_revision(make_state):
     deploy(state)
     state.finish_rollout("m", now_s=2.0)
     assert not deploy(state, canary=Canary((5,))).changed
-
-
-def test_the_journal_is_read_from_where_one_left_off(make_state):
-    state = make_state()
-    for number in range(5):
-        state.journal("m", Event("step", Phase.NOTE, str(number), {"n": number}), now_s=1.0)
-    first = state.events("m", limit=2)
-    rest = state.events("m", after=first[-1].seq)
-    assert [entry.message for entry in rest] == ["2", "3", "4"]
-    assert rest[0].data == {"n": 2}
 
 
 def test_settings_are_kept_and_replaced(make_state):
