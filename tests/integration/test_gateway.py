@@ -585,7 +585,7 @@ def test_a_gateway_that_hangs_is_ended_and_started_again(site, monkeypatch):
 
 def test_the_access_log_is_set_aside_when_it_has_grown_and_goes_on(site, monkeypatch):
     monkeypatch.setattr("corten.gateway.envoy._HOUSEKEEPING_S", 0.1)
-    monkeypatch.setattr("corten.gateway.envoy._LARGEST_LOG_BYTES", 2000)
+    monkeypatch.setattr("corten.gateway.logs.LARGEST_BYTES", 2000)
     old = site.access_log.with_name("access.log.1")
 
     async def story():

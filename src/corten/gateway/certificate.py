@@ -10,7 +10,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
+from corten.core.front import Front
 from corten.errors import UsageError
 
 _LARGEST_FILE_BYTES = 1 << 20
@@ -71,6 +73,11 @@ class CertificateFiles:
         self.trouble = ""
         self._paths = (certificate, key)
         self._seen: tuple[object, ...] = ()
+
+    @classmethod
+    def of(cls, front: Front) -> Self | None:
+        """Those of a front door with TLS."""
+        return cls(Path(front.certificate), Path(front.key)) if front.tls else None
 
     def read(self, *, now_s: float) -> Certificate:
         """Read them now. Raises UsageError `gateway.bad_certificate`; what was found before stays."""

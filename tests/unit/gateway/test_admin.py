@@ -1,12 +1,8 @@
 import json
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from corten.core.route import Endpoint
 from corten.core.traffic import Traffic
 from corten.gateway.admin import Upstream, decode_traffic, decode_upstreams
-from corten.gateway.process import Record, log_tail
 
 
 def host(address, *, active="0", **health):
@@ -62,30 +58,6 @@ def test_addresses_read_as_they_were_written_in_the_table():
 def test_clusters_of_envoys_own_are_not_upstreams():
     assert decode_upstreams(page(host(PIPE), name="xds")) == []
     assert decode_upstreams(b"{}") == []
-
-
-def test_a_record_reads_as_it_was_written(tmp_path):
-    record = Record(12, 3456, "127.0.0.1", 8080, 0, 2, "abc", (11, 345))
-    record.write(tmp_path / "envoy.json")
-    assert Record.read(tmp_path / "envoy.json") == record
-    assert [path.name for path in tmp_path.iterdir()] == ["envoy.json"]
-    assert (tmp_path / "envoy.json").stat().st_mode & 0o777 == 0o600
-
-
-@given(data=st.one_of(st.binary(max_size=80), st.just(b"[]"), st.just(b'{"pid": "x"}'), st.just(b'{"pid": 1}')))
-def test_a_damaged_record_is_none(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("record") / "envoy.json"
-    path.write_bytes(data)
-    assert Record.read(path) is None
-
-
-def test_a_log_is_read_from_its_end_and_not_before_a_mark(tmp_path):
-    log = tmp_path / "log"
-    assert log_tail(log) == ""
-    log.write_bytes(b"old\nnew \xff\n")
-    assert log_tail(log) == "old\nnew \ufffd\n"
-    assert log_tail(log, since_bytes=4) == "new \ufffd\n"
-    assert log_tail(log, size_bytes=2) == "\ufffd\n"
 
 
 def sample(name, value, *, deployment="m", revision="r1", **labels):
