@@ -30,11 +30,14 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "embedded": "corten.engine.embedded:Embedded",
         "memory": "corten.engine.memory:Memory",
     },
+    "exporters": {
+        "kubernetes": "corten.exporters.kubernetes:Kubernetes",
+    },
 }
 
 
 def find(kind: str, name: str) -> Any:
-    """The class registered as `name` under `kind` ("adapters", "engines"); raises NotFoundError."""
+    """The class registered as `name` under `kind` ("adapters", "engines", "exporters"); raises NotFoundError."""
     target = BUILT_IN[kind].get(name) or _from_entry_points(kind, name)
     if target is None:
         raise NotFoundError(

@@ -46,6 +46,7 @@ VERBS = (
     ("push", "push an image to a registry"),
     ("pull", "pull an image from a registry"),
     ("copy", "copy an image between registries"),
+    ("render", "write a deployment down for Kubernetes"),
     ("registry", "offer the local store to podman, containerd or a cluster"),
     ("serve", "serve a model in the foreground, on this Python, without an image"),
     ("doctor", "what this machine can do and how to mend the rest"),

@@ -1,0 +1,94 @@
+"""How an image is to be run, wherever it is: options that `deploy` and `render` share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from corten.cli import parser as words
+
+if TYPE_CHECKING:
+    from corten.core.deployment import Settings
+    from corten.exporters.base import SecretVariable
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Replicas, resources, environment, access and how a new revision takes over."""
+    words.add_replicas(parser)
+    words.add_resources(parser)
+    parser.add_argument(
+        "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
+    )
+    parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+    words.add_canary(parser)
+    words.add_access(parser)
+    words.add_strategy(parser)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that were given."""
+    from corten.core.canary import Canary
+    from corten.core.deployment import Settings
+    from corten.core.resources import Resources
+    from corten.core.rest import Strategy
+
+    plain = Settings()
+    least, most = options.replicas or (1, 1)
+    return Settings(
+        replicas=least,
+        most_replicas=most,
+        concurrency=options.concurrency or plain.concurrency,
+        env=dict(options.env),
+        egress=options.egress,
+        canary=replace(options.canary or Canary(), sticky=options.sticky or "", mirror=options.mirror or 0),
+        resources=Resources(options.memory or 0, options.cpus or 0.0),
+        auth=options.auth or "",
+        rate_per_s=options.rate or 0,
+        burst=options.burst or 0,
+        pinnable=options.pinnable,
+        strategy=Strategy(options.strategy or "auto"),
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Where in a cluster a deployment is to be, and what of the cluster it uses."""
+    group = parser.add_argument_group("in a cluster")
+    group.add_argument("--namespace", default="", help="default: that of whoever applies it")
+    group.add_argument("--host", default="", help="the host name clients ask by (default: the path /NAME/)")
+    group.add_argument("--gateway", default="", metavar="NAMESPACE/NAME", help="the Gateway that routes are bound to")
+    group.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        type=secret,
+        metavar="KEY=SECRET/ENTRY",
+        help="an environment variable out of a Secret; repeatable",
+    )
+    group.add_argument(
+        "--pull-secret", action="append", default=[], metavar="SECRET", help="to pull the image with; repeatable"
+    )
+    group.add_argument("--weights", default="", metavar="IMAGE", help="mount the model's files from their own image")
+    group.add_argument("--gpus", type=gpus, default=0, metavar="N", help="GPUs of each replica (nvidia.com/gpu)")
+    group.add_argument("--priority-class", default="", metavar="NAME", help="who yields when nodes are full")
+    group.add_argument(
+        "--no-user-namespaces", action="store_true", help="for nodes whose file systems cannot map users"
+    )
+
+
+def secret(text: str) -> SecretVariable:
+    """Read `KEY=SECRET/ENTRY`."""
+    from corten.exporters.base import SecretVariable
+
+    variable, place = words.key_value(text)
+    name, slash, entry = place.partition("/")
+    if not name or not slash or not entry:
+        raise argparse.ArgumentTypeError(f"expected KEY=SECRET/ENTRY, got `{text}`")
+    return SecretVariable(variable, name, entry)
+
+
+def gpus(text: str) -> int:
+    """Read a number of GPUs, 0 to 64."""
+    if not text.isdecimal() or not 0 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 64, got `{text}`")
+    return int(text)
