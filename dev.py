@@ -67,7 +67,7 @@ def set_up() -> None:
         "VIRTUAL_ENV": "",
     }
     # What CI must not skip may need more: the groups of that name in pyproject.toml.
-    groups = ["examples", *(need for need in needed() if need in ("frameworks", "clients"))]
+    groups = ["examples", *(need for need in needed() if need in ("frameworks", "clients", "kubernetes"))]
     wanted = [word for group in groups for word in ("--group", group)]
     command = [str(UV), "sync", "--frozen", "--quiet", "--project", str(ROOT), *wanted]
     if subprocess.run(command, env=environment, check=False).returncode:

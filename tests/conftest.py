@@ -36,6 +36,7 @@ NEEDS = (
     "qemu",
     "frameworks",
     "clients",
+    "kubernetes",
     "sigstore",
     "umoci",
     "systemd",
@@ -72,6 +73,11 @@ def missing(need: str) -> str:
             if os.environ.get("CORTEN_CLIENTS_PYTHON") or not absent:
                 return ""
             return f"not installed: {', '.join(absent)}, nor does CORTEN_CLIENTS_PYTHON name a Python that has them"
+        case "kubernetes":
+            absent = [
+                name for name in ("lightkube", "kubernetes_validate", "yaml") if not importlib.util.find_spec(name)
+            ]
+            return f"not installed: {', '.join(absent)} (uv sync --group kubernetes)" if absent else ""
         case "torch":
             told = os.environ.get("CORTEN_TORCH_PYTHON", "")
             return "" if told and shutil.which(told) else "CORTEN_TORCH_PYTHON names no Python that has PyTorch"

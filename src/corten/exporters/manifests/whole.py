@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from corten.errors import UsageError
 from corten.exporters.base import Addition, Workload, refuse, refuse_what_only_our_gateway_does
 from corten.exporters.manifests import deployment, monitoring, network, scaling
 from corten.exporters.manifests.names import Manifest
+from corten.exporters.rules import check
 
 
 def objects(workload: Workload) -> list[Manifest]:
-    """What a deployment is in a cluster. Raises UsageError `render.unsupported`."""
+    """What a deployment is in a cluster. Raises UsageError `render.unsupported`, `render.invalid`."""
+    found = _objects(workload)
+    refuse_what_is_wrong(found)
+    return found
+
+
+def refuse_what_is_wrong(manifests: Sequence[Manifest]) -> None:
+    """Raises UsageError `render.invalid` for objects that a cluster would refuse, or take and never run."""
+    if wrong := check(manifests):
+        raise UsageError(
+            "render.invalid",
+            f"{wrong[0].kind} `{wrong[0].name}` would not work",
+            where=wrong[0].path,
+            why="; ".join([wrong[0].why, *map(str, wrong[1:4])]),
+            hint="give the deployment another name: --name" if wrong[0].path == "metadata.name" else "",
+        )
+
+
+def _objects(workload: Workload) -> list[Manifest]:
     refuse_what_only_our_gateway_does("kubernetes", workload.settings)
     if workload.settings.canary.sticky:
         raise refuse(
