@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from corten.adapters.base import SourceFile
@@ -188,26 +190,45 @@ def inferred_requirements(imports: Mapping[str, bool]) -> tuple[tuple[str, ...],
         return (), ()
     from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
-    installed = packages_distributions()
+    installed: Mapping[str, list[str]] = {}
     lines: dict[str, None] = {}
     warnings = []
     for name, optional in imports.items():
-        owners = installed.get(name, ())
-        if owners:
-            # A namespace package has several owners; the one called like it is meant, else the first.
-            owner = min(owners, key=lambda owner: (owner.lower().replace("-", "_") != name.lower(), owner))
-            try:
+        owner = _namesake(name)
+        if not owner and _importable(name):
+            # Reading what all distributions hold takes a tenth of a second.
+            installed = installed or packages_distributions()
+            owner = min(installed.get(name, ()), default="")
+        if owner:
+            with suppress(PackageNotFoundError):
                 # A local version (`2.13.0+cpu`) names a build of one index; the release is what matters.
                 lines[f"{owner}=={version(owner).partition('+')[0]}"] = None
                 continue
-            except PackageNotFoundError:
-                pass
         if optional:
             continue
         guess = distribution_of(name)
         lines[guess] = None
         warnings.append(f"`{name}` is not installed here: taking the newest `{guess}`; list it in requirements.txt")
     return tuple(sorted(lines)), tuple(warnings)
+
+
+def _namesake(module: str) -> str:
+    """The distribution called like a module, if it brought it; a namespace package's other owners are not meant."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution(module)
+    except PackageNotFoundError:
+        return ""
+    brought = any(file.parts[0] in (module, f"{module}.py") for file in found.files or ())
+    return str(found.metadata["Name"]) if brought else ""
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # imported, by nobody knows what
+        return True
 
 
 def distribution_of(module: str) -> str:
