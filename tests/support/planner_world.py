@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from corten.control.reconcile import (
     surge_of,
 )
 from corten.control.record import record
-from corten.control.records import Deployment
+from corten.control.records import Deployment, ReplicaRecord
 from corten.control.routes import route_table, steps
 from corten.control.state import State
 from corten.core.canary import Canary
@@ -32,10 +33,18 @@ from corten.core.digest import Digest
 from corten.core.route import RouteTable
 
 
+@cache
+def empty_database() -> sqlite3.Connection:
+    """Migrated once; every state begins as a copy of it."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    database._migrate(connection, Path("memory"))
+    return connection
+
+
 def memory_state() -> State:
     connection = sqlite3.connect(":memory:", isolation_level=None)
+    empty_database().backup(connection)
     database._configure(connection)
-    database._migrate(connection, Path("memory"))
     return State(connection, Path("memory"))
 
 
@@ -77,6 +86,8 @@ class World:
     lowest_capacity: int | None = None
     killed_by_fate: int = 0
     routed_at_writes: int = -1
+    read_at_writes: int = -1
+    read: tuple[Deployment | None, tuple[ReplicaRecord, ...]] = (None, ())
     log: list[str] = field(default_factory=list)
 
     # Outside
@@ -116,6 +127,14 @@ class World:
 
     # The daemon
 
+    def remembered(self) -> tuple[Deployment | None, tuple[ReplicaRecord, ...]]:
+        """What the state says, read anew only when something was written: most turns find nothing to do."""
+        writes = self.state._connection.total_changes
+        if writes != self.read_at_writes:
+            self.read = (self.state.find(self.name), self.state.replicas(self.name))
+            self.read_at_writes = writes
+        return self.read
+
     def is_ready(self, key: str) -> bool:
         process = self.processes[key]
         after = process.behaviour.ready_after_s
@@ -136,10 +155,10 @@ class World:
 
     def see(self) -> list[Seen]:
         seen = []
-        deployment = self.state.find(self.name)
+        deployment, replicas = self.remembered()
         canary = deployment.canary if deployment else None
         shadow = canary.target if canary and canary.mirror else 0
-        for one in self.state.replicas(self.name):
+        for one in replicas:
             replica = one.replica
             process = self.processes.get(replica.id)
             found = self.endpoint(replica.id)
@@ -276,7 +295,7 @@ class World:
     def turn(self) -> int:
         done = 0
         for _ in range(50):
-            deployment = self.state.find(self.name)
+            deployment, _ = self.remembered()
             if deployment is None:
                 break
             actions = plan(deployment, self.see(), self.now_s)
@@ -295,7 +314,7 @@ class World:
         return done
 
     def mark_routed(self) -> None:
-        for one in self.state.replicas():
+        for one in self.remembered()[1]:
             if one.replica.state is ReplicaState.READY and not one.routed:
                 found = self.endpoint(one.replica.id)
                 if found is not None and self.is_ready(one.replica.id):
@@ -306,7 +325,7 @@ class World:
 
     def capacity(self) -> int:
         """Replicas that get requests and that nothing was decided against before."""
-        ready = [one.replica.id for one in self.state.replicas() if one.replica.state is ReplicaState.READY]
+        ready = [one.replica.id for one in self.remembered()[1] if one.replica.state is ReplicaState.READY]
         return sum(map(self.sent_requests, ready))
 
     def check(self, before: int, actions) -> None:
@@ -344,7 +363,7 @@ class World:
         assert self.settled() or self.crash_daemon_share, self.story()
 
     def settled(self) -> bool:
-        deployment = self.state.find(self.name)
+        deployment, _ = self.remembered()
         if deployment is None:
             return not self.processes
         if deployment.deleting:

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from corten.control.controller import Controller
+from corten.control.controller import DRAIN_POLL_S, Controller
 from corten.control.news import News
 from corten.control.probe import Answer
 from corten.control.router import Router
@@ -98,6 +98,13 @@ class Bench:
         await self.until(controller, lambda: self.state.deployment("m").rollout.state is state)
 
 
+async def a_while(controller):
+    """Long enough for whatever it would do: twenty looks, and two of each poll."""
+    for _ in range(20):
+        controller.wake.set()
+        await asyncio.sleep(2.5 * DRAIN_POLL_S / 20)
+
+
 @pytest.fixture
 def bench(make_state):
     return Bench(make_state())
@@ -142,7 +149,7 @@ def test_a_start_is_written_down_before_the_engine_is_asked(bench):
 
 
 def test_a_rollout_is_done_only_when_the_share_is_in_force(bench):
-    bench.wire.apply_s = 0.02
+    bench.wire.apply_s = 0.005
 
     async def story(controller):
         bench.deploy(ONE)
@@ -167,7 +174,7 @@ def test_the_old_revision_is_drained_only_when_the_gateway_reaches_the_new_one(b
                 one.replica.revision == 2 and one.replica.state is ReplicaState.READY for one in bench.state.replicas()
             ),
         )
-        await asyncio.sleep(0.1)
+        await a_while(controller)
         assert MemoryGateway(bench.wire).weights("m") == {"r1": 1}
         bench.wire.unhealthy = set()
         await bench.until_rolled_out(controller)
@@ -184,7 +191,7 @@ def test_a_busy_replica_is_not_ended_before_its_requests_are(bench):
         bench.wire.busy[f"/memory/{old}/s"] = 1
         bench.deploy(TWO, rest=Rest(keep_previous_s=0))
         await bench.until_rolled_out(controller)
-        await asyncio.sleep(0.2)
+        await a_while(controller)
         assert old in bench.running()
         bench.wire.busy.clear()
         await bench.until(controller, lambda: old not in bench.running())
@@ -215,8 +222,7 @@ def test_one_that_does_not_heed_sigterm_is_killed_after_its_grace(bench):
         bench.deploy(TWO, rest=Rest(keep_previous_s=0))
         await bench.until(controller, lambda: ("terminate", old) in bench.machine.calls)
         bench.now_s += 9.0
-        controller.wake.set()
-        await asyncio.sleep(0.1)
+        await a_while(controller)
         assert old in bench.running()
         bench.now_s += 2.0
         await bench.until(controller, lambda: old not in bench.running())
@@ -274,7 +280,7 @@ def test_a_successor_adopts_replicas_and_gateway_and_disturbs_neither(bench):
         await bench.until_rolled_out(controller)
 
     async def second(controller):
-        await asyncio.sleep(0.1)
+        await a_while(controller)
         assert MemoryGateway(bench.wire).weights("m") == {"r1": 2}
 
     bench.during(first)
@@ -333,7 +339,7 @@ def test_a_successor_removes_replicas_nobody_knows(bench):
 
 
 def test_a_gateway_that_refuses_is_told_and_tried_again(bench, monkeypatch):
-    monkeypatch.setattr("corten.control.router._RETRY_S", 0.05)
+    monkeypatch.setattr("corten.control.router._RETRY_S", 0.01)
 
     async def story(controller):
         bench.deploy(ONE)

@@ -121,8 +121,8 @@ def test_the_end_of_a_watched_process_wakes_once(tmp_path):
 
 
 def test_with_nothing_deployed_the_daemon_ends_by_itself(make_state, short_folder, monkeypatch):
-    monkeypatch.setattr("corten.control.daemon.IDLE_END_S", 0.2)
-    monkeypatch.setattr("corten.control.daemon.IDLE_LOOK_S", 0.05)
+    monkeypatch.setattr("corten.control.daemon.IDLE_END_S", 0.05)
+    monkeypatch.setattr("corten.control.daemon.IDLE_LOOK_S", 0.01)
     home = Home(short_folder)
     make_folders(home)
     wire, told = Wire(), []
