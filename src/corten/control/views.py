@@ -196,7 +196,9 @@ def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int, judgement: 
     if one.wanted is None:
         return "failed", reason
     if not one.replicas:
-        return _rest(seen), "nobody asks; the next request wakes it"
+        # A frozen one of the revision before is for a rollback, and wakes for nobody's request.
+        own = [each for each in seen if each.revision == one.wanted.number]
+        return _rest(own), "nobody asks; the next request wakes it"
     return ("serving" if ready >= one.replicas else "degraded"), reason
 
 
