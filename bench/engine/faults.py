@@ -1,0 +1,255 @@
+"""What goes wrong: each is a context that does it, and mends what does not mend itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from place import Place, send, until
+
+from corten.control.client import Client
+from corten.errors import CortenError
+from corten.ops.gateway import restart_gateway
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+@contextlib.contextmanager
+def none(place: Place) -> Iterator[None]:
+    del place
+    yield
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
+    """Work in a thread that is told of the end by `ended`."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def sigkill(place: Place) -> Iterator[None]:
+    send(place.victim().pid, signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def sigstop(place: Place) -> Iterator[None]:
+    send(place.victim().pid, signal.SIGSTOP)
+    yield
+
+
+@contextlib.contextmanager
+def slow(place: Place) -> Iterator[None]:
+    """One replica gets half of its time, in pieces of a twentieth of a second."""
+    pid, ended = place.victim().pid, threading.Event()
+
+    def halve() -> None:
+        while not ended.wait(0.05):
+            send(pid, signal.SIGSTOP)
+            ended.wait(0.05)
+            send(pid, signal.SIGCONT)
+
+    with beside(halve, ended):
+        yield
+
+
+@contextlib.contextmanager
+def errors(place: Place) -> Iterator[None]:
+    """One replica answers each prediction with an error of its model."""
+    mark = Path(place.victim().address).with_name("broken")
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)  # it may be gone with its replica
+
+
+@contextlib.contextmanager
+def half_open(place: Place) -> Iterator[None]:
+    """Two hundred clients that send half a request and then nothing."""
+    clients = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(200)]
+    for client in clients:
+        client.sendall(f"POST /{place.name}/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{".encode())
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.close()
+
+
+@contextlib.contextmanager
+def out_of_memory(place: Place) -> Iterator[None]:
+    """A replica's limit falls below what it has: the kernel ends it at its next page."""
+    victim = place.victim()
+    record = place.home.replicas / victim.id / "record.json"
+    folders = [Path(each) for each in json.loads(record.read_bytes())["groups"] if "memory" in each]
+    if not folders:
+        raise SystemExit("no memory cgroups here")
+    limit = folders[0] / "memory.limit_in_bytes"
+    for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+        with contextlib.suppress(OSError):
+            (folders[0] / name).write_text(str(1 << 20))
+    if limit.exists() and int(limit.read_text()) > 64 << 20:
+        place.notes.append("could not be squeezed: killed")
+        send(victim.pid, signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def disk_full(place: Place) -> Iterator[None]:
+    filler = place.home.root / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as stream:
+        while True:
+            stream.write(bytes(1 << 20))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def kill_daemon(place: Place) -> None:
+    with contextlib.suppress(CortenError):
+        send(Client(place.home).get("/v1/status")["pid"], signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def reborn(place: Place, **variables: str) -> Iterator[None]:
+    """Another daemon in the place of this one, with these variables; at the end one without."""
+    os.environ.update(variables)
+    kill_daemon(place)
+    until(lambda: bool(place.daemon_pid()))
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
+        kill_daemon(place)
+        until(lambda: bool(place.daemon_pid()))
+
+
+def wall_clock(place: Place) -> Path:
+    return place.home.root.parent / "clock"
+
+
+@contextlib.contextmanager
+def under_another_clock(place: Place) -> Iterator[None]:
+    """The daemon's wall clock is what a file says; its steady one stays, as the kernel's does."""
+    if not FAKETIME.exists():
+        raise SystemExit("apt-get install faketime")
+    wall_clock(place).write_text("+0\n")
+    variables = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(wall_clock(place)),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with reborn(place, **variables):
+        yield
+
+
+@contextlib.contextmanager
+def clock_jump(place: Place) -> Iterator[None]:
+    """Seven hours forward, half a second later eleven back, and there the daemon dies: the next one lives in the past."""
+    ended = threading.Event()
+
+    def jump() -> None:
+        wall_clock(place).write_text("+7h\n")
+        ended.wait(0.5)
+        wall_clock(place).write_text("-4h\n")
+        ended.wait(0.5)
+        kill_daemon(place)
+
+    with beside(jump, ended):
+        yield
+    wall_clock(place).write_text("+0\n")
+
+
+@contextlib.contextmanager
+def daemon_killed(place: Place) -> Iterator[None]:
+    """Eight times, at random moments of the operation."""
+    chance, ended = random.Random(7), threading.Event()
+
+    def kill() -> None:
+        for _ in range(8):
+            if ended.wait(chance.uniform(0.02, 0.4)):
+                return
+            kill_daemon(place)
+
+    with beside(kill, ended):
+        yield
+
+
+def dying_mark(place: Place) -> Path:
+    return place.home.root.parent / "dying"
+
+
+@contextlib.contextmanager
+def mortal(place: Place) -> Iterator[None]:
+    """The daemon is one that can be told to die at each line of its journal (dying/sitecustomize.py)."""
+    folder = Path(__file__).parent / "dying"
+    with reborn(place, PYTHONPATH=str(folder), CORTEN_BENCH_DYING=str(dying_mark(place))):
+        yield
+
+
+@contextlib.contextmanager
+def daemon_killed_at_each_line(place: Place) -> Iterator[None]:
+    mark = dying_mark(place)
+    mark.touch()
+    began_s = time.monotonic()
+    try:
+        yield
+        until(place.well)
+    finally:
+        deaths = mark.stat().st_size
+        mark.unlink()
+        place.notes.append(f"{deaths} deaths in {time.monotonic() - began_s:.1f} s")
+
+
+@contextlib.contextmanager
+def gateway_restarted(place: Place) -> Iterator[None]:
+    """Another Envoy in the place of this one, twice."""
+    for _ in range(2):
+        was = restart_gateway(home=place.home)
+        if was["was"] == was["pid"]:
+            place.notes.append("not restarted")
+    yield
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`around` is what all its cells live in; an `early` one is there before the operation begins."""
+
+    inject: Callable[[Place], contextlib.AbstractContextManager[None]]
+    around: Callable[[Place], contextlib.AbstractContextManager[None]] = none
+    early: bool = False
+
+
+FAULTS = {
+    "none": Fault(none),
+    "SIGKILL": Fault(sigkill),
+    "SIGSTOP": Fault(sigstop),
+    "slow": Fault(slow),
+    "5xx": Fault(errors),
+    "half-open": Fault(half_open),
+    "OOM": Fault(out_of_memory),
+    "disk full": Fault(disk_full, early=True),  # it must not begin what it cannot write down
+    "clock jump": Fault(clock_jump, under_another_clock),
+    "daemon killed": Fault(daemon_killed),
+    "daemon killed at each line": Fault(daemon_killed_at_each_line, mortal, early=True),
+    "gateway restart": Fault(gateway_restarted),
+}
