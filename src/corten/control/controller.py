@@ -129,19 +129,20 @@ class Controller:
             if one.replica.state is ReplicaState.STOPPING:
                 await self.tasks.off_loop(self.engine.terminate, one.replica.id)
             elif one.replica.state is ReplicaState.STARTING and not one.replica.address:
-                self._adopt_unfinished(one.replica.id)
+                self._adopt_unfinished(one.replica)
         await self._start_gateway(self.table(alive_only=True))
 
-    def _adopt_unfinished(self, replica_id: str) -> None:
-        """The daemon before died between asking the engine for this replica and writing down where it is."""
-        found = self._observed.get(replica_id)
-        if found is not None and found.running:
-            self.state.locate(replica_id, found.address, found.pid)
-            return
-        # Not its revision's fault: it must not count as a death.
-        reason = "the daemon ended while this was being started"
-        self.state.move(replica_id, ReplicaState.EXITED, now_s=self.clock(), reason=reason)
-        self.state.settle(replica_id)
+    def _adopt_unfinished(self, replica: Replica) -> None:
+        """The daemon before died between intending to start this replica and writing down where it is."""
+        found = self._observed.get(replica.id)
+        if found is None:
+            # Not given up: a daemon that dies at each line it writes would never get further.
+            revision = self.state.revision(replica.deployment, replica.revision)
+            self.tasks.ensure(f"start {replica.id}", lambda: self._start(replica.id, revision))
+        elif found.running:
+            self.state.locate(replica.id, found.address, found.pid)
+        else:
+            self.state.abandon(replica.id, "the daemon ended while this was being started", now_s=self.clock())
 
     async def run(self) -> None:
         """Go on until cancelled; a failing look or plan is logged and tried again."""

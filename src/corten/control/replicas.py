@@ -44,26 +44,36 @@ class Replicas(Journal):
     def move(self, replica_id: str, to: ReplicaState, *, now_s: float, reason: str = "") -> None:
         """A replica enters another state, told to the journal. Ending while draining or stopping settles it."""
         with self._transaction():
-            row = self._one("SELECT * FROM replicas WHERE id = ?", replica_id)
-            if row is None or row["state"] == to.value:
-                return
-            was = ReplicaState(row["state"])
-            if to is ReplicaState.READY:
-                self._run("UPDATE replicas SET ready_s = coalesce(ready_s, ?) WHERE id = ?", now_s, replica_id)
-            if to is ReplicaState.EXITED and was in _LEAVING:
-                self._run("UPDATE replicas SET settled = 1 WHERE id = ?", replica_id)
-            if to in (ReplicaState.FROZEN, ReplicaState.READY):
-                self._run("UPDATE replicas SET routed = 0 WHERE id = ?", replica_id)
-            self._run(
-                "UPDATE replicas SET state = ?, changed_s = ?, reason = ?, pid = ? WHERE id = ?",
-                *(to.value, now_s, reason or row["reason"]),
-                *(0 if to is ReplicaState.EXITED else row["pid"], replica_id),
-            )
-            unwanted = to is ReplicaState.EXITED and was in (ReplicaState.STARTING, ReplicaState.READY)
-            message = f"{replica_id} {to.value}" + (f": {reason}" if reason else "")
-            data = {"replica": replica_id, "was": was.value, "seconds": now_s - row["changed_s"]}
-            phase = Phase.WARNING if unwanted else Phase.DONE
-            self._say(row["deployment"], to.value, message, now_s, phase=phase, data=data)
+            self._move(replica_id, to, now_s=now_s, reason=reason)
+
+    def abandon(self, replica_id: str, reason: str, *, now_s: float) -> None:
+        """Its start came to nothing without a fault of its own: another is started, and it counts as no death."""
+        with self._transaction():
+            # Not in a change of its own: a daemon that died in between left a death that ended the rollout.
+            self._run("UPDATE replicas SET settled = 1 WHERE id = ?", replica_id)
+            self._move(replica_id, ReplicaState.EXITED, now_s=now_s, reason=reason)
+
+    def _move(self, replica_id: str, to: ReplicaState, *, now_s: float, reason: str) -> None:
+        row = self._one("SELECT * FROM replicas WHERE id = ?", replica_id)
+        if row is None or row["state"] == to.value:
+            return
+        was = ReplicaState(row["state"])
+        if to is ReplicaState.READY:
+            self._run("UPDATE replicas SET ready_s = coalesce(ready_s, ?) WHERE id = ?", now_s, replica_id)
+        if to is ReplicaState.EXITED and was in _LEAVING:
+            self._run("UPDATE replicas SET settled = 1 WHERE id = ?", replica_id)
+        if to in (ReplicaState.FROZEN, ReplicaState.READY):
+            self._run("UPDATE replicas SET routed = 0 WHERE id = ?", replica_id)
+        self._run(
+            "UPDATE replicas SET state = ?, changed_s = ?, reason = ?, pid = ? WHERE id = ?",
+            *(to.value, now_s, reason or row["reason"]),
+            *(0 if to is ReplicaState.EXITED else row["pid"], replica_id),
+        )
+        unwanted = to is ReplicaState.EXITED and was in (ReplicaState.STARTING, ReplicaState.READY)
+        message = f"{replica_id} {to.value}" + (f": {reason}" if reason else "")
+        data = {"replica": replica_id, "was": was.value, "seconds": now_s - row["changed_s"]}
+        phase = Phase.WARNING if unwanted else Phase.DONE
+        self._say(row["deployment"], to.value, message, now_s, phase=phase, data=data)
 
     def routed(self, replica_id: str, *, now_s: float) -> None:
         """The gateway sends it requests now."""

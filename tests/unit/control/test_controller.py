@@ -1,6 +1,7 @@
 """The loop with an engine and a gateway in memory: what it writes down, does and adopts."""
 
 import asyncio
+import contextlib
 import itertools
 
 import pytest
@@ -457,3 +458,52 @@ def test_one_that_is_at_a_job_nobody_waits_for_is_not_frozen_but_ended_in_its_ow
         assert ("freeze", old) not in bench.machine.calls
 
     bench.during(story)
+
+
+class Death(BaseException):
+    """The end of a daemon."""
+
+
+class Mortal:
+    """Ends whoever writes to a state once a line of its journal is written, and all it would still write."""
+
+    def __init__(self, state):
+        self.connection, self.run = state._connection, state._run
+        self.told = self.dead = False
+        state._run = self.run_or_die
+
+    def run_or_die(self, sql, *values):
+        if self.dead:
+            raise Death
+        found = self.run(sql, *values)
+        self.told = self.told or sql.startswith("INSERT INTO events")
+        if self.told and not self.connection.in_transaction:
+            self.dead = True
+            raise Death
+        return found
+
+
+def test_a_daemon_that_dies_at_each_line_of_its_journal_loses_nothing(bench):
+    async def first(controller):
+        bench.deploy(ONE, replicas=2)
+        await bench.until_rolled_out(controller)
+
+    bench.during(first)
+    bench.deploy(TWO, replicas=2)
+    plain, deaths = bench.state._run, 0
+
+    async def mortal(controller):
+        while not life.dead and bench.state.deployment("m").rollout.state is not RolloutState.DONE:
+            controller.wake.set()
+            await asyncio.sleep(0.005)
+
+    while bench.state.deployment("m").rollout.state is not RolloutState.DONE:
+        life = Mortal(bench.state)
+        with contextlib.suppress(Death, AssertionError):
+            bench.during(mortal)
+        bench.state._run = plain
+        deaths += life.dead
+        assert bench.state.deployment("m").rollout.state is not RolloutState.FAILED
+        assert deaths < 40
+    assert deaths > 6
+    assert MemoryGateway(bench.wire).weights("m") == {"r2": 2}
