@@ -113,13 +113,23 @@ def test_who_would_wait_for_too_long_is_told_so_and_the_start_goes_on(place):
     until(lambda: post(place)[0] == 200, "it is there")
 
 
-def test_without_the_daemon_a_request_for_one_at_rest_is_refused_and_the_next_command_brings_it_back(place):
+def test_without_the_daemon_a_request_for_one_at_rest_waits_some_seconds_for_another(place):
     up(place)
-    until(lambda: state(place) == "frozen", "it is frozen")
-    os.kill(place.daemon_pid(), signal.SIGKILL)
-    code, retry_s, document = post(place, timeout_s=5)
-    assert (code, document["error"]["code"]) == (503, "gateway.no_controller")
-    assert int(retry_s) >= 1
+    for brought_back in (True, False):
+        until(lambda: state(place) == "frozen", "it is frozen")
+        os.kill(place.daemon_pid(), signal.SIGKILL)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(post, place)
+            time.sleep(0.5)
+            assert not asked.done()
+            if brought_back:
+                assert state(place) in ("frozen", "resting", "serving", "degraded")
+            code, retry_s, document = asked.result(20)
+        if brought_back:
+            assert code == 200
+        else:
+            assert (code, document["error"]["code"]) == (503, "gateway.no_controller")
+            assert int(retry_s) >= 1
     assert state(place) in ("frozen", "resting")
     assert post(place)[0] == 200
 

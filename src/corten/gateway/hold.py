@@ -29,6 +29,7 @@ _EXT_AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3."
 _LONGER_S = 5.0  # the controller says itself when a wait was too long
 # What the controller says for no; made 503 on the way out. A 5xx of its own would be taken for a failed check.
 REFUSED = 403
+_AGAIN_TIMES = 20
 _FLAG = "UAEX"  # unauthorized by the external service
 _MANY = 100_000
 # A share of 1.4 by default: of two endpoints of which one is ill, priority 1 would get 30 % of the requests.
@@ -131,5 +132,11 @@ def _service(path: str, timeout_s: float) -> Resource:
             "allowed_upstream_headers": exact[CLUSTER_HEADER],
             "allowed_client_headers_on_success": exact[REVISION_HEADER],
             "allowed_client_headers": exact["retry-after"],
+        },
+        # A controller that died is back in half a second where somebody starts it: who asks waits for five, about.
+        "retry_policy": {
+            "retry_on": "connect-failure,reset",
+            "num_retries": _AGAIN_TIMES,
+            "retry_back_off": {"base_interval": "0.050s", "max_interval": "0.500s"},
         },
     }
