@@ -155,7 +155,7 @@ def insist(place: Place, step: Step) -> None:
             if error.code != LOST:
                 return
             if generation(place) > before:
-                until(place.well)
+                until(lambda: place.one().state in ("serving", "canary"))
                 return
         else:
             return

@@ -12,7 +12,7 @@ from corten.control.client import LOST, Client
 from corten.core.events import Event, Listener, Phase
 from corten.errors import CortenError, EngineError, NotFoundError, UnhealthyError
 
-_HOLD_S = 5.0
+_FIRST_HOLD_S, _HOLD_S = 0.05, 5.0
 _SHOWN_LOG_LINES = 12
 _MOST_RECONNECTS = 5
 # How the journal's steps are told to people: the rest are notes.
@@ -42,12 +42,14 @@ class Follower:
         Raises UnhealthyError `deploy.unhealthy` (given up; the revision before serves), CortenError
         `control.superseded`, EngineError for what the engine refused, UnhealthyError `deploy.timeout`.
         """
-        self._after = self.accepted["after"]
+        self._after, hold_s = self.accepted["after"], _FIRST_HOLD_S
         while time.monotonic() < until_s:
             try:
                 if (view := self._look()) is not None:
                     return view
-                self._hear(min(_HOLD_S, until_s - time.monotonic()))
+                # The last line of the journal may come a moment before what it tells of is in force.
+                heard = self._hear(min(hold_s, until_s - time.monotonic()))
+                hold_s = _FIRST_HOLD_S if heard else min(2 * hold_s, _HOLD_S)
             except EngineError as error:
                 self._again(error)
         raise UnhealthyError(
@@ -83,7 +85,8 @@ class Follower:
     def _concerns_us(self, rollout: Mapping[str, Any]) -> bool:
         return bool(rollout["target"] == f"r{self.accepted['revision']}")
 
-    def _hear(self, hold_s: float) -> None:
+    def _hear(self, hold_s: float) -> bool:
+        """Tell what is new in the journal, waiting for it; whether anything was."""
         path = f"/v1/deployments/{self.name}/events"
         found = self.client.get(path, timeout_s=hold_s + 30.0, after=self._after, wait_s=f"{max(0.0, hold_s):.3f}")
         for event in found["events"]:
@@ -95,6 +98,7 @@ class Follower:
             if (step, phase) not in _KEPT:
                 phase = Phase.WARNING if phase is Phase.WARNING else Phase.NOTE
             self.listen(Event(step, phase, event["message"], _figures(event["data"])))
+        return bool(found["events"])
 
     def _again(self, error: EngineError) -> None:
         self._lost += 1

@@ -1,0 +1,32 @@
+"""Whoever waits for a change is told of it when it has come true, and not later."""
+
+import time
+
+from corten.control.follow import Follower
+
+ACCEPTED = {"deployment": "m", "revision": 1, "rollout": 1, "generation": 2, "changed": True, "after": 4}
+
+
+class Daemon:
+    """Answers as one whose last journal line comes a moment before what it tells of is in force."""
+
+    def __init__(self):
+        self.events = [{"seq": 5, "step": "routed", "phase": "done", "message": "a takes requests", "data": {}}]
+        self.holds_s = []
+
+    def get(self, path, *, timeout_s=0.0, after=0, wait_s="0"):
+        del timeout_s
+        if path.endswith("/events"):
+            self.holds_s.append(float(wait_s))
+            return {"events": [each for each in self.events if each["seq"] > after]}
+        ready = 2 if len(self.holds_s) > 3 else 1
+        rollout = {"id": 1, "state": "done", "target": "r1"}
+        return {"revision": "r1", "state": "serving", "ready": ready, "wanted": 2, "rollout": rollout}
+
+
+def test_the_journals_last_line_is_not_waited_after_for_seconds():
+    daemon, told = Daemon(), []
+    follower = Follower(daemon, lambda: daemon, ACCEPTED, told.append)
+    assert follower.until_done(time.monotonic() + 60)["ready"] == 2
+    assert len(told) == 1
+    assert sum(daemon.holds_s) < 0.5
