@@ -22,7 +22,6 @@ from corten.errors import CortenError
 from corten.ops.gateway import restart_gateway
 
 
-
 @contextlib.contextmanager
 def none(place: Place) -> Iterator[None]:
     del place

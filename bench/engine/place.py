@@ -72,9 +72,7 @@ class Place:
     def name(self) -> str:
         return "stepper" if self.traffic == "stream" else "plain"
 
-    def deploy(
-        self, replicas: int, *, rest: Rest | None = None, canary: Canary | None = None, mark: str = ""
-    ) -> None:
+    def deploy(self, replicas: int, *, rest: Rest | None = None, canary: Canary | None = None, mark: str = "") -> None:
         """With `rest` none need be there."""
         settings = Settings(
             replicas=0 if rest else replicas,

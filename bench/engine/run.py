@@ -182,7 +182,9 @@ def table(cells: Sequence[Cell]) -> str:
         for fault in dict.fromkeys(cell.fault for cell in mine):
             row = {cell.operation: cell for cell in mine if cell.fault == fault}
             told = [row[each].report for each in operations]
-            lines.append(f"| {fault} | " + " | ".join(f"{each.failed} / {each.ok + each.failed}" for each in told) + " |")
+            lines.append(
+                f"| {fault} | " + " | ".join(f"{each.failed} / {each.ok + each.failed}" for each in told) + " |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -29,8 +29,9 @@ _EXT_AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3."
 _LONGER_S = 5.0  # the controller says itself when a wait was too long
 # What the controller says for no; made 503 on the way out. A 5xx of its own would be taken for a failed check.
 REFUSED = 403
-_AGAIN_TIMES = 20
+_AGAIN_TIMES = 40
 _FLAG = "UAEX"  # unauthorized by the external service
+_LIMITS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
 _MANY = 100_000
 # A share of 1.4 by default: of two endpoints of which one is ill, priority 1 would get 30 % of the requests.
 _OVERPROVISIONING = 100 * 100
@@ -67,10 +68,8 @@ def cluster(socket: Path) -> Resource:
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        # Every request that waits is a connection.
-        "circuit_breakers": {
-            "thresholds": [{"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY}]
-        },
+        # Every request that waits is a connection, and all of them ask again when the controller dies.
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_LIMITS, _MANY)]},
     }
 
 
@@ -133,7 +132,7 @@ def _service(path: str, timeout_s: float) -> Resource:
             "allowed_client_headers_on_success": exact[REVISION_HEADER],
             "allowed_client_headers": exact["retry-after"],
         },
-        # A controller that died is back in half a second where somebody starts it: who asks waits for five, about.
+        # A controller that died is back in half a second where somebody starts it: who asks waits for nine, about.
         "retry_policy": {
             "retry_on": "connect-failure,reset",
             "num_retries": _AGAIN_TIMES,
