@@ -69,11 +69,17 @@ def slow(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors(place: Place) -> Iterator[None]:
-    """One replica answers each prediction with an error of its model."""
-    mark = Path(place.victim().address).with_name("broken")
+    """One replica answers each prediction with an error of its model, until it is replaced or the operation is over."""
+    until(lambda: place.one().ready > 0, 20)  # before it serves there is nothing to answer wrongly
+    victim = place.victim()
+    mark = Path(victim.address).with_name("broken")
     mark.touch()
+    began_s = time.monotonic()
     try:
         yield
+        replicas = [each for each in place.one().replicas if each.state == "ready"]
+        if len(replicas) > 1 and until(lambda: all(each.id != victim.id for each in place.one().replicas), 20):
+            place.notes.append(f"gone after {time.monotonic() - began_s:.1f} s")
     finally:
         mark.unlink(missing_ok=True)  # it may be gone with its replica
 

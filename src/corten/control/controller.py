@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from corten.control.answers import Answers
 from corten.control.canaries import Canaries
 from corten.control.exits import ExitWatch
 from corten.control.holding import Holding, Line
@@ -98,6 +99,7 @@ class Controller:
     holding: Holding = field(init=False)
     mirror: Mirror = field(init=False)
     resting: Resting = field(init=False)
+    answers: Answers = field(init=False)
     _notes: dict[str, Notes] = field(default_factory=dict)
     _observed: dict[str, Observed] = field(default_factory=dict)
     _just_started: dict[str, Observed] = field(default_factory=dict)
@@ -106,11 +108,16 @@ class Controller:
     def __post_init__(self) -> None:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
         self.mirror = Mirror(self.state, self.clock)
+        self.answers = Answers(self.state, self.router, self._condemn)
         self.holding = Holding(self._arrived, self._reaches)
         self.resting = Resting(
             self.state, self.memory, self.clock, self._changed, self.holding.waiting, self._is_working
         )
         self.scaler = Scaler(self.state, self.router, self.clock, self._changed, self.resting)
+
+    def _condemn(self, replica_id: str, reason: str) -> None:
+        self._notes.setdefault(replica_id, Notes()).hung = reason
+        self.wake.set()
 
     def _changed(self) -> None:
         self.wake.set()

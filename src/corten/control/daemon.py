@@ -116,7 +116,8 @@ class Daemon:
             await server.listen(UnixAddress(self.home.daemon_socket), mode=0o600)
             loop = asyncio.get_running_loop()
             jobs = [loop.create_task(controller.run()), loop.create_task(controller.router.run())]
-            jobs += [loop.create_task(controller.scaler.run()), loop.create_task(self._end_when_idle(server))]
+            jobs += [loop.create_task(controller.scaler.run()), loop.create_task(controller.answers.run())]
+            jobs += [loop.create_task(self._end_when_idle(server))]
             announce({"ready": os.getpid()})
             self._wake.set()
             await self._until_end(jobs)

@@ -10,7 +10,7 @@ from corten.control.routes import steps
 from corten.control.tasks import settle
 from corten.core.front import Front
 from corten.core.route import RouteTable
-from corten.core.traffic import Traffic
+from corten.core.traffic import Tally, Traffic
 from corten.errors import CortenError, EngineError
 from corten.gateway.base import Gateway
 from corten.gateway.certificate import Certificate
@@ -175,6 +175,15 @@ class Router:
             return await settle(self._gateway.in_flight(address), _RETRY_S * 4)
         except (CortenError, TimeoutError):
             return None
+
+    async def answers(self) -> Mapping[str, Tally]:
+        """What the gateway counted of each upstream, by address; nothing when it cannot tell."""
+        if self._gateway is None:
+            return {}
+        try:
+            return await settle(self._gateway.answers(), _RETRY_S * 4)
+        except (CortenError, TimeoutError):
+            return {}
 
     async def traffic(self) -> Mapping[tuple[str, str], Traffic] | None:
         """What the gateway counted of each revision; None when it cannot tell."""

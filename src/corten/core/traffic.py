@@ -1,8 +1,22 @@
-"""What a gateway counted of a revision."""
+"""What a gateway counted of a revision, and of a replica."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Answers of one replica: errors (5xx, broken connections), and others."""
+
+    good: int = 0
+    bad: int = 0
+
+    def since(self, earlier: Tally) -> Tally:
+        """What came after an earlier look; all of it when the gateway has begun to count anew since."""
+        if self.good < earlier.good or self.bad < earlier.bad:
+            return self
+        return Tally(self.good - earlier.good, self.bad - earlier.bad)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import httptools
 import msgspec
 
 from corten.core.route import Endpoint
-from corten.core.traffic import Traffic
+from corten.core.traffic import Tally, Traffic
 from corten.errors import EngineError
 from corten.gateway.resources import GRPC
 
@@ -92,6 +92,7 @@ class Upstream:
     endpoint: Endpoint
     routable: bool
     in_flight: int
+    answers: Tally = field(default_factory=Tally)
 
 
 @dataclass(slots=True)
@@ -283,6 +284,7 @@ def _upstream(cluster: str, host: _Host) -> Upstream:
         endpoint=Endpoint(_address(host.address), draining=draining),
         routable=health.eds_health_status == "HEALTHY" and not bad,
         in_flight=int(stats.get("rq_active", 0)),
+        answers=Tally(int(stats.get("rq_success", 0)), int(stats.get("rq_error", 0))),
     )
 
 

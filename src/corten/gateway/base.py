@@ -7,7 +7,7 @@ from typing import Protocol
 
 from corten.core.front import Front
 from corten.core.route import RouteTable
-from corten.core.traffic import Traffic
+from corten.core.traffic import Tally, Traffic
 
 
 class Gateway(Protocol):
@@ -35,6 +35,10 @@ class Gateway(Protocol):
 
     async def traffic(self) -> Mapping[tuple[str, str], Traffic]:
         """What was counted of each revision, by deployment and revision label, since the gateway started."""
+        ...
+
+    async def answers(self) -> Mapping[str, Tally]:
+        """What was counted of each upstream, by address, since the gateway started or got to know it."""
         ...
 
     async def restart(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from corten.core.front import Front
 from corten.core.home import Home
 from corten.core.route import Endpoint, RouteTable, grpc_address
-from corten.core.traffic import Traffic
+from corten.core.traffic import Tally, Traffic
 from corten.errors import CortenError, EngineError, UsageError
 from corten.gateway import hot, listener, logs, ports, resources, tls
 from corten.gateway.admin import Admin
@@ -148,6 +148,10 @@ class Envoy:
         found = await self._admin.upstreams()
         addresses = {address, grpc_address(address)}
         return sum(up.in_flight for up in found if up.endpoint.address in addresses)
+
+    async def answers(self) -> Mapping[str, Tally]:
+        """What was counted of each upstream, by address; errors of gRPC are none of HTTP's and not counted."""
+        return {up.endpoint.address: up.answers for up in await self._admin.upstreams()}
 
     async def traffic(self) -> Mapping[tuple[str, str], Traffic]:
         """What was counted of each revision, by deployment and revision label, since this Envoy started."""

@@ -194,6 +194,12 @@ def _outlier_detection() -> Resource:
         # A model that raises for some inputs is not broken: its 500s must not take a replica away.
         "enforcing_consecutive_5xx": 0,
         "enforcing_success_rate": 0,
+        # One that answers nothing else for a second is, or nobody misses it: the daemon replaces it (control.answers)
+        # where others do well.
+        "enforcing_failure_percentage": 100,
+        "failure_percentage_threshold": 100,
+        "failure_percentage_minimum_hosts": 2,
+        "failure_percentage_request_volume": 10,
         "enforcing_local_origin_success_rate": 0,
         "interval": "1s",
         "base_ejection_time": "2s",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from corten.core.front import Front
 from corten.core.route import Endpoint, RouteTable
-from corten.core.traffic import Traffic
+from corten.core.traffic import Tally, Traffic
 from corten.errors import EngineError
 
 
@@ -17,8 +17,8 @@ class Wire:
     """What outlives a gateway object: the "process". Give the same one to a second gateway to have it adopted.
 
     `table` is in force, `applied` all that ever were, in order. `unhealthy` upstreams are not routable. `busy` are
-    requests by upstream, `traffic` what was counted by deployment and revision. `apply_s` is how long a table takes to
-    be in force. `fail_next` is raised by the next `start` or `apply`.
+    requests by upstream, `answers` what was counted of each, `traffic` by deployment and revision. `apply_s` is how
+    long a table takes to be in force. `fail_next` is raised by the next `start` or `apply`.
     """
 
     running: bool = False
@@ -28,6 +28,7 @@ class Wire:
     unhealthy: set[str] = field(default_factory=set)
     busy: dict[str, int] = field(default_factory=dict)
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)
+    answers: dict[str, Tally] = field(default_factory=dict)
     apply_s: float = 0.0
     fail_next: EngineError | None = None
     front: Front | None = None
@@ -72,6 +73,10 @@ class MemoryGateway:
     async def traffic(self) -> Mapping[tuple[str, str], Traffic]:
         """What the test put into `traffic`."""
         return dict(self.wire.traffic)
+
+    async def answers(self) -> Mapping[str, Tally]:
+        """What the test put into `answers`."""
+        return dict(self.wire.answers)
 
     async def restart(self) -> None:
         """Counted as a start."""
