@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from place import Place, send, until
+from place import Place, beside, send, until
 
 from corten.control.client import Client
 from corten.errors import CortenError
@@ -26,18 +26,6 @@ from corten.ops.gateway import restart_gateway
 def none(place: Place) -> Iterator[None]:
     del place
     yield
-
-
-@contextlib.contextmanager
-def beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
-    """Work in a thread that is told of the end by `ended`."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -135,6 +123,7 @@ def kill_daemon(place: Place) -> None:
 @contextlib.contextmanager
 def reborn(place: Place, **variables: str) -> Iterator[None]:
     """Another daemon in the place of this one, with these variables; at the end one without."""
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     kill_daemon(place)
     until(lambda: bool(place.daemon_pid()))
@@ -142,7 +131,8 @@ def reborn(place: Place, **variables: str) -> Iterator[None]:
         yield
     finally:
         for name in variables:
-            del os.environ[name]
+            os.environ.pop(name)
+        os.environ.update(before)
         kill_daemon(place)
         until(lambda: bool(place.daemon_pid()))
 
@@ -152,9 +142,9 @@ def wall_clock(place: Place) -> Path:
 
 
 def set_clock(place: Place, hours: float) -> None:
-    beside = wall_clock(place).with_suffix(".new")
-    beside.write_text(f"{hours * 3600:.0f}\n")
-    beside.replace(wall_clock(place))  # in one step: nobody reads half of it
+    new = wall_clock(place).with_suffix(".new")
+    new.write_text(f"{hours * 3600:.0f}\n")
+    new.replace(wall_clock(place))  # in one step: nobody reads half of it
 
 
 @contextlib.contextmanager
@@ -212,8 +202,8 @@ def dying_mark(place: Place) -> Path:
 @contextlib.contextmanager
 def mortal(place: Place) -> Iterator[None]:
     """The daemon is one that can be told to die at each line of its journal (dying/sitecustomize.py)."""
-    folder = Path(__file__).parent / "dying"
-    with reborn(place, PYTHONPATH=str(folder), CORTEN_BENCH_DYING=str(dying_mark(place))):
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent / "dying"), os.environ.get("PYTHONPATH"))))
+    with reborn(place, PYTHONPATH=path, CORTEN_BENCH_DYING=str(dying_mark(place))):
         yield
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -134,6 +135,18 @@ def until(holds: Callable[[], bool], within_s: float = 60.0) -> bool:
                 return True
         time.sleep(0.05)
     return False
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
+    """Work in a thread that is told of the end by `ended`."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@
 #define WARM_UP_S 1.0
 #define GRACE_S 10.0
 #define PIECE 65536
+#define SHOWN 5
 
 typedef struct {
     int fd, busy, status;
@@ -110,7 +111,7 @@ static int receive(Connection *connection) {
         if (got < 0 && errno == EAGAIN) return 0;
         if (got <= 0) {
             int was_busy = connection->busy;
-            broken += was_busy;
+            if (was_busy && broken++ < SHOWN) fprintf(stderr, "%.3f: broken after %zu bytes\n", now(), connection->received);
             close(connection->fd);
             dial(connection);
             connection->unsent_bytes = 0;
@@ -119,7 +120,9 @@ static int receive(Connection *connection) {
         }
         connection->received += (size_t)got;
         if (connection->busy && whole(connection)) {
-            wrong += connection->status / 100 != 2;
+            if (connection->status / 100 != 2 && wrong++ < SHOWN)
+                fprintf(stderr, "%.3f: %.*s\n", now(), (int)(connection->received > 600 ? 600 : connection->received),
+                        connection->answer);
             return 1;
         }
     }
@@ -181,7 +184,7 @@ int main(int count, char **words) {
     }
     qsort(latency, measured, sizeof(double), ascending);
 #define AT(share) (measured ? latency[(size_t)((double)(measured - 1) * (share))] * 1e6 : 0)
-    printf("{\"rate\":%.1f,\"per_s\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f,\"failed\":%ld}\n", rate,
-           (double)in_time / seconds, AT(.5), AT(.99), AT(1.0), wrong + broken + (long)(last - first) + many - idle_count);
+    printf("{\"rate\":%.1f,\"per_s\":%.1f,\"p50_us\":%.1f,\"p95_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f,\"failed\":%ld}\n", rate,
+           (double)in_time / seconds, AT(.5), AT(.95), AT(.99), AT(1.0), wrong + broken + (long)(last - first) + many - idle_count);
     return 0;
 }
