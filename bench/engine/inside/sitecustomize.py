@@ -1,7 +1,8 @@
-"""Found by a daemon whose PYTHONPATH leads here: it dies at each line of its journal, once the line is written and synced.
+"""Found by a daemon whose PYTHONPATH leads here.
 
-Only while the file named by CORTEN_BENCH_DYING exists; each death adds a byte to it. Nothing of Corten is changed: it is
-SQLite's connection that counts.
+While the file named by CORTEN_BENCH_DYING exists, it dies at each line of its journal, once the line is written and synced;
+each death adds a byte to the file. Nothing of Corten is changed for that: it is SQLite's connection that counts. With
+CORTEN_BENCH_HANDOVER_S, a gateway that was replaced has so long for its last answers, so that the next can be replaced.
 """
 
 import os
@@ -33,3 +34,7 @@ def connect(*args, **kwargs):
 
 if "corten.control.daemon" in sys.orig_argv:
     plain_connect, sqlite3.connect = sqlite3.connect, connect
+    if handover := os.environ.get("CORTEN_BENCH_HANDOVER_S"):
+        from corten.gateway import hot
+
+        vars(hot).update(LONGEST_ANSWER_S=int(handover), _OVERLAP_S=1)
