@@ -1,7 +1,8 @@
 """Break a deployment on purpose, with load on it, and count what failed.
 
 For a service you may break: all replicas are replaced, one is killed, one stopped, the gateway replaced, the daemon
-killed, each mended before the next. Ends with 6 when a request failed or waited longer than three seconds, or something was not mended.
+killed, each mended before the next. Ends with 6 when a request failed or waited longer than three seconds, or
+something was not mended.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _UNHEALTHY = 6
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("name", help="the deployment")
-    parser.add_argument("--only", default="", metavar="WORDS", help="of redeploy,kill,hang,gateway,daemon (default: all)")
+    parser.add_argument("--only", default="", metavar="WORDS", help="of redeploy,kill,hang,gateway,daemon (all)")
     parser.add_argument("--rate", type=words.rate, default=20, metavar="N", help="requests a second (default: 20)")
     parser.add_argument("-i", "--input", default="", metavar="JSON", help="what to ask (default: the model's example)")
 
