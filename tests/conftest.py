@@ -7,9 +7,11 @@ import importlib.util
 import os
 import shutil
 import socket
+from contextlib import ExitStack
 from functools import cache
 
 import pytest
+from engines import NoEngineError, dockerd, podman_storage
 from hypothesis import HealthCheck, settings
 
 # Thousands of tests keep millions of objects alive, and at the interpreter's 700 the collector looks through them all
@@ -29,6 +31,7 @@ NEEDS = (
     "bwrap",
     "envoy",
     "podman",
+    "docker",
     "skopeo",
     "registry",
     "network",
@@ -93,6 +96,10 @@ def missing(need: str) -> str:
             return f"not installed: {', '.join(absent)}" if absent else _unreachable("registry.npmjs.org", 443)
         case "bwrap":
             return "" if shutil.which("bwrap") else "bwrap is not installed"
+        case "docker":
+            if not shutil.which("dockerd"):
+                return "dockerd is not installed"
+            return "" if os.geteuid() == 0 else "a Docker daemon of one's own takes root"
         case "systemd":
             return "" if shutil.which("systemd-analyze") else "systemd is not installed"
         case _:
@@ -121,3 +128,22 @@ def pytest_runtest_setup(item):
     for need in item.config.getoption("--need"):
         if item.get_closest_marker(need) and (reason := missing(need)):
             pytest.fail(f"--need {need}: {reason}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def podman():
+    """A place for podman's images and containers, for the session: the environment that leads to it."""
+    with podman_storage() as env:
+        yield env
+
+
+@pytest.fixture(scope="session")
+def docker(request):
+    """A Docker daemon for the session: the environment that leads to it."""
+    with ExitStack() as stack:
+        try:
+            env = stack.enter_context(dockerd())
+        except NoEngineError as error:
+            end = pytest.fail if "docker" in request.config.getoption("--need") else pytest.skip
+            end(f"dockerd does not start here: {error}")
+        yield env

@@ -28,6 +28,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
     "engines": {
         "embedded": "corten.engine.embedded:Embedded",
+        "podman": "corten.engine.containers:Podman",
+        "docker": "corten.engine.containers:Docker",
         "memory": "corten.engine.memory:Memory",
     },
     "exporters": {

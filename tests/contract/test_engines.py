@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.engine.base import Engine
+from corten.engine.containers import Docker, Podman
 from corten.engine.embedded import Embedded, Sandbox
 from corten.engine.memory import Machine, Memory
 from corten.store.layout import Layout
@@ -129,3 +131,17 @@ class TestEmbeddedPlain(RealEngine):
     @pytest.fixture
     def make_engine(self, real_home: Home) -> Callable[[], Engine]:
         return lambda: Embedded(real_home, sandbox=Sandbox.NONE)
+
+
+@pytest.mark.podman
+class TestPodman(RealEngine):
+    @pytest.fixture
+    def make_engine(self, real_home: Home, podman: Mapping[str, str]) -> Callable[[], Engine]:
+        return lambda: Podman.from_env(real_home, {**os.environ, **podman})
+
+
+@pytest.mark.docker
+class TestDocker(RealEngine):
+    @pytest.fixture
+    def make_engine(self, real_home: Home, docker: Mapping[str, str]) -> Callable[[], Engine]:
+        return lambda: Docker.from_env(real_home, {**os.environ, **docker})

@@ -93,5 +93,5 @@ class Engine(Protocol):
         ...
 
     def logs(self, replica_id: str, *, tail: int = 100) -> Sequence[str]:
-        """The last lines it wrote, oldest first; empty when there is none."""
+        """The last lines it wrote, oldest first; empty when there is none. May be milliseconds behind it."""
         ...

@@ -14,24 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
-from corten.adapters.threads import THREADS_VARIABLE
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.image import Image
-from corten.core.platform import Platform
 from corten.core.process import ProcessId, descendants, parent, with_environment
 from corten.core.resources import Resources
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.bytecode import Bytecode, Tree
 from corten.engine.cgroups import Cgroups
-from corten.engine.folders import make_passable, make_private, passable
+from corten.engine.folders import passable
 from corten.engine.freezer import Freezer
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
 from corten.engine.logs import keep_short, last_lines
+from corten.engine.places import SOCKET, Places, check_image, environment
 from corten.engine.plain import plain_process
 from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
-from corten.engine.sandbox import GID, JOBS, RUN, UID, Bounds, Cell, Host, Sandbox
+from corten.engine.sandbox import JOBS, RUN, Bounds, Cell, Host, Sandbox
 from corten.errors import CortenError, EngineError, UsageError
 from corten.store.layout import Layout
 from corten.store.trees import Prepared, Trees
@@ -39,15 +38,11 @@ from corten.store.writing import translated
 
 __all__ = ["Embedded", "Sandbox", "SandboxProbe", "probe"]
 
-_SOCKET: Final = "s"
-# sun_path of unix(7) has 108 bytes with the terminating zero.
-_LONGEST_ADDRESS_BYTES: Final = 107
 _RESOLVER: Final = Path("/etc/resolv.conf")
 # bubblewrap writes the exit code a moment after its child is gone.
 _REPORT_S: Final = 0.5
 _SETTLE_S: Final = 0.25  # how long a start cut short may take to show itself
 _LOOK_S: Final = 0.005
-_LEFT_S: Final = 600.0
 
 
 class Embedded:
@@ -72,6 +67,7 @@ class Embedded:
         freezer: Freezer | None = None,
     ) -> None:
         self._home = home
+        self._places = Places(home)
         self._freezer = freezer or Freezer()
         self._bwrap = bwrap or shutil.which("bwrap")
         self._sandbox = sandbox
@@ -224,14 +220,13 @@ class Embedded:
     # -- starting
 
     def _prepared(self, digest: Digest) -> tuple[Image, Prepared]:
-        self._make_folders()
+        self._places.make()
         image = self._layout.image(digest)
-        _check_platform(image)
+        check_image(image)
         return image, self._trees.prepare(image)
 
     def _note(self, spec: ReplicaSpec, image: Image, prepared: Prepared, found: SandboxProbe) -> Record:
         """Write down that a replica is about to start; its folder appears with the record in it."""
-        run = self._run(spec.id)
         record = Record(
             id=spec.id,
             deployment=spec.deployment,
@@ -239,7 +234,7 @@ class Embedded:
             image=spec.image,
             chain=prepared.chain,
             token=secrets.token_hex(16),
-            address=_short_enough(run / _SOCKET),
+            address=self._places.address(spec.id),
             host=found.host if found.works else None,
             program=image.entrypoint[0],
             groups=self._cgroups.folders(spec.id),
@@ -249,13 +244,8 @@ class Embedded:
         unfinished.mkdir(mode=0o700)
         ReplicaFolder(unfinished).write(record)
         unfinished.rename(self._folder(spec.id).path)
-        shutil.rmtree(run, ignore_errors=True)
-        run.mkdir(mode=0o700)
-        jobs = self._jobs(spec.deployment)
-        jobs.mkdir(mode=0o700, exist_ok=True)
-        if (found.host if found.works else self._plain_host()) is Host.NOBODY:
-            os.chown(run, UID, GID)
-            os.chown(jobs, UID, GID)
+        nobodys = (found.host if found.works else self._plain_host()) is Host.NOBODY
+        self._places.make_for(spec.id, spec.deployment, nobodys=nobodys)
         return record
 
     def _start_sandbox(
@@ -270,7 +260,7 @@ class Embedded:
                 self._cgroups.enter(record.groups, launched.process)
             noted = folder.write(replace(record, process=launched.process, watcher=launched.watcher))
 
-        env = _environment(image, spec, record, f"{RUN}/{_SOCKET}") | {"CORTEN_JOBS_DIR": JOBS}
+        env = _environment(image, spec, record, f"{RUN}/{SOCKET}") | {"CORTEN_JOBS_DIR": JOBS}
         cell = Cell(
             root=prepared.root,
             hostname=spec.id,
@@ -280,8 +270,8 @@ class Embedded:
             mounts=prepared.mounts,
             env=self._bytecode.environment(prepared.chain, env) if _is_free(spec) else env,
             pycache=self._bytecode.published(prepared.chain),
-            run=self._run(spec.id),
-            jobs=self._jobs(spec.deployment),
+            run=self._places.run(spec.id),
+            jobs=self._places.jobs(spec.deployment),
             egress=spec.egress,
             resolver=_RESOLVER.resolve() if spec.egress and _RESOLVER.exists() else None,
         )
@@ -301,7 +291,7 @@ class Embedded:
         folder = self._folder(record.id)
         view = self._trees.view(image, prepared)
         env = _environment(image, spec, record, record.address)
-        env |= {"CORTEN_JOBS_DIR": str(self._jobs(spec.deployment))}
+        env |= {"CORTEN_JOBS_DIR": str(self._places.jobs(spec.deployment))}
         plain = plain_process(image, prepared.root, view, env)
         process = launch_plain(plain, self._bounds_of(spec), log=folder.log, host=self._plain_host())
         if process:
@@ -340,7 +330,7 @@ class Embedded:
                 keep_short(folder.log)
             if record.learning:
                 tree = Tree(record.chain, self._trees.root_of(record.chain), record.program)
-                self._bytecode.learn(tree, self._run(record.id), self._isolation())
+                self._bytecode.learn(tree, self._places.run(record.id), self._isolation())
         return Observed(
             id=record.id,
             deployment=record.deployment,
@@ -414,7 +404,7 @@ class Embedded:
         if record := folder.read():
             self._cgroups.remove(record.groups)
         self._freezer.forget(folder.id)
-        shutil.rmtree(self._run(folder.id), ignore_errors=True)
+        shutil.rmtree(self._places.run(folder.id), ignore_errors=True)
         for path in folder.path.iterdir():
             if path.name != "record.json":
                 path.unlink()
@@ -425,7 +415,7 @@ class Embedded:
     def _forget_jobs(self, deployment: str) -> None:
         """Remove what is known of a deployment's jobs, with the last of its replicas."""
         if all(other.deployment != deployment for _, other in self._records()):
-            shutil.rmtree(self._jobs(deployment), ignore_errors=True)
+            shutil.rmtree(self._places.jobs(deployment), ignore_errors=True)
 
     # -- places
 
@@ -443,24 +433,6 @@ class Embedded:
             return []
         folders = [self._folder(name) for name in names if not name.startswith(".")]
         return [(folder, record) for folder in folders if (record := folder.read()) is not None]
-
-    def _run(self, replica_id: str) -> Path:
-        return self._home.run / replica_id
-
-    def _jobs(self, deployment: str) -> Path:
-        # No replica is called so: their ids have no dots.
-        return self._home.run / f"{deployment}.jobs"
-
-    def _make_folders(self) -> None:
-        with translated(self._home.root, "make Corten's folders"):
-            for path in (self._home.root, self._home.run, self._home.trees):
-                make_passable(path)
-            make_private(self._home.replicas)
-            for left in self._home.replicas.glob(".*"):
-                # Of a daemon killed while it wrote or removed one; a living one is done with it in milliseconds.
-                with suppress(FileNotFoundError):
-                    if left.stat().st_mtime < time.time() - _LEFT_S:
-                        shutil.rmtree(left, ignore_errors=True)
 
     # -- isolation
 
@@ -505,21 +477,7 @@ class Embedded:
 
 
 def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -> dict[str, str]:
-    """A replica's environment: the image's, then the deployment's, then what the contract says (ARCHITECTURE.md)."""
-    # What a quota leaves idle only waits.
-    threads = {THREADS_VARIABLE: str(max(1, int(spec.resources.cpus)))} if spec.resources.cpus else {}
-    return {
-        "PATH": "/usr/local/bin:/usr/bin",
-        "HOME": "/tmp",  # noqa: S108 -- the replica's own
-        **threads,
-        **image.env,
-        **spec.env,
-        "CORTEN_LISTEN": f"unix:{socket}",
-        "CORTEN_DEPLOYMENT": spec.deployment,
-        "CORTEN_REVISION": f"r{spec.revision}",
-        "CORTEN_REPLICA": spec.id,
-        START_VARIABLE: record.token,
-    }
+    return environment(image, spec, f"unix:{socket}") | {START_VARIABLE: record.token}
 
 
 def _is_free(spec: ReplicaSpec) -> bool:
@@ -562,28 +520,3 @@ def _kill_marked(record: Record) -> None:
         for process in found:
             process.kill()
             reap(process.pid)
-
-
-def _short_enough(address: Path) -> str:
-    text = str(address)
-    if len(os.fsencode(text)) > _LONGEST_ADDRESS_BYTES:
-        raise EngineError(
-            "engine.address_too_long",
-            f"the replica's socket would have too long a path: `{text}`",
-            why=f"{len(os.fsencode(text))} bytes, a unix socket may have {_LONGEST_ADDRESS_BYTES}",
-            hint="set CORTEN_HOME to a folder with a shorter path, or use shorter names",
-        )
-    return text
-
-
-def _check_platform(image: Image) -> None:
-    here = Platform.of_machine()
-    if image.platform.architecture != here.architecture or image.platform.os != here.os:
-        raise EngineError(
-            "engine.wrong_platform",
-            f"image `{image.digest.short}` is for {image.platform}",
-            why=f"this machine is {here}",
-            hint=f"corten build --platform {here}",
-        )
-    if not image.entrypoint:
-        raise EngineError("engine.no_entrypoint", f"image `{image.digest.short}` does not say what to run")

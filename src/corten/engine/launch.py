@@ -185,10 +185,11 @@ def limited(bounds: Bounds, host: Host | None, prlimit: str | None) -> tuple[str
     if host is Host.NOBODY:
         # Counted for all processes of uid 65532; of another user's the replica's share cannot be told apart.
         wanted["nproc"] = bounds.processes
-    return (prlimit, *(f"--{name}={_at_most(name, value)}" for name, value in wanted.items()))
+    return (prlimit, *(f"--{name}={at_most(name, value)}" for name, value in wanted.items()))
 
 
-def _at_most(name: str, value: int) -> int:
+def at_most(name: str, value: int) -> int:
+    """A resource limit that can be set without CAP_SYS_RESOURCE: no more than our own."""
     _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 

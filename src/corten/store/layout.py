@@ -242,6 +242,11 @@ class Layout:
         config = self._document(descriptor_from(manifest["config"], where).digest)
         return image_from(digest, manifest, config, where)
 
+    def config(self, digest: Digest) -> Digest:
+        """The digest of an image's config, which podman and Docker call the image's id. Raises what `image` does."""
+        where = f"{self.root} ({digest})"
+        return descriptor_from(self._document(self.image(digest).digest)["config"], where).digest
+
     def platforms(self, digest: Digest) -> tuple[Descriptor, ...]:
         """The manifests of an index, each with its platform; empty for what is no index. Raises what `image` does."""
         document = self._document(digest)

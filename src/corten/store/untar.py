@@ -86,17 +86,24 @@ class Source(Protocol):
 
 
 @contextmanager
-def opened(path: Path, layer: Layer) -> Iterator[LayerTar]:
-    """The plain tar of a stored layer. Raises OSError when the blob is not there."""
+def plain(path: Path, layer: Layer) -> Iterator[Source]:
+    """The bytes of a stored layer's tar, whatever it is compressed with. Raises OSError when the blob is not there."""
     with path.open("rb") as stored:
         match layer.compression:
             case Compression.NONE:
-                yield LayerTar(stored, layer.title)
+                yield stored
             case Compression.GZIP:
-                with igzip.IGzipFile(fileobj=stored) as plain:  # type: ignore[no-untyped-call] # it has no stubs
-                    yield LayerTar(plain, layer.title)
+                with igzip.IGzipFile(fileobj=stored) as unpacked:  # type: ignore[no-untyped-call] # it has no stubs
+                    yield unpacked
             case Compression.ZSTD:
-                yield LayerTar(_Zstd(stored), layer.title)
+                yield _Zstd(stored)
+
+
+@contextmanager
+def opened(path: Path, layer: Layer) -> Iterator[LayerTar]:
+    """The plain tar of a stored layer, to be read member by member. Raises OSError when the blob is not there."""
+    with plain(path, layer) as source:
+        yield LayerTar(source, layer.title)
 
 
 class _Zstd:

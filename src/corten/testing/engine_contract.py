@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -227,7 +227,7 @@ class EngineContract:
     ) -> None:
         engine.start(_spec("a-r1-x", images.obedient, revision=5))
         settle(engine, "a-r1-x")
-        assert engine.logs("a-r1-x") == ["hello", "CORTEN_REVISION=r5"]
+        _wait_for_log(engine, "a-r1-x", ["hello", "CORTEN_REVISION=r5"])
         assert engine.logs("a-r1-x", tail=1) == ["CORTEN_REVISION=r5"]
         assert engine.logs("a-r1-x", tail=0) == []
 
@@ -237,7 +237,7 @@ class EngineContract:
         engine.start(_spec("a-r1-x", images.failing))
         settle(engine, "a-r1-x")
         _wait_for_end(engine, "a-r1-x")
-        assert engine.logs("a-r1-x") == ["cannot go on"]
+        _wait_for_log(engine, "a-r1-x", ["cannot go on"])
 
     # -- the engine's own end
 
@@ -270,3 +270,10 @@ def _wait_for_end(engine: Engine, replica_id: str) -> Observed:
         assert time.monotonic() < deadline_s, f"{replica_id} still runs: {engine.logs(replica_id)}"
         time.sleep(0.01)
     return seen
+
+
+def _wait_for_log(engine: Engine, replica_id: str, lines: Sequence[str]) -> None:
+    deadline_s = time.monotonic() + _DEADLINE_S
+    while (seen := engine.logs(replica_id)) != lines:
+        assert time.monotonic() < deadline_s, f"{replica_id} wrote {seen}"
+        time.sleep(0.01)

@@ -1,0 +1,110 @@
+"""Container engines for tests, each with images and containers of its own, and none left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from corten.core.process import with_environment
+
+UP_S = 60
+DOWN_S = 30
+
+
+class NoEngineError(Exception):
+    """An engine cannot be started here; its last words."""
+
+
+@contextmanager
+def podman_storage() -> Iterator[Mapping[str, str]]:
+    """The environment in which podman keeps images and containers in a folder of their own.
+
+    The engine starts podman's service by itself.
+    """
+    with _folder("corten-podman-") as folder:
+        conf = folder / "storage.conf"
+        conf.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n')
+        env = {"CONTAINERS_STORAGE_CONF": str(conf)}
+        try:
+            yield env
+        finally:
+            told = {**os.environ, **env}
+            subprocess.run(
+                ["podman", "rm", "--all", "--force", "--time", "0"], env=told, capture_output=True, timeout=60
+            )
+            subprocess.run(["podman", "rmi", "--all", "--force"], env=told, capture_output=True, timeout=60)
+            # The service ends by itself, after a while.
+            for process in with_environment(f"CONTAINERS_STORAGE_CONF={conf}"):
+                process.kill()
+
+
+@contextmanager
+def dockerd() -> Iterator[Mapping[str, str]]:
+    """A Docker daemon of its own, with the environment that leads to it. Raises NoEngineError."""
+    with _folder("corten-docker-") as folder:
+        log, settings = folder / "log", folder / "daemon.json"
+        settings.write_text("{}")  # not this machine's
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [
+                    "dockerd", "--host", f"unix://{folder}/s", "--pidfile", folder / "pid", "--bridge=none", "--iptables=false",
+                    "--data-root", folder / "data", "--exec-root", folder / "exec", "--config-file", settings,
+                ],
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
+            )  # fmt: skip
+        try:
+            _until_it_listens(folder / "s", process, log)
+            yield {"DOCKER_HOST": f"unix://{folder}/s"}
+        finally:
+            _end(process)
+
+
+def _until_it_listens(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + UP_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                time.sleep(0.05)
+                continue
+            # It listens before it is ready, and answers when it is.
+            probe.settimeout(UP_S)
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            if b" 200 " in probe.recv(64):
+                return
+    raise NoEngineError(log.read_text(errors="replace")[-600:])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(DOWN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _folder(prefix: str) -> Iterator[Path]:
+    # Not on a tmpfs, over which the kernel may lay no overlay, and short: there are sockets in it.
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
+    try:
+        yield folder
+    finally:
+        for mount in sorted(_mounts_below(folder), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    mounts = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
+    return [mount for mount in mounts if mount.startswith(f"{folder}/")]
