@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="NAME, NAME@sha256:... or a digest (its first digits do)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the image's)")
     add_run(parser)
+    words.add_engine(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
 
 
@@ -35,6 +36,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         settings=settings_of(options),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,
+        engine=options.engine,
         listen=output.listen,
         wait=options.wait,
     )

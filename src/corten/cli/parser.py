@@ -137,6 +137,16 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """What runs the replicas: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--engine",
+        default="",
+        metavar="NAME",
+        help="what runs the replicas of this home: embedded, podman, docker (default: as before, at first embedded)",
+    )
+
+
 def canary(text: str) -> Canary:
     """Read how a new revision gets its requests."""
     from corten.core.canary import parse_canary

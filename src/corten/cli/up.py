@@ -18,6 +18,7 @@ EXAMPLES = """\
   corten up model.joblib
   corten up annotator.py:Annotator --replicas 2
   corten up . --port 9000
+  corten up . --engine podman
 """
 
 
@@ -26,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     words.add_source(parser)
     words.add_replicas(parser)
     words.add_resources(parser)
+    words.add_engine(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
     parser.add_argument(
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
@@ -67,6 +69,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         memory=options.memory,
         cpus=options.cpus,
         port=options.port,
+        engine=options.engine,
         env=dict(options.env),
         egress=options.egress,
         ready_timeout_s=options.timeout,

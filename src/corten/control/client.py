@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 
 from corten import __version__
 from corten.control import wire
+from corten.control.engines import other_engine
 from corten.control.folders import check_run, make_folders
 from corten.core.home import Home
 from corten.errors import CortenError, EngineError, NotFoundError
@@ -122,7 +123,7 @@ def connect(home: Home, *, start: bool = True, port: int | None = None, engine: 
     running = _answers(home)
     if not running and not start:
         raise NotFoundError("control.no_daemon", "no daemon runs for this home", where=str(home.root))
-    if running and start and _is_older(client):
+    if running and start and (_is_older(client) or _has_other(client, engine)):
         # What is deployed goes on; the new one adopts it.
         client.shut_down(until_s=time.monotonic() + _LAUNCH_S)
         running = _answers(home)  # a service has started the next by itself
@@ -140,6 +141,16 @@ def _is_older(client: Client) -> bool:
     except CortenError as error:
         return error.code == "control.unknown_route"  # one that cannot even say
     return _numbers(theirs) < _numbers(__version__)
+
+
+def _has_other(client: Client, engine: str) -> bool:
+    """Whether another engine than the one asked for runs nothing: the daemon lingers after the last deployment."""
+    if not engine:
+        return False
+    seen = client.get("/v1/status")
+    if seen["engine"] != engine and seen["deployments"]:
+        raise other_engine(seen["engine"], engine)
+    return bool(seen["engine"] != engine)
 
 
 def _numbers(version: str) -> list[int]:

@@ -29,6 +29,7 @@ from corten import plugin
 from corten.control import wire
 from corten.control.api import Api
 from corten.control.controller import Controller
+from corten.control.engines import other_engine
 from corten.control.folders import make_folders
 from corten.control.memory import Memory
 from corten.control.mirror import LARGEST_BODY_BYTES
@@ -40,7 +41,7 @@ from corten.core.front import Front
 from corten.core.home import Home
 from corten.engine.base import Engine
 from corten.engine.cgroups import make_room
-from corten.errors import CortenError, UsageError
+from corten.errors import CortenError
 from corten.gateway.base import Gateway
 from corten.http import Limits, Server, UnixAddress, run, spawn
 from corten.observe import logs
@@ -229,12 +230,7 @@ def make_engine(home: Home, state: State, name: str) -> Engine:
     """
     kept = state.setting("engine")
     if name and kept and name != kept and state.deployments():
-        raise UsageError(
-            "control.other_engine",
-            f"what is deployed runs on engine `{kept}`",
-            why=f"one home has one engine; `{name}` was asked for",
-            hint="`corten stop --all` first, or another CORTEN_HOME",
-        )
+        raise other_engine(kept, name)
     kind = plugin.find("engines", name or kept or "embedded")
     engine: Engine = kind.from_env(home, os.environ) if hasattr(kind, "from_env") else kind(home)
     return engine

@@ -102,7 +102,10 @@ class Containers:
 
     def describe(self) -> Mapping[str, str]:
         """What replicas are kept from here, for people."""
-        version, info = self._version, self._info
+        try:
+            version, info = self._version, self._info
+        except EngineError as error:
+            return {"sandbox": f"unknown: {error.why or error.what}"}
         filtered = any("seccomp" in option for option in info.security_options or ())
         known = {"memory": info.memory_limit, "cpu": info.cpu_cfs_quota, "processes": info.pids_limit}
         lacking = [name for name, works in known.items() if not works]
