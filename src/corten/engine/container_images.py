@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from corten.core.digest import Digest
@@ -12,48 +13,36 @@ from corten.engine.docker_api import DockerApi, FoundImage, RefusedError
 from corten.store.docker_archive import DockerArchive
 from corten.store.layout import Layout
 
-# By the manifest's digest, so that nobody's tag is moved; `localhost/` keeps podman from asking a registry for it.
+# `localhost/` keeps podman from asking a registry for it.
 _REPOSITORY: Final = "localhost/corten"
 
 
-def reference(image: Digest) -> str:
-    """What an image of the store is called in the engine."""
-    return f"{_REPOSITORY}:{image.hex}"
-
-
 class ContainerImages:
-    """The images of one engine. Threads may ask for the same one at once: it is loaded once."""
+    """The images of one home in one engine. Threads may ask for the same one at once: it is loaded once.
 
-    def __init__(self, layout: Layout, api: DockerApi) -> None:
+    An image is called by its manifest's digest, below the home's own name (`owner`): nobody's tag is ever moved.
+    """
+
+    def __init__(self, layout: Layout, api: DockerApi, owner: str) -> None:
         self._layout = layout
         self._api = api
+        self._repository = f"{_REPOSITORY}-{owner}"
         self._lock = threading.Lock()
 
     def load(self, image: Image) -> str:
         """Make an image known to the engine; what it is called there. Raises EngineError, and what the store does."""
-        name = reference(image.digest)
+        name = f"{self._repository}:{image.digest.hex}"
         if self._has(name, image):
             return name
         with self._lock:
             if not self._has(name, image):
-                self._load(name, image)
+                found = [*self._ours()]
+                self._load(name, image, found)
+                self._forget(found)
         return name
 
-    def forget(self, unless: Collection[Digest]) -> int:
-        """Take away what was loaded and is not among these; how many. What a container still uses stays."""
-        kept = {reference(digest) for digest in unless}
-        removed = 0
-        for name in (tag for one in self._api.images() for tag in one.repo_tags or ()):
-            if name.startswith(f"{_REPOSITORY}:") and name not in kept:
-                try:
-                    self._api.remove_image(name)
-                except RefusedError:
-                    continue
-                removed += 1
-        return removed
-
-    def _load(self, name: str, image: Image) -> None:
-        there = shared(image, map(self._layers, self._ours()))
+    def _load(self, name: str, image: Image, found: Sequence[FoundImage]) -> None:
+        there = shared(image, map(_layers, found))
         try:
             self._send(name, image, there)
         except RefusedError:
@@ -62,24 +51,32 @@ class ContainerImages:
                 raise
             self._send(name, image, ())
 
+    def _forget(self, found: Sequence[FoundImage]) -> None:
+        """Take away what the store has no more; what a container still uses stays."""
+        for tag in (tag for one in found for tag in one.repo_tags or ()):
+            repository, _, digest = tag.rpartition(":")
+            if repository == self._repository and not self._layout.path(Digest(digest)).exists():
+                with suppress(RefusedError):
+                    self._api.remove_image(tag)
+
     def _send(self, name: str, image: Image, there: Collection[Digest]) -> None:
         archive = DockerArchive.of(self._layout, image, names=[name], there=there)
         self._api.load(archive.stream(self._layout))
 
     def _has(self, name: str, image: Image) -> bool:
         found = self._api.image(name)
-        return found is not None and self._layers(found) == [str(layer.diff_id) for layer in image.layers]
+        return found is not None and _layers(found) == [str(layer.diff_id) for layer in image.layers]
 
     def _ours(self) -> Iterable[FoundImage]:
         for one in self._api.images():
-            if any(tag.startswith(f"{_REPOSITORY}:") for tag in one.repo_tags or ()):
+            if any(tag.startswith(_REPOSITORY) for tag in one.repo_tags or ()):
                 found = self._api.image(one.id)
                 if found is not None:
                     yield found
 
-    @staticmethod
-    def _layers(found: FoundImage) -> list[str]:
-        return list(found.root_fs.layers or ())
+
+def _layers(found: FoundImage) -> list[str]:
+    return list(found.root_fs.layers or ())
 
 
 def shared(image: Image, others: Iterable[Sequence[str]]) -> frozenset[Digest]:

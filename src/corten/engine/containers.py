@@ -23,6 +23,7 @@ from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.process import ProcessId, descendants
+from corten.core.resources import memory_text
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.cgroups import Usage
 from corten.engine.container import (
@@ -73,9 +74,9 @@ class Containers:
         self._bounds = bounds or Bounds()
         self._uid = os.geteuid() if uid is None else uid
         self._layout = Layout(home.store)
-        self._images = ContainerImages(self._layout, api)
         self._freezer = Freezer(())
-        self._owner = Digest.of(str(home.root).encode()).hex[:16]
+        self._owner = Digest.of(str(home.root).encode()).hex[:12]
+        self._images = ContainerImages(self._layout, api, self._owner)
         self._starting: set[str] = set()
         # Of containers by their id: an id is never used twice, and what has ended stays so.
         self._processes: dict[str, ProcessId | None] = {}
@@ -288,7 +289,7 @@ class Containers:
 
     def _named(self, replica_id: str) -> str:
         # Two homes on one machine may have the same replicas.
-        return f"corten-{self._owner[:8]}-{replica_id}"
+        return f"corten-{self._owner}-{replica_id}"
 
     def _found(self, replica_id: str) -> Inspected | None:
         found = self._api.inspect(self._named(check_id(replica_id)))
@@ -330,9 +331,7 @@ class Containers:
         code = -1 if state.status == "created" else state.exit_code
         if code == 128 + signal.SIGKILL and self._noted(replica_id, _ENDED):
             code = 128 + signal.SIGTERM
-        limit = found.host_config.memory
-        # The kernel ends it at the limit: that is how far it got.
-        reason = Usage(limit, limit, killed=1).reason if state.oom_killed and code == 128 + signal.SIGKILL else ""
+        reason = self._why_killed(found) if code == 128 + signal.SIGKILL else ""
         self._ended[found.id] = Observed(
             id=replica_id,
             deployment=_label(found.config, DEPLOYMENT_LABEL),
@@ -344,6 +343,15 @@ class Containers:
             reason=reason or state.error,
         )
         return self._ended[found.id]
+
+    def _why_killed(self, found: Inspected) -> str:
+        limit = found.host_config.memory
+        if found.state.oom_killed:
+            return Usage(limit, limit, killed=1).reason  # the kernel ends it at the limit: that is how far it got
+        if limit and self._version.is_podman and self._info.cgroup_version == "1":
+            # There its monitor hears of it too late, if at all.
+            return f"killed by signal 9: by somebody, or for its memory (limit {memory_text(limit)})"
+        return ""
 
     def _until_ended(self, found: Inspected) -> Inspected:
         """Wait for the engine to see that a process of it is gone."""

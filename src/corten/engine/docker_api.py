@@ -132,7 +132,7 @@ class Info(msgspec.Struct, frozen=True, rename="pascal"):
     memory_limit: bool = False
     cpu_cfs_quota: bool = False
     pids_limit: bool = False
-    driver: str = ""
+    cgroup_version: str = ""
 
 
 class _Created(msgspec.Struct, frozen=True, rename="pascal"):

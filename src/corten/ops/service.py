@@ -23,7 +23,16 @@ from corten.errors import CortenError, EngineError, NotFoundError
 from corten.store.writing import atomic_write, translated
 
 _SYSTEM: Final = Path("/etc/systemd/system")
-_CARRIED: Final = ("CORTEN_SANDBOX", "CORTEN_BWRAP", "CORTEN_ENVOY", "PATH")
+_CARRIED: Final = (
+    "CORTEN_SANDBOX",
+    "CORTEN_BWRAP",
+    "CORTEN_ENVOY",
+    "CONTAINER_HOST",
+    "DOCKER_HOST",
+    "CONTAINERS_STORAGE_CONF",
+    "XDG_RUNTIME_DIR",
+    "PATH",
+)
 _TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.05
 

@@ -1,0 +1,121 @@
+"""One story on every engine: the same commands, the same words, no failed request, nothing left behind."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from stories import Corten, Load, ask, end, make_home, processes_of, until
+
+pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+
+MODEL = """
+class Echo:
+    def predict(self, x: float) -> float:
+        return {answer}
+"""
+STORY = [
+    ("up", "r1", 100),
+    ("redeploy", "r2", 100),
+    ("canary", "r3", 100),
+    ("kill", "r3", 2),
+    ("rollback", "r2", 100),
+    ("stop", "", 0),
+]
+
+
+class OnEmbedded:
+    name, env, sandbox = "embedded", {}, "bubblewrap"
+
+    def containers(self):
+        return []
+
+
+class InContainers:
+    """podman and Docker, asked by their own commands."""
+
+    def __init__(self, name, env):
+        self.name, self.env, self.sandbox = name, dict(env), name
+
+    def containers(self):
+        env = {**os.environ, **self.env}
+        done = subprocess.run(
+            [self.name, "ps", "--all", "--quiet"], env=env, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("embedded", marks=pytest.mark.bwrap),
+        pytest.param("podman", marks=pytest.mark.podman),
+        pytest.param("docker", marks=pytest.mark.docker),
+    ]
+)
+def engine(request):
+    if request.param == "embedded":
+        return OnEmbedded()
+    return InContainers(request.param, request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def corten(warm_home, engine):
+    """A home of its own, for a home has one engine; what others have fetched already is there."""
+    corten = Corten(make_home(), env=engine.env)
+    (warm_home.home / "cache").mkdir(exist_ok=True)
+    (corten.home / "cache").symlink_to(warm_home.home / "cache")
+    yield corten
+    end(corten)
+
+
+def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, tmp_path, capsys):
+    path = tmp_path / "echo.py"
+
+    def echo(answer):
+        path.write_text(MODEL.format(answer=answer))
+        return f"{path}:Echo"
+
+    told = []
+    first = corten.up(echo("x * 2"), "--name", "echo", "--port", port, "--engine", engine.name, "--replicas", "2")
+    told.append(("up", first["revision"], first["share"]))
+    url = first["url"]
+    assert corten.run("status", "--json").json["engine"]["sandbox"].startswith(engine.sandbox)
+    assert ask(url, {"x": 2.0}) == (200, {"outputs": 4.0})
+    with Load(url, {"x": 1.0}) as load:
+        done = corten.up(echo("x * 3"), "--name", "echo", "--replicas", "2")
+        told.append(("redeploy", done["revision"], done["share"]))
+        done = corten.up(echo("x * 4"), "--name", "echo", "--replicas", "2", "--canary", "50", "--wait")
+        told.append(("canary", done["revision"], done["share"]))
+        # One of the revision before may be there, frozen.
+        victim = next(one for one in corten.deployment("echo")["replicas"] if one["state"] == "ready")
+        os.kill(victim["pid"], signal.SIGKILL)
+        until(lambda: len(ready(corten) - {victim["id"]}) == 2, "another replica takes its place")
+        told.append(("kill", corten.deployment("echo")["revision"], len(ready(corten))))
+        assert ask(url, {"x": 2.0}) == (200, {"outputs": 8.0})
+        back = corten.run("rollback", "echo", "--json").json
+        told.append(("rollback", back["revision"], back["share"]))
+    assert load.report["failed"] == 0, load.report
+    assert ask(url, {"x": 2.0}) == (200, {"outputs": 6.0})
+    corten.run("stop", "--all")
+    told.append(("stop", "", len(engine.containers())))
+    assert told == STORY
+    left = leftovers(corten.home, engine)
+    with capsys.disabled():
+        print(
+            f"\n  {engine.name:9} {load.report['ok']} answered, {load.report['failed']} failed; left behind: {left or 'nothing'}"
+        )
+    assert left == []
+
+
+def ready(corten):
+    return {one["id"] for one in corten.deployment("echo")["replicas"] if one["state"] == "ready"}
+
+
+def leftovers(home, engine):
+    """What still runs, is mounted or listens; processes may take the engine's idle time to go."""
+    until(lambda: not processes_of(home), "no process left", deadline_s=20)
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(home) in line]
+    # Envoy leaves the name of its sockets behind; nobody listens there.
+    sockets = [path for path in (home / "run").iterdir() if path.is_socket() and not path.name.startswith("envoy")]
+    return [*engine.containers(), *mounts, *sockets, *(home / "replicas").iterdir(), *(home / "run").glob("echo-*")]
