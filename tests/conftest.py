@@ -41,6 +41,7 @@ NEEDS = (
     "frameworks",
     "clients",
     "kubernetes",
+    "k8s",
     "sigstore",
     "umoci",
     "systemd",
@@ -82,6 +83,10 @@ def missing(need: str) -> str:
                 name for name in ("lightkube", "kubernetes_validate", "yaml") if not importlib.util.find_spec(name)
             ]
             return f"not installed: {', '.join(absent)} (uv sync --group kubernetes)" if absent else ""
+        case "k8s":
+            if not os.environ.get("KUBECONFIG") or not shutil.which("kubectl"):
+                return "KUBECONFIG names no cluster, or kubectl is not installed"
+            return ""
         case "torch":
             told = os.environ.get("CORTEN_TORCH_PYTHON", "")
             return "" if told and shutil.which(told) else "CORTEN_TORCH_PYTHON names no Python that has PyTorch"

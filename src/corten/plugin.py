@@ -34,6 +34,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
     "exporters": {
         "kubernetes": "corten.exporters.kubernetes:Kubernetes",
+        "helm": "corten.exporters.helm:Helm",
+        "kustomize": "corten.exporters.kustomize:Kustomize",
+        "kserve": "corten.exporters.kserve:KServe",
+        "knative": "corten.exporters.knative:Knative",
+        "argo-rollouts": "corten.exporters.argo_rollouts:ArgoRollouts",
     },
 }
 

@@ -1,5 +1,7 @@
 """Workloads as anybody might want them, for properties of what is made from them."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from corten.core.deployment import Settings
@@ -41,6 +43,14 @@ def settings(draw):
     )
 
 
+def _sound(workload):
+    """Without a gateway there are no routes."""
+    cluster = workload.cluster
+    if cluster.has(Addition.GATEWAY_API):
+        return replace(workload, host=workload.host if cluster.gateway else "")
+    return replace(workload, host="", cluster=replace(cluster, gateway=""))
+
+
 CLUSTERS = st.builds(
     Cluster,
     version=st.sampled_from(VERSIONS),
@@ -63,4 +73,4 @@ WORKLOADS = st.builds(
     gpus=st.integers(0, 8),
     notes=st.sampled_from([{}, {"commit": "4f0c"}]),
     cluster=CLUSTERS,
-)
+).map(_sound)

@@ -5,33 +5,45 @@ from __future__ import annotations
 import argparse
 import os
 
+from corten.cli import in_cluster
 from corten.cli import parser as words
 from corten.cli.output import Output
 from corten.cli.promote import canary_note
-from corten.cli.running import add_run, settings_of
+from corten.cli.running import add_cluster, add_run, settings_of
+from corten.errors import UsageError
 
 EXAMPLES = """\
   corten deploy fraud@sha256:4f0c...
   corten deploy $(corten build model.joblib) --replicas 2
+  corten deploy fraud --engine kubernetes --namespace models --replicas 2..8
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
-    parser.add_argument("image", help="NAME, NAME@sha256:... or a digest (its first digits do)")
+    parser.add_argument("image", nargs="+", help="NAME, NAME@sha256:... or a digest (its first digits do)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the image's)")
     add_run(parser)
-    words.add_engine(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
+    parser.add_argument(
+        "--timeout", type=words.seconds, default=None, metavar="SECONDS", help="in a cluster: how long it may take"
+    )
+    in_cluster.add_engine(parser, of_replicas=True)
+    add_cluster(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Deploy, then print the URL."""
+    if in_cluster.meant(options):
+        return in_cluster.deploy(options, output)
+    in_cluster.refuse_its_words(options)
+    if len(options.image) > 1:
+        raise UsageError("cli.usage", "one image at a time on this machine", hint="corten deploy IMAGE")
     from corten.core.home import Home
     from corten.ops.deploy import deploy
 
     result = deploy(
-        options.image,
+        options.image[0],
         name=options.name,
         settings=settings_of(options),
         home=Home.from_env(os.environ, uid=os.getuid()),

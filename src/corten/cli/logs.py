@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from corten.cli import in_cluster
 from corten.cli.output import Output
 
 EXAMPLES = """\
@@ -19,10 +20,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tail", type=int, default=100, metavar="N", help="at most this many lines a replica (default: 100)"
     )
+    in_cluster.add_engine(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print the lines."""
+    if in_cluster.meant(options):
+        return in_cluster.logs(options, output)
     from corten.core.home import Home
     from corten.ops.logs import logs
 

@@ -47,6 +47,7 @@ VERBS = (
     ("pull", "pull an image from a registry"),
     ("copy", "copy an image between registries"),
     ("render", "write a deployment down for Kubernetes"),
+    ("k8s", "what only clusters have: roles, releases, differences"),
     ("registry", "offer the local store to podman, containerd or a cluster"),
     ("serve", "serve a model in the foreground, on this Python, without an image"),
     ("doctor", "what this machine can do and how to mend the rest"),

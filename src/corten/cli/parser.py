@@ -137,13 +137,14 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
+def add_engine(parser: argparse.ArgumentParser, more: str = "") -> None:
     """What runs the replicas: shared by `up` and `deploy`."""
     parser.add_argument(
         "--engine",
         default="",
         metavar="NAME",
-        help="what runs the replicas of this home: embedded, podman, docker (default: as before, at first embedded)",
+        help="what runs the replicas of this home: embedded, podman, docker (default: as before, at first embedded)"
+        + more,
     )
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from corten.cli import in_cluster
 from corten.cli.output import Output
 from corten.errors import UsageError
 
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the deployment")
     parser.add_argument("-i", "--input", default="", metavar="JSON", help="JSON, `@file`, or `-` for standard input")
     parser.add_argument("--example", action="store_true", help="ask with the example kept in the image, or zeros")
+    in_cluster.add_engine(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -39,6 +41,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if bool(options.input) == options.example:
         raise UsageError("cli.usage", "say either what to ask or `--example`", hint="corten predict NAME -i '[[1, 2]]'")
     body = None if options.example else _body(options.input)
+    if in_cluster.meant(options):
+        return in_cluster.predict(options, body, output)
     answer = predict(options.name, body, home=Home.from_env(os.environ, uid=os.getuid()))
     output.document(answer)
     output.result(json.dumps(answer, ensure_ascii=False))

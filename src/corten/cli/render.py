@@ -27,7 +27,12 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("image", help="an image here that has been pushed, or REGISTRY/REPOSITORY@sha256:...")
-    parser.add_argument("--to", default="kubernetes", metavar="SYSTEM", help="kubernetes (default), or a plugin's name")
+    parser.add_argument(
+        "--to",
+        default="kubernetes",
+        metavar="SYSTEM",
+        help="kubernetes (default), helm, kustomize, kserve, knative, argo-rollouts, or a plugin's name",
+    )
     parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help="one file an object (default: stdout)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the model's)")
     add_run(parser)

@@ -8,22 +8,27 @@ from __future__ import annotations
 import argparse
 import os
 
+from corten.cli import in_cluster
 from corten.cli.output import Output, table
 
 EXAMPLES = """\
   corten status
   corten status fraud
   corten status --json
+  corten status --engine kubernetes --namespace models
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("name", nargs="?", default="", help="only this deployment")
+    in_cluster.add_engine(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print a table of deployments, then one of replicas."""
+    if in_cluster.meant(options):
+        return in_cluster.status(options, output)
     from corten.core.home import Home
     from corten.ops.status import status
 

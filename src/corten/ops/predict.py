@@ -60,7 +60,7 @@ def predict(
         answer = {"error": {"message": text[:500].decode("utf-8", "replace")}}
     if status == 200:
         return answer
-    raise _refused(name, status, answer)
+    raise refusal(name, status, answer)
 
 
 def _post(front: Mapping[str, Any], path: str, body: Any, token: str, timeout_s: float) -> tuple[int, bytes]:
@@ -116,7 +116,8 @@ def sample_of(home: Home, name: str, image: str) -> Any:
     return body
 
 
-def _refused(name: str, status: int, answer: Any) -> CortenError:
+def refusal(name: str, status: int, answer: Any) -> CortenError:
+    """What an answer that is no success means."""
     told = answer.get("error", {}) if isinstance(answer, dict) else {}
     message = str(told.get("message", "")) or f"HTTP {status}"
     where = str(told.get("path", ""))

@@ -159,7 +159,9 @@ def test_nothing_comes_in_but_from_here_and_who_measures_and_nothing_goes_out():
     spec = rendered().get("NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert spec["egress"] == []
-    assert spec["ingress"][0]["from"] == [{"podSelector": {}}]
+    assert spec["ingress"][0]["from"][0] == {"podSelector": {}}
+    assert "kube-system" in str(spec["ingress"][0]["from"][1])
+    assert len(spec["ingress"][0]["from"]) == 2
 
 
 def test_egress_goes_anywhere_but_to_the_credentials_of_the_machine():
@@ -237,6 +239,26 @@ def test_the_prometheus_operator_gets_objects_and_others_annotations():
     "asked", [{"auth": "token"}, {"rate_per_s": 5}, {"canary": Canary(mirror=10)}, {"canary": Canary(sticky="x-user")}]
 )
 def test_what_only_our_own_gateway_does_is_refused_and_not_left_out(asked):
+    with pytest.raises(UsageError) as caught:
+        rendered(**asked)
+    assert caught.value.code == "render.unsupported"
+
+
+def test_a_route_past_the_one_who_holds_the_first_request_is_refused():
+    with pytest.raises(UsageError) as caught:
+        rendered(
+            Addition.KEDA_HTTP,
+            Addition.GATEWAY_API,
+            replicas=0,
+            most_replicas=4,
+            host="f.example.com",
+            cluster={"gateway": "infra/public"},
+        )
+    assert "interceptor" in caught.value.hint
+
+
+@pytest.mark.parametrize("asked", [{"cluster": {"gateway": "infra/public"}}, {"host": "f.example.com"}])
+def test_a_way_in_that_leads_nowhere_is_refused(asked):
     with pytest.raises(UsageError) as caught:
         rendered(**asked)
     assert caught.value.code == "render.unsupported"

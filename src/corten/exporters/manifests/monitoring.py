@@ -45,7 +45,7 @@ def _burning(workload: Workload, severity: str, times: float, long: str, short: 
     bound = f"{times * (1 - _OBJECTIVE):.4f}"
     return {
         "alert": "CortenErrorBudgetBurns",
-        "expr": f"{_failed(workload, long)} > {bound} and {_failed(workload, short)} > {bound}",
+        "expr": f"{failing_share(workload, long)} > {bound} and {failing_share(workload, short)} > {bound}",
         "labels": {"severity": severity, "window": long},
         "annotations": {
             "summary": f"{workload.name} fails {times:g} times as often as {_OBJECTIVE:.1%} good answers allow"
@@ -53,7 +53,8 @@ def _burning(workload: Workload, severity: str, times: float, long: str, short: 
     }
 
 
-def _failed(workload: Workload, window: str) -> str:
+def failing_share(workload: Workload, window: str) -> str:
+    """The share of requests that failed, in the words of Prometheus."""
     of = _of(workload)
     bad = f'sum(rate(corten_requests_total{{{of},code=~"5.."}}[{window}]))'
     return f"({bad} / sum(rate(corten_requests_total{{{of}}}[{window}])))"

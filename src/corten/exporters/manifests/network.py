@@ -66,7 +66,8 @@ def network_policy(workload: Workload) -> Manifest:
     asked = [{"port": HTTP_PORT, "protocol": "TCP"}]
     if workload.settings.grpc:
         asked.append({"port": GRPC_PORT, "protocol": "TCP"})
-    peers: list[Manifest] = [{"podSelector": {}}]
+    # kube-system: from there API servers that are elsewhere reach pods, and `corten deploy` asks through them.
+    peers: list[Manifest] = [{"podSelector": {}}, _namespace("kube-system")]
     if by_weight(workload) and "/" in cluster.gateway:
         peers.append(_namespace(cluster.gateway.partition("/")[0]))
     ingress: list[Manifest] = [{"from": peers, "ports": asked}]

@@ -39,6 +39,7 @@ def _objects(workload: Workload) -> list[Manifest]:
             why="routes of the Gateway API share requests out by weight alone",
             hint="leave it out",
         )
+    _refuse_what_leads_nowhere(workload)
     found = [deployment.service_account(workload)]
     if workload.settings.env:
         found.append(deployment.config_map(workload))
@@ -52,3 +53,28 @@ def _objects(workload: Workload) -> list[Manifest]:
     if workload.cluster.has(Addition.PROMETHEUS):
         found += monitoring.watchers(workload)
     return found
+
+
+def _refuse_what_leads_nowhere(workload: Workload) -> None:
+    cluster = workload.cluster
+    if cluster.gateway and not cluster.has(Addition.GATEWAY_API):
+        raise refuse(
+            "kubernetes",
+            f"a route through `{cluster.gateway}`",
+            why="the cluster has no Gateway API",
+            hint="install it, or leave out --gateway; corten render: --with gateway-api",
+        )
+    if cluster.gateway and workload.scales and workload.settings.replicas == 0:
+        raise refuse(
+            "kubernetes",
+            f"a route through `{cluster.gateway}` to a deployment that may have no replica",
+            why="a route of ours leads to the pods, past the add-on that holds the first request",
+            hint="leave out --gateway, and lead the host to the Service keda-add-ons-http-interceptor-proxy of KEDA",
+        )
+    if workload.host and not network.by_weight(workload) and not cluster.has(Addition.KEDA_HTTP):
+        raise refuse(
+            "kubernetes",
+            f"the host name `{workload.host}`",
+            why="without a gateway nothing knows hosts",
+            hint="name the Gateway it is for: --gateway NAMESPACE/NAME",
+        )

@@ -1,0 +1,295 @@
+"""Deploy into a cluster: record, apply, wait, ask, and go back when it is not well. Every step may be done twice.
+
+Who is interrupted runs the same command again: what was begun is found by its record and gone on with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from corten.cluster import canary as canaries
+from corten.cluster import objects, release
+from corten.cluster.kinds import DEPLOYMENT
+from corten.cluster.port import Api
+from corten.cluster.release import Release, ReleaseState
+from corten.cluster.rollout import Step, Trouble
+from corten.cluster.watching import Patience, last_words, verify, wait
+from corten.core.canary import Canary
+from corten.core.events import Event, Listener, Phase, nobody
+from corten.core.rest import Strategy
+from corten.errors import CortenError, NotFoundError, RemoteError, UnhealthyError
+from corten.exporters.base import Workload
+from corten.exporters.manifests.names import Track, object_name
+from corten.exporters.manifests.pod import grace_s, start_s
+from corten.exporters.manifests.whole import objects as objects_of
+
+_SLACK_S = 120.0
+_LONGEST_CANARY_S = 24 * 3600.0
+# What a canary's pods need before they come.
+_BENEATH = ("ServiceAccount", "ConfigMap", "NetworkPolicy", "Service")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time, as an argument: `now_s` since the epoch, `ticks_s` for waits."""
+
+    now_s: Callable[[], float] = time.time
+    ticks_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def patience(self, seconds: float) -> Patience:
+        """To wait so long from now on."""
+        return Patience(self.ticks_s, self.sleep, self.ticks_s() + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of it: the release that serves (or has `share` percent), and whether that is new."""
+
+    release: Release
+    changed: bool
+    share: int = 100
+
+
+def deploy(
+    api: Api,
+    workload: Workload,
+    *,
+    listen: Listener = nobody,
+    clock: Clock | None = None,
+    timeout_s: float | None = None,
+) -> Outcome:
+    """Make a workload the one that serves, in `workload.cluster.namespace`.
+
+    Raises UnhealthyError `deploy.unhealthy` or `deploy.rolled_back` when it is not well (what served before serves),
+    `deploy.timeout`, and what the cluster refuses.
+    """
+    clock = clock or Clock()
+    namespace = workload.cluster.namespace
+    releases = release.history(api, workload.name, namespace)
+    serving = release.current(releases)
+    made = _numbered(workload, releases, clock.now_s())
+    workload = replace(workload, revision=made.label)
+    made = replace(made, manifests=tuple(objects_of(workload)))
+    listen(Event("render", Phase.DONE, f"{made.label}: {len(made.manifests)} objects"))
+    change = _Change(api, workload, made, serving, listen, clock, timeout_s)
+    objects.try_out(api, serving.manifests if serving else (), made.manifests, namespace)
+    if made.number not in [one.number for one in releases]:
+        release.record(api, made, namespace)
+    if change.new and serving and workload.settings.canary.steps:
+        share = change.try_canary()
+        if share is not None:
+            return Outcome(made, changed=True, share=share)
+    change.roll()
+    change.settle(releases)
+    return Outcome(made, changed=change.new)
+
+
+def go_back(
+    api: Api, name: str, namespace: str, to: str = "", *, listen: Listener = nobody, clock: Clock | None = None
+) -> Outcome:
+    """Back to an earlier release as it was recorded (empty: the one before), or from one that is being tried.
+
+    Raises NotFoundError `control.no_earlier_revision`, `control.unknown_revision`, UnhealthyError.
+    """
+    clock = clock or Clock()
+    releases = release.history(api, name, namespace)
+    target = _target(name, releases, to)
+    left = [
+        one for one in releases if one.state in (ReleaseState.DEPLOYED, ReleaseState.PROGRESSING) and one is not target
+    ]
+    objects.take_back(api, [each for one in left for each in one.manifests], target.manifests, namespace)
+    objects.apply(api, target.manifests, namespace)
+    api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
+    patience = clock.patience(_SLACK_S + _deadline_s(target))
+    seen = wait(api, name, target.label, namespace, patience, listen)
+    if seen.step is Step.FAILED:
+        raise _unhealthy(name, target.label, seen.trouble, "")
+    if seen.wanted:
+        verify(api, name, target.label, namespace, patience, listen)
+    release.mark(api, target, ReleaseState.DEPLOYED, namespace)
+    for one in left:
+        served = one.state is ReleaseState.DEPLOYED
+        release.mark(api, one, ReleaseState.SUPERSEDED if served else ReleaseState.FAILED, namespace)
+    objects.prune(api, [each for one in left for each in one.manifests], target.manifests, namespace)
+    return Outcome(target, changed=bool(left))
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One change from what serves to what was made."""
+
+    api: Api
+    workload: Workload
+    made: Release
+    serving: Release | None
+    listen: Listener
+    clock: Clock
+    timeout_s: float | None
+
+    @property
+    def new(self) -> bool:
+        """Whether something else serves now, or nothing."""
+        return self.serving is None or self.serving.number != self.made.number
+
+    @property
+    def namespace(self) -> str:
+        return self.workload.cluster.namespace
+
+    def patience(self) -> Patience:
+        return self.clock.patience(self.timeout_s or patience_s(self.workload))
+
+    def try_canary(self) -> int | None:
+        """Its share where it is to stay at one; None when it may have all. Raises UnhealthyError."""
+        canary = self.workload.settings.canary
+        objects.apply(self.api, [one for one in self.made.manifests if one["kind"] in _BENEATH], self.namespace)
+        patience = self.clock.patience(self.timeout_s or _LONGEST_CANARY_S)
+        tried = canaries.try_out(self.api, self.workload, patience, self.listen)
+        if not tried.reason:
+            return None if canary.judged else tried.share
+        lines = self._last_words(tried.stuck.trouble if tried.stuck else None)
+        canaries.take_away(self.api, self.workload)
+        self._give_up()
+        raise UnhealthyError(
+            "deploy.rolled_back",
+            f"`{self.workload.name}` {self.made.label} did worse and was taken away",
+            why="; ".join([tried.reason, *lines]),
+            hint=f"{self.serving.label if self.serving else 'what was there'} serves as before; see `corten logs`",
+        )
+
+    def roll(self) -> None:
+        """All pods, asked through the Service. Raises UnhealthyError once what served before serves again."""
+        patience = self.patience()
+        try:
+            before = self.serving.manifests if self.serving else ()
+            objects.take_back(self.api, before, self.made.manifests, self.namespace)
+            objects.apply(self.api, self.made.manifests, self.namespace)
+            seen = wait(self.api, object_name(self.workload), self.made.label, self.namespace, patience, self.listen)
+            if seen.step is Step.FAILED:
+                lines = self._last_words(seen.trouble)
+                raise _unhealthy(self.workload.name, self.made.label, seen.trouble, "\n".join(lines))
+            if seen.wanted:
+                service = object_name(self.workload)
+                verify(self.api, service, self.made.label, self.namespace, patience, self.listen)
+        except CortenError as error:
+            # What cannot be reached cannot be mended either: the same command goes on later.
+            if isinstance(error, RemoteError) or error.code == "deploy.timeout" or not self.new:
+                raise
+            self._give_up()
+            raise
+
+    def settle(self, releases: Sequence[Release]) -> None:
+        """Write down what serves now, and take away what only others wanted."""
+        # Also what an interrupted run left behind: two that are said to serve, one that was begun.
+        others = [one for one in releases if one.number != self.made.number]
+        served = [one for one in others if one.state is ReleaseState.DEPLOYED]
+        begun = [one for one in others if one.state is ReleaseState.PROGRESSING]
+        if self.made.state is not ReleaseState.DEPLOYED:
+            release.mark(self.api, self.made, ReleaseState.DEPLOYED, self.namespace)
+        if begun or self.made.state is ReleaseState.PROGRESSING:
+            canaries.take_away(self.api, self.workload)
+        before = [each for one in (*served, *begun) for each in one.manifests]
+        objects.prune(self.api, before, self.made.manifests, self.namespace)
+        for one in served:
+            release.mark(self.api, one, ReleaseState.SUPERSEDED, self.namespace)
+        for one in begun:
+            release.mark(self.api, one, ReleaseState.FAILED, self.namespace)
+        release.forget_old(self.api, [*releases, self.made] if self.new else releases, self.namespace)
+
+    def _give_up(self) -> None:
+        """What served before serves again; without one, nothing is left but the record."""
+        self.listen(
+            Event("rollback", Phase.STARTED, f"back to {self.serving.label}" if self.serving else "nothing serves")
+        )
+        before = self.serving.manifests if self.serving else ()
+        objects.apply(self.api, before, self.namespace)
+        objects.prune(self.api, self.made.manifests, before, self.namespace)
+        release.mark(self.api, self.made, ReleaseState.FAILED, self.namespace)
+
+    def _last_words(self, trouble: Trouble | None) -> list[str]:
+        lines = last_words(self.api, trouble, self.namespace) if trouble else []
+        for line in lines:
+            self.listen(Event("log", Phase.NOTE, line))
+        return lines
+
+
+def patience_s(workload: Workload) -> float:
+    """How long a rollout may take: pods come a quarter at a time, each may use its own time."""
+    rounds = min(4, workload.most) + 1
+    return rounds * (start_s(workload) + grace_s(workload)) + _SLACK_S
+
+
+def wanted_of(workload: Workload) -> dict[str, Any]:
+    """What was asked for, as records keep it: all but how it is to take over, and what the cluster says of itself."""
+    cluster = workload.cluster
+    asked = {
+        "image": str(workload.image),
+        "weights": str(workload.weights or ""),
+        "settings": replace(workload.settings, canary=Canary(), strategy=Strategy.AUTO),
+        "secrets": workload.secrets,
+        "host": workload.host,
+        "gpus": workload.gpus,
+        "gateway": cluster.gateway,
+        "pull_secrets": cluster.pull_secrets,
+        "priority_class": cluster.priority_class,
+        "user_namespaces": cluster.user_namespaces,
+    }
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(asked))
+    return found
+
+
+def _numbered(workload: Workload, releases: Sequence[Release], now_s: float) -> Release:
+    """The release of what is wanted: the one that serves or was begun, where that is the same; else the next."""
+    wanted = wanted_of(workload)
+    for one in reversed(releases):
+        if one.wanted == wanted and one.state in (ReleaseState.DEPLOYED, ReleaseState.PROGRESSING):
+            return one
+    number = max((one.number for one in releases), default=0) + 1
+    return Release(workload.name, number, ReleaseState.PROGRESSING, now_s, wanted, ())
+
+
+def _target(name: str, releases: Sequence[Release], to: str) -> Release:
+    serving = release.current(releases)
+    if to:
+        found = next((one for one in releases if one.label == to), None)
+        if found is None:
+            raise NotFoundError(
+                "control.unknown_revision",
+                f"`{name}` has no release {to}",
+                why="kept: " + ", ".join(one.label for one in releases) if releases else "none is kept",
+                hint=f"corten k8s history {name}",
+            )
+        return found
+    if serving and any(one.state is ReleaseState.PROGRESSING for one in releases):
+        return serving  # from what is being tried
+    earlier = [
+        one for one in releases if one.state is ReleaseState.SUPERSEDED and (not serving or one.number < serving.number)
+    ]
+    if not earlier:
+        raise NotFoundError(
+            "control.no_earlier_revision", f"`{name}` has no release before this one", hint=f"corten k8s history {name}"
+        )
+    return earlier[-1]
+
+
+def _deadline_s(target: Release) -> float:
+    return max(
+        (one["spec"].get("progressDeadlineSeconds", 0) for one in target.manifests if one["kind"] == DEPLOYMENT.name),
+        default=0,
+    )
+
+
+def _unhealthy(name: str, label: str, trouble: Trouble | None, last: str) -> UnhealthyError:
+    what, why, hint = (trouble.what, trouble.why, trouble.hint) if trouble else ("it did not get ready", "", "")
+    return UnhealthyError(
+        "deploy.unhealthy",
+        f"`{name}` {label} did not get ready: {what}",
+        where=f"pod {trouble.pod}" if trouble and trouble.pod else "",
+        why="\n".join(part for part in (why, last) if part),
+        hint=hint,
+    )

@@ -1,0 +1,114 @@
+"""Make objects so, hand over what a scaler is to own, and take away what is not wanted any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from corten.cluster.kinds import DEPLOYMENT, OWNED, POD, Kind, kind_of
+from corten.cluster.port import MANAGER, Api, Manifest
+from corten.exporters.base import Cluster
+from corten.exporters.manifests.names import DEPLOYMENT_LABEL, MANAGED_BY
+
+_HANDOVER = "corten-scale"
+_MERGE = "application/merge-patch+json"
+_SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+# What is named by others is made before them and goes after them.
+Identity = tuple[Kind, str]
+
+
+def identity(manifest: Manifest) -> Identity:
+    """Which object that is."""
+    return kind_of(manifest), str(manifest["metadata"]["name"])
+
+
+def try_out(api: Api, before: Sequence[Manifest], wanted: Sequence[Manifest], namespace: str) -> None:
+    """Have the cluster check everything and change nothing. It does not find all: a port is given out only for real."""
+    leaving = _leaving(before, wanted)
+    for manifest in wanted:
+        # A scaler that goes owns the number until it is gone.
+        api.apply(_without_replicas(manifest) if leaving else manifest, namespace, dry_run=True)
+
+
+def apply(api: Api, manifests: Sequence[Manifest], namespace: str) -> None:
+    """Make them so, in their order."""
+    for manifest in manifests:
+        if manifest["kind"] == DEPLOYMENT.name and "replicas" not in manifest["spec"]:
+            _hand_over(api, manifest, namespace)
+        api.apply(manifest, namespace)
+
+
+def take_back(api: Api, before: Sequence[Manifest], wanted: Sequence[Manifest], namespace: str) -> None:
+    """End scalers that are not wanted any more, before others come or the number is fixed again; then it is ours."""
+    gone = [api.delete(kind, name, namespace) for kind, name in _leaving(before, wanted)]
+    fixed = next((one for one in wanted if one["kind"] == DEPLOYMENT.name and "replicas" in one["spec"]), None)
+    if fixed is not None and any(gone):
+        set_replicas(api, fixed["metadata"]["name"], fixed["spec"]["replicas"], namespace)
+
+
+def set_replicas(api: Api, name: str, replicas: int, namespace: str) -> None:
+    """By the scale subresource: whoever writes there owns the number, whoever did before."""
+    api.ask(
+        "PATCH",
+        DEPLOYMENT.path(namespace, name, "scale"),
+        query={"fieldManager": _HANDOVER},
+        body=json.dumps({"spec": {"replicas": replicas}}).encode(),
+        media_type=_MERGE,
+    )
+
+
+def prune(api: Api, before: Iterable[Manifest], wanted: Sequence[Manifest], namespace: str) -> list[Identity]:
+    """End what was wanted before and is not now, last things first."""
+    kept = {identity(manifest) for manifest in wanted}
+    gone = dict.fromkeys(each for each in map(identity, before) if each not in kept)
+    return [(kind, name) for kind, name in reversed(gone) if api.delete(kind, name, namespace)]
+
+
+def inventory(api: Api, name: str, cluster: Cluster) -> list[Identity]:
+    """All objects of a deployment that are there, whoever remembers them, found by their labels."""
+    kinds = [kind for kind in OWNED if kind.addition is None or cluster.has(kind.addition)]
+    labels = f"{DEPLOYMENT_LABEL}={name},{MANAGED_BY}=corten"
+    return [
+        (kind, str(one["metadata"]["name"]))
+        for kind in kinds
+        for one in api.list(kind, cluster.namespace, labels).items
+    ]
+
+
+def pods_of(api: Api, name: str, namespace: str, *, track: str = "") -> tuple[Manifest, ...]:
+    """A deployment's pods."""
+    wanted = f",corten.dev/track={track}" if track else ""
+    return api.list(POD, namespace, labels=f"{DEPLOYMENT_LABEL}={name}{wanted}").items
+
+
+def _leaving(before: Sequence[Manifest], wanted: Sequence[Manifest]) -> list[Identity]:
+    kept = {identity(one) for one in wanted}
+    return [identity(one) for one in before if one["kind"] in _SCALERS and identity(one) not in kept]
+
+
+def _without_replicas(manifest: Manifest) -> Manifest:
+    spec = manifest.get("spec", {})
+    if manifest["kind"] != DEPLOYMENT.name or "replicas" not in spec:
+        return manifest
+    return {**manifest, "spec": {key: value for key, value in spec.items() if key != "replicas"}}
+
+
+def _hand_over(api: Api, manifest: Manifest, namespace: str) -> None:
+    """Applying without a number that was ours would take it away, and the default is one pod (kserve#3768).
+
+    So somebody else owns it in between: until the scaler writes its own.
+    """
+    name = manifest["metadata"]["name"]
+    live = api.get(DEPLOYMENT, name, namespace)
+    if live is None or not _owns_replicas(live):
+        return
+    bare = {key: manifest[key] for key in ("apiVersion", "kind")}
+    kept = {"metadata": {"name": name}, "spec": {"replicas": live["spec"]["replicas"]}}
+    api.apply({**bare, **kept}, namespace, manager=_HANDOVER)
+
+
+def _owns_replicas(live: Manifest) -> bool:
+    return any(
+        entry.get("manager") == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in live["metadata"].get("managedFields", [])
+    )

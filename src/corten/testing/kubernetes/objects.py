@@ -1,0 +1,145 @@
+"""The objects of the small API server: versions, owners of fields, and everything that ever changed."""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from corten.testing.kubernetes import fields, statuses
+
+Object = dict[str, Any]
+# Plural, namespace, name.
+Key = tuple[str, str, str]
+
+
+@dataclass
+class Objects:
+    """What is stored. All methods are to be called with `changed` held, which wakes watches."""
+
+    items: dict[Key, Object] = field(default_factory=dict)
+    owners: dict[Key, dict[tuple[str, str], set[fields.Path]]] = field(default_factory=dict)
+    log: list[tuple[int, str, str, str, Object]] = field(default_factory=list)  # version, type, plural, namespace
+    version: int = 100
+    oldest: int = 0  # watches from before that get a 410
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def apply(
+        self,
+        key: Key,
+        wanted: Mapping[str, Any],
+        manager: str,
+        *,
+        force: bool,
+        check: Callable[[Object | None, Object], None],
+    ) -> Object:
+        """Server-side apply. Raises RefusedError for what others own."""
+        live = self.items.get(key)
+        mine = fields.owned(wanted)
+        owners = copy.deepcopy(self.owners.get(key, {}))
+        before = owners.pop((manager, "Apply"), set())
+        if live is not None:
+            conflicts = [
+                (fields.told(path), other)
+                for (other, operation), theirs in sorted(owners.items())
+                if (other, operation) != (manager, "Apply")
+                for path in sorted(mine & theirs)
+                if fields.value_at(live, path) != fields.value_at(wanted, path)
+            ]
+            if conflicts and not force:
+                raise statuses.owned_by_others(conflicts)
+            for who in owners:
+                owners[who] -= {
+                    path for path in mine & owners[who] if fields.value_at(live, path) != fields.value_at(wanted, path)
+                }
+        made = fields.merge(live or {}, wanted)
+        for path in sorted(before - mine, key=len, reverse=True):
+            if not any(path in theirs for theirs in owners.values()):
+                fields.remove(made, path)
+        check(live, made)
+        owners[manager, "Apply"] = mine
+        return self._write(key, made, {who: paths for who, paths in owners.items() if paths})
+
+    def update(self, key: Key, made: Object, manager: str) -> Object:
+        """Any other write: what it changes is the writer's from then on."""
+        live = self.items[key]
+        differing = fields.changed(live, made)
+        owners = {who: paths - differing for who, paths in self.owners.get(key, {}).items()}
+        owners.setdefault((manager, "Update"), set()).update(differing)
+        return self._write(key, made, {who: paths for who, paths in owners.items() if paths})
+
+    def set_status(self, key: Key, status: Mapping[str, Any]) -> None:
+        """What a controller says of an object; nothing is written when it is the same."""
+        live = self.items[key]
+        if live.get("status") != status:
+            self._write(key, {**live, "status": copy.deepcopy(dict(status))}, self.owners.get(key, {}))
+
+    def put(self, key: Key, made: Object) -> Object:
+        """An object that a controller makes."""
+        return self._write(key, made, self.owners.get(key, {}))
+
+    def delete(self, key: Key) -> None:
+        """Gone; watches are told."""
+        gone = self.items.pop(key)
+        self.owners.pop(key, None)
+        self._tell("DELETED", key, gone)
+
+    def since(self, version: int, plural: str, namespace: str) -> list[tuple[int, str, Object]]:
+        """What changed after a version."""
+        begin = bisect.bisect_right(self.log, version, key=lambda entry: entry[0])
+        return [
+            (at, kind, made)
+            for at, kind, of, within, made in self.log[begin:]
+            if of == plural and namespace in ("", within)
+        ]
+
+    def _write(self, key: Key, made: Object, owners: dict[tuple[str, str], set[fields.Path]]) -> Object:
+        live = self.items.get(key)
+        _, namespace, name = key
+        made = copy.deepcopy(made)
+        metadata = made.setdefault("metadata", {})
+        old = live["metadata"] if live else {}
+        specified = live is None or {**made, "status": 0, "metadata": 0} != {**live, "status": 0, "metadata": 0}
+        metadata |= {
+            "name": name,
+            "uid": old.get("uid") or f"uid-{self.version + 1}",
+            "creationTimestamp": old.get("creationTimestamp") or _now(),
+            "generation": old.get("generation", 0) + bool(specified),
+            "managedFields": [
+                {
+                    "manager": who,
+                    "operation": operation,
+                    "apiVersion": made["apiVersion"],
+                    "fieldsType": "FieldsV1",
+                    "fieldsV1": fields.to_fields_v1(paths),
+                }
+                for (who, operation), paths in sorted(owners.items())
+            ],
+        }
+        if namespace:
+            metadata["namespace"] = namespace
+        if live is not None and _without_version(live) == _without_version(made):
+            self.owners[key] = owners
+            return live
+        self.items[key] = made
+        self.owners[key] = owners
+        self._tell("MODIFIED" if live else "ADDED", key, made)
+        return made
+
+    def _tell(self, kind: str, key: Key, made: Object) -> None:
+        self.version += 1
+        made["metadata"]["resourceVersion"] = str(self.version)
+        self.log.append((self.version, kind, key[0], key[1], copy.deepcopy(made)))
+        self.changed.notify_all()
+
+
+def _without_version(made: Object) -> Object:
+    return {**made, "metadata": {**made["metadata"], "resourceVersion": ""}}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

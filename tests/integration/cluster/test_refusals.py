@@ -1,0 +1,270 @@
+"""What clusters refuse, and what breaks: a clear cause, a hint, nothing half-done, and the same command goes on."""
+
+import json
+import sys
+import threading
+import time
+
+import pytest
+from clusters import image, site
+
+from corten.cluster.kinds import DEPLOYMENT
+from corten.cluster.lightkube_api import connect
+from corten.errors import CortenError
+from corten.exporters.manifests.whole import objects
+from corten.testing.kubernetes import Fault
+
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    yield from site(tmp_path, monkeypatch)
+
+
+def fails(code, call):
+    with pytest.raises(CortenError) as caught:
+        call()
+    assert caught.value.code == code, caught.value.as_dict()
+    assert caught.value.hint or code == "kubernetes.refused"
+    return caught.value
+
+
+def nothing_is_there(site):
+    return all(not site.server.names(kind) for kind in ("deployments", "services", "networkpolicies", "secrets"))
+
+
+def test_no_cluster(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    error = fails("kubernetes.no_context", connect)
+    assert str(tmp_path / "missing") in error.where
+    assert error.exit_code == 2
+
+
+def test_a_context_nobody_has(here):
+    fails("kubernetes.no_context", lambda: connect("other"))
+
+
+def test_a_cluster_that_does_not_answer(tmp_path, monkeypatch):
+    for gone in site(tmp_path, monkeypatch):
+        here = gone
+    with connect(sleep=here.sleep) as here.api:
+        error = fails("kubernetes.unreachable", here.deploy)
+    assert error.exit_code == 4
+    assert here.server.url in error.where
+
+
+def test_a_token_that_is_over(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(here.server.kubeconfig(tmp_path / "old", token="over")))
+    with connect() as here.api:
+        fails("kubernetes.unauthorized", here.deploy)
+    assert nothing_is_there(here)
+
+
+def test_a_verb_that_is_not_allowed_is_named_as_the_rule_that_is_missing(here):
+    here.server.rules.forbidden = {("patch", "deployments")}
+    error = fails("kubernetes.forbidden", here.deploy)
+    assert 'apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]' in error.why
+    assert "corten k8s rbac" in error.hint
+    assert nothing_is_there(here)
+
+
+def test_a_quota_on_objects(here):
+    here.server.rules.over_quota = {"deployments"}
+    error = fails("kubernetes.quota", here.deploy)
+    assert "used count/deployments.apps=3" in error.why or "count/deployments=3" in error.why
+    assert nothing_is_there(here)
+
+
+def test_a_policy_of_the_cluster(here):
+    here.server.rules.denied = {"Deployment": "images must be signed"}
+    error = fails("kubernetes.denied", here.deploy)
+    assert "policy.example.com" in error.what
+    assert error.why == "images must be signed"
+    assert nothing_is_there(here)
+
+
+def test_a_field_that_cannot_change(here):
+    manifest = next(one for one in objects(here.workload()) if one["kind"] == "Deployment")
+    other = {**manifest, "spec": {**manifest["spec"], "selector": {"matchLabels": {"app": "old"}}}}
+    here.server.apply_as("corten", "deployments", other)
+    error = fails("kubernetes.immutable", here.deploy)
+    assert error.where == "spec.selector"
+
+
+def test_a_namespace_that_is_not_there(here):
+    from dataclasses import replace
+
+    from corten.cluster.deploying import deploy
+
+    workload = here.workload()
+    elsewhere = replace(workload, cluster=replace(workload.cluster, namespace="models"))
+    error = fails("kubernetes.no_namespace", lambda: deploy(here.api, elsewhere))
+    assert "kubectl create namespace models" in error.hint
+
+
+def test_a_server_that_is_busy_is_asked_again_later(here):
+    here.server.rules.busy = 4
+    assert here.deploy().changed
+    here.server.rules.busy = 100
+    fails("kubernetes.busy", here.deploy)
+
+
+def test_a_port_the_dry_run_does_not_find_is_found_for_real_and_nothing_of_it_stays(here):
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "x"},
+        "spec": {"ports": [{"port": 80, "nodePort": 80, "protocol": "TCP"}]},
+    }
+    here.api.apply(service, "default", dry_run=True)
+    assert here.server.names("services") == []
+    error = fails_any(lambda: here.api.apply(service, "default"))
+    assert "valid range" in error.why
+    assert here.server.names("services") == []
+
+
+def fails_any(call):
+    with pytest.raises(CortenError) as caught:
+        call()
+    return caught.value
+
+
+# The API server goes away and comes back
+
+
+def test_a_rollout_outlives_a_restart_of_the_api_server(here):
+    here.server.rules.drop_watches = 3
+    here.deploy("good", replicas=2)
+
+    def restart():
+        time.sleep(0.03)
+        here.server.rules.broken = 4
+        here.server.rules.compacted = True
+
+    beside = threading.Thread(target=restart)
+    beside.start()
+    done = here.deploy("better", replicas=3)
+    beside.join()
+    assert done.release.label == "r2"
+    assert here.revisions() == {"r2"}
+
+
+def test_who_was_interrupted_goes_on_with_the_same_command(here):
+    here.deploy("good", replicas=2)
+
+    class CutError(Exception):
+        pass
+
+    for step in range(1, 9):
+        calls = iter(range(1000))
+        request = here.api._request
+
+        def dies(*words, calls=calls, request=request, step=step, **more):
+            if words[0] == "PATCH" and "dryRun" not in (words[2] or {}) and next(calls) == step:
+                raise CutError
+            return request(*words, **more)
+
+        here.api._request = dies
+        with pytest.raises(CutError):
+            here.deploy(f"next{step}", replicas=2)
+        here.api._request = request
+        done = here.deploy(f"next{step}", replicas=2)
+        assert here.revisions() == {done.release.label}
+        assert list(here.states().values()).count("deployed") == 1
+        assert "progressing" not in here.states().values()
+        assert here.server.names("deployments") == ["fraud"]
+    assert here.states()["r9"] == "deployed"
+
+
+def test_what_an_interrupted_one_made_goes_when_something_else_is_wanted(here):
+    here.deploy("good", env={"A": "1"})
+    here.server.fault("team/slow", Fault.NEVER_READY)
+    fails("deploy.timeout", lambda: here.deploy("slow", env={"A": "2"}, ready_timeout_s=600.0, timeout_s=0.05))
+    here.deploy("better", env={"A": "3"})
+    assert len(here.server.names("configmaps")) == 1
+    assert here.states() == {"r1": "superseded", "r2": "failed", "r3": "deployed"}
+
+
+def test_records_are_kept_but_not_forever(here):
+    for number in range(13):
+        here.deploy(f"model{number}")
+    assert len(here.states()) == 10
+    assert here.states()["r13"] == "deployed"
+
+
+# Conflicts of versions and owners, as the port tells them
+
+
+def test_who_changed_it_meanwhile_is_told_as_a_conflict(here):
+    here.deploy()
+    live = here.server.find("deployments", "fraud")
+    stale = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "fraud", "resourceVersion": "1"},
+        "spec": {"replicas": live["spec"]["replicas"]},
+    }
+    fails("kubernetes.conflict", lambda: here.api.apply(stale, "default"))
+
+
+def test_a_deployment_that_is_deleted_meanwhile_is_told(here):
+    here.server.fault("team/slow", Fault.NEVER_READY)
+
+    def delete():
+        time.sleep(0.15)
+        with connect() as api:
+            api.delete(DEPLOYMENT, "fraud", "default")
+
+    beside = threading.Thread(target=delete)
+    beside.start()
+    fails("kubernetes.conflict", lambda: here.deploy("slow"))
+    beside.join()
+    assert str(image("slow")) not in str(here.server.find("deployments", "fraud"))
+
+
+# Credentials that a program gets
+
+
+def with_program(here, tmp_path, monkeypatch, *command, version="v1"):
+    path = here.server.kubeconfig(tmp_path / "programs")
+    document = json.loads(path.read_text())
+    program = {"apiVersion": f"client.authentication.k8s.io/{version}", "command": command[0], "args": command[1:]}
+    document["users"] = [{"name": "dev", "user": {"exec": program}}]
+    path.write_text(json.dumps(document))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    return connect(sleep=here.sleep)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_a_program_gets_the_token_and_is_told_which_version_to_speak(here, tmp_path, monkeypatch, version):
+    script = (
+        "import json, os; told = json.loads(os.environ['KUBERNETES_EXEC_INFO']); "
+        f"assert told['apiVersion'].endswith('/{version}'); print(json.dumps({{**told, 'status': {{'token': 'good'}}}}))"
+    )
+    with with_program(here, tmp_path, monkeypatch, sys.executable, "-c", script, version=version) as here.api:
+        assert here.deploy().changed
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("no-such-program",), "no-such-program"),
+        ((sys.executable, "-c", "raise SystemExit('session expired')"), "session expired"),
+        ((sys.executable, "-c", "print('{}')"), "status"),
+    ],
+    ids=["missing", "fails", "no token"],
+)
+def test_a_program_that_gets_none_is_told(here, tmp_path, monkeypatch, command, why):
+    with with_program(here, tmp_path, monkeypatch, *command) as here.api:
+        assert why in fails("kubernetes.unauthorized", here.deploy).why
+
+
+@pytest.mark.parametrize(
+    "text", ["{: not yaml", "[]", "{}", "", '{"clusters": [], "contexts": [], "current-context": "x"}']
+)
+def test_a_kubeconfig_that_is_none(tmp_path, monkeypatch, text):
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{path}")
+    assert fails("kubernetes.no_context", connect).where == str(path)
