@@ -27,7 +27,8 @@ def scalers(workload: Workload) -> list[Manifest]:
             f"`replicas = 0..{workload.most}`",
             why="a HorizontalPodAutoscaler has nothing to measure then, and nothing holds the first request; "
             "the HTTP add-on of KEDA does, by host name",
-            hint=f"replicas = 1..{workload.most}, or the add-on and --host NAME (corten render: --with keda-http), or --to knative",
+            hint=f"replicas = 1..{workload.most}; with the add-on: --host NAME (corten render: --with keda-http); "
+            "or --to knative",
         )
     if cluster.has(Addition.KEDA):
         return [_scaled_object(workload, _counted(workload))]
