@@ -99,7 +99,11 @@ def go_back(
     """
     clock = clock or Clock()
     releases = release.history(api, name, namespace)
+    serving = release.current(releases)
     target = _target(name, releases, to)
+    if target.state is not ReleaseState.DEPLOYED:
+        # Who is cut off here leaves objects of its; by that they are found.
+        release.mark(api, target, ReleaseState.PROGRESSING, namespace)
     left = [
         one for one in releases if one.state in (ReleaseState.DEPLOYED, ReleaseState.PROGRESSING) and one is not target
     ]
@@ -113,10 +117,10 @@ def go_back(
     if seen.wanted:
         verify(api, name, target.label, namespace, patience, listen)
     release.mark(api, target, ReleaseState.DEPLOYED, namespace)
-    for one in left:
-        served = one.state is ReleaseState.DEPLOYED
-        release.mark(api, one, ReleaseState.SUPERSEDED if served else ReleaseState.FAILED, namespace)
+    # Before they are marked: of those nobody asks any more what they left behind.
     objects.prune(api, [each for one in left for each in one.manifests], target.manifests, namespace)
+    for one in left:
+        release.mark(api, one, _ended(one, serving), namespace)
     return Outcome(target, changed=bool(left))
 
 
@@ -195,10 +199,8 @@ class _Change:
             canaries.take_away(self.api, self.workload)
         before = [each for one in (*served, *begun) for each in one.manifests]
         objects.prune(self.api, before, self.made.manifests, self.namespace)
-        for one in served:
-            release.mark(self.api, one, ReleaseState.SUPERSEDED, self.namespace)
-        for one in begun:
-            release.mark(self.api, one, ReleaseState.FAILED, self.namespace)
+        for one in (*served, *begun):
+            release.mark(self.api, one, _ended(one, self.serving), self.namespace)
         release.forget_old(self.api, [*releases, self.made] if self.new else releases, self.namespace)
 
     def _give_up(self) -> None:
@@ -207,6 +209,7 @@ class _Change:
             Event("rollback", Phase.STARTED, f"back to {self.serving.label}" if self.serving else "nothing serves")
         )
         before = self.serving.manifests if self.serving else ()
+        objects.take_back(self.api, self.made.manifests, before, self.namespace)
         objects.apply(self.api, before, self.namespace)
         objects.prune(self.api, self.made.manifests, before, self.namespace)
         release.mark(self.api, self.made, ReleaseState.FAILED, self.namespace)
@@ -251,6 +254,12 @@ def _numbered(workload: Workload, releases: Sequence[Release], now_s: float) -> 
             return one
     number = max((one.number for one in releases), default=0) + 1
     return Release(workload.name, number, ReleaseState.PROGRESSING, now_s, wanted, ())
+
+
+def _ended(one: Release, serving: Release | None) -> ReleaseState:
+    """What a release is that is left: one that served once may be gone back to."""
+    served = one.state is ReleaseState.DEPLOYED or (serving is not None and one.number < serving.number)
+    return ReleaseState.SUPERSEDED if served else ReleaseState.FAILED
 
 
 def _target(name: str, releases: Sequence[Release], to: str) -> Release:

@@ -24,10 +24,10 @@ def identity(manifest: Manifest) -> Identity:
 
 def try_out(api: Api, before: Sequence[Manifest], wanted: Sequence[Manifest], namespace: str) -> None:
     """Have the cluster check everything and change nothing. It does not find all: a port is given out only for real."""
-    leaving = _leaving(before, wanted)
+    to_take = _number_to_take(api, before, wanted, namespace) is not None
     for manifest in wanted:
-        # A scaler that goes owns the number until it is gone.
-        api.apply(_without_replicas(manifest) if leaving else manifest, namespace, dry_run=True)
+        # Somebody owns the number until it is taken back.
+        api.apply(_without_replicas(manifest) if to_take else manifest, namespace, dry_run=True)
 
 
 def apply(api: Api, manifests: Sequence[Manifest], namespace: str) -> None:
@@ -40,10 +40,11 @@ def apply(api: Api, manifests: Sequence[Manifest], namespace: str) -> None:
 
 def take_back(api: Api, before: Sequence[Manifest], wanted: Sequence[Manifest], namespace: str) -> None:
     """End scalers that are not wanted any more, before others come or the number is fixed again; then it is ours."""
-    gone = [api.delete(kind, name, namespace) for kind, name in _leaving(before, wanted)]
-    fixed = next((one for one in wanted if one["kind"] == DEPLOYMENT.name and "replicas" in one["spec"]), None)
-    if fixed is not None and any(gone):
-        set_replicas(api, fixed["metadata"]["name"], fixed["spec"]["replicas"], namespace)
+    to_take = _number_to_take(api, before, wanted, namespace)
+    for kind, name in _leaving(before, wanted):
+        api.delete(kind, name, namespace)
+    if to_take is not None:
+        set_replicas(api, to_take["metadata"]["name"], to_take["spec"]["replicas"], namespace)
 
 
 def set_replicas(api: Api, name: str, replicas: int, namespace: str) -> None:
@@ -108,7 +109,25 @@ def _hand_over(api: Api, manifest: Manifest, namespace: str) -> None:
 
 
 def _owns_replicas(live: Manifest) -> bool:
-    return any(
-        entry.get("manager") == MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+    return MANAGER in _owners_of_number(live)
+
+
+def _owners_of_number(live: Manifest) -> set[str]:
+    return {
+        str(entry.get("manager", ""))
         for entry in live["metadata"].get("managedFields", [])
-    )
+        if "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+    }
+
+
+def _number_to_take(
+    api: Api, before: Sequence[Manifest], wanted: Sequence[Manifest], namespace: str
+) -> Manifest | None:
+    """The Deployment whose number of replicas a scaler of ours, or `corten k8s scale`, owns and is to own no more."""
+    fixed = next((one for one in wanted if one["kind"] == DEPLOYMENT.name and "replicas" in one["spec"]), None)
+    live = api.get(DEPLOYMENT, fixed["metadata"]["name"], namespace) if fixed else None
+    if fixed is None or live is None or live["spec"].get("replicas") == fixed["spec"]["replicas"]:
+        return None
+    others = _owners_of_number(live) - {MANAGER}
+    ours = bool(others) and others <= {_HANDOVER}
+    return fixed if ours or _leaving(before, wanted) else None

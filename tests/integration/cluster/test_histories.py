@@ -1,0 +1,110 @@
+"""Whatever was done, broken off and done again: one release serves, nothing is orphaned, and stopping leaves nothing."""
+
+import random
+from functools import partial
+
+import pytest
+from clusters import site
+
+from corten.cluster.deploying import go_back
+from corten.errors import CortenError
+from corten.ops import kubernetes
+from corten.testing.kubernetes import Fault
+
+pytestmark = pytest.mark.kubernetes
+STEPS = 12
+EXPECTED = ("deploy.unhealthy", "control.no_earlier_revision")
+KINDS = (
+    "deployments",
+    "services",
+    "configmaps",
+    "horizontalpodautoscalers",
+    "poddisruptionbudgets",
+    "networkpolicies",
+    "serviceaccounts",
+)
+
+
+class CutError(Exception):
+    """The command ends here, as by kill -9."""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    yield from site(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_history_of_deployments_failures_and_cuts_stays_sound(here, seed):
+    chance = random.Random(seed)
+    here.server.fault("team/bad", Fault.CRASH)
+    for number in range(STEPS):
+        settings = chance.choice([{"replicas": 1}, {"replicas": 2}, {"replicas": 1, "most_replicas": 3}])
+        wanted = {"env": {"A": chance.choice("123")}, **settings}
+        content = chance.choice(["good", f"next{number}", "bad"])
+        if chance.random() < 0.7:
+            step = partial(here.deploy, content, **wanted)
+        else:
+            step = partial(go_back, here.api, "fraud", "default", clock=here.clock)
+        cut = chance.random() < 0.4
+        try:
+            with cut_off(here, chance.randrange(1, 20)) if cut else unhurt():
+                step()
+        except CutError:
+            continue  # as it is left, the next step finds it
+        except CortenError as error:
+            if error.code in EXPECTED:
+                continue
+            raise
+        sound(here)
+    here.deploy("last", replicas=2)
+    sound(here)
+    kubernetes.stop("fraud", kubernetes.Place())
+    assert all(not here.server.names(kind) for kind in (*KINDS, "secrets"))
+
+
+def sound(here):
+    states = here.states()
+    (serving,) = [label for label, state in states.items() if state == "deployed"]
+    assert "progressing" not in states.values()
+    assert here.revisions() == {serving}
+    wanted = next(one for one in release_history(here) if one.label == serving).manifests
+    there = {(kind, name) for kind in KINDS for name in here.server.names(kind)}
+    assert there == {
+        (f"{one['kind'].lower()}s".replace("policys", "policies"), one["metadata"]["name"]) for one in wanted
+    }
+
+
+def release_history(here):
+    from corten.cluster.release import history
+
+    return history(here.api, "fraud", "default")
+
+
+class cut_off:
+    """After so many writes the command is gone."""
+
+    def __init__(self, here, writes):
+        self.api, self.left = here.api, writes
+
+    def __enter__(self):
+        self.request = self.api._request
+        self.api._request = self.dies
+
+    def __exit__(self, *_):
+        self.api._request = self.request
+
+    def dies(self, *words, **more):
+        if words[0] != "GET" and "dryRun" not in (words[2] if len(words) > 2 and words[2] else {}):
+            self.left -= 1
+            if self.left <= 0:
+                raise CutError
+        return self.request(*words, **more)
+
+
+class unhurt:
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *_):
+        pass
