@@ -14,8 +14,8 @@ import msgspec
 
 from corten.cluster import canary as canaries
 from corten.cluster import objects, release
-from corten.cluster.kinds import DEPLOYMENT
-from corten.cluster.port import Api
+from corten.cluster.kinds import DEPLOYMENT, ROUTE
+from corten.cluster.port import Api, Manifest
 from corten.cluster.release import Release, ReleaseState
 from corten.cluster.rollout import Step, Trouble
 from corten.cluster.watching import Patience, last_words, verify, wait
@@ -172,7 +172,7 @@ class _Change:
         try:
             before = self.serving.manifests if self.serving else ()
             objects.take_back(self.api, before, self.made.manifests, self.namespace)
-            objects.apply(self.api, self.made.manifests, self.namespace)
+            objects.apply(self.api, self._now(), self.namespace)
             seen = wait(self.api, object_name(self.workload), self.made.label, self.namespace, patience, self.listen)
             if seen.step is Step.FAILED:
                 lines = self._last_words(seen.trouble)
@@ -186,6 +186,11 @@ class _Change:
                 raise
             self._give_up()
             raise
+
+    def _now(self) -> list[Manifest]:
+        """What is applied before all pods are new: a canary keeps its share until they are."""
+        tried = self.new and self.serving is not None and self.workload.settings.canary.steps
+        return [one for one in self.made.manifests if not (tried and one["kind"] == ROUTE.name)]
 
     def settle(self, releases: Sequence[Release]) -> None:
         """Write down what serves now, and take away what only others wanted."""

@@ -212,13 +212,14 @@ def test_a_deployment_that_is_deleted_meanwhile_is_told(here):
     here.server.fault("team/slow", Fault.NEVER_READY)
 
     def delete():
-        time.sleep(0.15)
         with connect() as api:
-            api.delete(DEPLOYMENT, "fraud", "default")
+            until_s = time.monotonic() + 20
+            while not api.delete(DEPLOYMENT, "fraud", "default") and time.monotonic() < until_s:
+                time.sleep(0.01)
 
     beside = threading.Thread(target=delete)
     beside.start()
-    fails("kubernetes.conflict", lambda: here.deploy("slow"))
+    fails("kubernetes.conflict", lambda: here.deploy("slow", ready_timeout_s=600.0))
     beside.join()
     assert str(image("slow")) not in str(here.server.find("deployments", "fraud"))
 

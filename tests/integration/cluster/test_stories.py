@@ -172,6 +172,11 @@ def test_a_good_canary_takes_over_share_by_share(gated):
     assert gated.server.names("deployments") == ["fraud"]
     backends = gated.server.find("httproutes", "fraud")["spec"]["rules"][0]["backendRefs"]
     assert [backend["weight"] for backend in backends] == [100, 0]
+    # It kept its share until all the others were new, too.
+    log = gated.server.objects.log
+    taken = max(version for version, _, plural, _, _ in log if plural == "httproutes")
+    done = max(v for v, _, plural, _, one in log if plural == "deployments" and one["metadata"]["name"] == "fraud")
+    assert taken > done
 
 
 def test_a_bad_canary_is_rolled_back_before_it_has_more(gated):
