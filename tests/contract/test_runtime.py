@@ -105,9 +105,13 @@ def test_2_4_a_wrong_variable_is_told_and_ends_the_process(env):
 
 def test_2_5_it_tells_what_it_loaded():
     with double(unix=True, env={"CORTEN_TRACE_IMPORTS": "loaded"}) as server:
-        server.until().signal()
+        listed = Path(server.socket).with_name("loaded")
+        server.until()
+        assert "/numpy/__init__.py" in listed.read_text()
+        listed.unlink()
+        server.signal()
         assert server.end() == 0
-        loaded = Path(server.socket).with_name("loaded").read_text().splitlines()
+        loaded = listed.read_text().splitlines()
         assert any(name.endswith("/numpy/__init__.py") for name in loaded)
         assert any("/msgspec/_core." in name and ".so" in name for name in loaded)
         assert loaded == sorted(set(loaded))

@@ -19,7 +19,8 @@ from corten.testing.tiny_image import TinyImage
 
 pytestmark = pytest.mark.bwrap
 
-# Imports, tells what it got, and lays poisoned bytecode where it may write: its own folder.
+# Says what it imported, as a server does, and more that is not true; tells what it got; and lays poisoned bytecode where it
+# may write: its own folder.
 CODE = """
 import asyncio, json, os, sys, time
 def tried(path):
@@ -32,13 +33,18 @@ cached = asyncio.__spec__.cached
 print(json.dumps({"cached": cached, "there": os.path.exists(cached), "write": tried(cached),
                   "prefix": sys.pycache_prefix, "poisoned": hasattr(json, "poison"),
                   "dont": sys.dont_write_bytecode}), flush=True)
-own = "/run/corten/pycache" + json.__file__.removesuffix(".py") + ".cpython-%d%d.pyc" % sys.version_info[:2]
-if os.path.exists(own):
+if listed := os.environ.get("CORTEN_TRACE_IMPORTS"):
     import importlib.util, marshal
+    own = "/run/corten/cache" + json.__file__.removesuffix(".py") + ".cpython-%d%d.pyc" % sys.version_info[:2]
     poison = compile("poison = 1\\n" + open(json.__file__).read(), json.__file__, "exec")
+    os.makedirs(os.path.dirname(own))
     with open(own, "wb") as f:
         f.write(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(poison))
-    os.symlink("/etc", "/run/corten/pycache/usr/lib/etc")
+    os.symlink("/etc", "/run/corten/cache/usr/lib/etc")
+    names = [m.__file__ for m in sys.modules.values() if getattr(m, "__file__", None)]
+    names += ["/usr/../run/corten/evil.py", "/app/main.py", "/run/corten/evil.py", "/usr/lib/nothing.py", "\\0", "é" * 9000]
+    with open("/run/corten/" + listed, "w") as f:
+        f.write("\\n".join(names))
 open("/run/corten/done", "w").close()
 time.sleep(600)
 """
@@ -73,7 +79,7 @@ def test_the_second_replica_runs_bytecode_compiled_from_the_root(home: Home) -> 
     engine = Embedded(home, sandbox=Sandbox.BWRAP)
     try:
         first = told(engine, ReplicaSpec("a-r1-first", "a", 1, image))
-        assert (first["prefix"], first["dont"]) == ("/run/corten/pycache", False)
+        assert (first["prefix"], first["there"]) == (None, False)
         deadline_s = time.monotonic() + 60
         while not published(home):
             assert time.monotonic() < deadline_s, [*(home.trees / "pyc").rglob("log")]
@@ -87,7 +93,7 @@ def test_the_second_replica_runs_bytecode_compiled_from_the_root(home: Home) -> 
         assert second["dont"] is True
         (made,) = published(home)
         assert {path.stat().st_uid for path in made.rglob("*")} == {home.root.stat().st_uid}
-        assert not [path for path in made.rglob("*") if path.is_symlink()]
+        assert not [path for path in made.rglob("*") if path.is_symlink() or "evil" in path.name or "main" in path.name]
         assert [*(home.trees / "pyc/.making").iterdir()] == []
     finally:
         for seen in engine.list():

@@ -1,10 +1,10 @@
 """Bytecode for images that ship none: made once for each root, so that later replicas need not compile.
 
 Importing scikit-learn from source costs 1.5 s more than from bytecode. What a replica writes is never run by another:
-the first replica of a root keeps bytecode in a folder of its own, and from there only *names* are taken, as a list of
-the modules such an image imports. The bytecode later replicas get is compiled from the read-only root in a sandbox
-that runs nothing but the image's own interpreter and standard library (`-I -S`: no code of a wheel, of the model or of
-the user), and is mounted read-only.
+the first replica of a root keeps no bytecode (a thousand small files cost half a second of its start), it only says which
+modules it imported, and of these *names* are taken. The bytecode later replicas get is compiled from the read-only root in
+a sandbox that runs nothing but the image's own interpreter and standard library (`-I -S`: no code of a wheel, of the model
+or of the user), and is mounted read-only.
 
 ::
 
@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -33,13 +34,13 @@ from corten.engine.sandbox import GID, RUN, UID, Bounds, Cell, Host
 from corten.errors import CortenError
 from corten.store.trees import PYCACHE
 
-# Below a replica's own folder, /run/corten there.
-OWN: Final = "pycache"
+# The list of what it loaded, in a replica's own folder (runtime contract, 2.5).
+LOADED: Final = "loaded"
 _LOOK_EVERY_S: Final = 2.0
 _COMPILE_S: Final = 300.0
-_MOST_MODULES: Final = 20_000
-# usr/lib/python3.11/json/__init__.cpython-311.pyc; only what is in the root: user code is mounted over it.
-_NAME: Final = re.compile(r"((?:usr|opt)/[\w./+-]+)\.cpython-\d+\.pyc")
+_LONGEST_LIST_BYTES: Final = 4 << 20
+# /usr/lib/python3.11/json/__init__.py; only what is in the root: user code is mounted over it.
+_NAME: Final = re.compile(r"/((?:usr|opt)/[\w./+-]+\.py)")
 
 # Runs inside. UNCHECKED_HASH: the root never changes, so that nobody need look at the source again (PEP 552).
 _COMPILE: Final = f"""
@@ -91,14 +92,13 @@ class Bytecode:
         return path if path.is_dir() else None
 
     def environment(self, chain: Digest, env: Mapping[str, str]) -> dict[str, str]:
-        """Variables that let a replica use finished bytecode, or else write its own."""
+        """Variables that let a replica use finished bytecode, or else say what it imports."""
         if self.published(chain):
             return {**env, "PYTHONPYCACHEPREFIX": f"/{PYCACHE}"}
-        # Empty counts as unset for PYTHONDONTWRITEBYTECODE (Python manual, "Environment variables").
-        return {**env, "PYTHONPYCACHEPREFIX": f"{RUN}/{OWN}", "PYTHONDONTWRITEBYTECODE": ""}
+        return {"CORTEN_TRACE_IMPORTS": LOADED, **env}
 
     def learn(self, tree: Tree, run: Path, found: SandboxProbe) -> None:
-        """Look at a running replica that writes its own; once it imports nothing more, begin to compile.
+        """Look at a running replica that says what it imported; once it says nothing more, begin to compile.
 
         Cheap to call often. Failures cost nothing but speed and are not repeated in this process.
         """
@@ -108,7 +108,7 @@ class Bytecode:
         since_s, before = self._looked.get(run.name, (now_s, 0))
         if run.name in self._looked and now_s - since_s < _LOOK_EVERY_S:
             return
-        modules = sorted(set(_modules(run / OWN)))
+        modules = sorted(set(_modules(run / LOADED)))
         self._looked[run.name] = (now_s, len(modules))
         if not modules or len(modules) != before:
             return
@@ -184,18 +184,20 @@ class Bytecode:
         return True
 
 
-def _modules(folder: Path) -> Iterator[str]:
-    """Sources whose bytecode a replica wrote. Its folder is its to fill, so that all found is only matched as text."""
-    count = 0
-    for path, _, names in os.walk(folder):
-        below = os.path.relpath(path, folder)
-        for name in names:
-            count += 1
-            if count > _MOST_MODULES:
-                return
-            match = _NAME.fullmatch(f"{below}/{name}")
-            if match and ".." not in match[1].split("/"):
-                yield f"{match[1]}.py"
+def _modules(listed: Path) -> Iterator[str]:
+    """Sources a replica says it imported. The file is its to fill with anything: a link is not followed, a pipe not waited
+    for, and what is read is only matched as text.
+    """
+    try:
+        descriptor = os.open(listed, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
+        text = stream.read(_LONGEST_LIST_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    for line in text.decode("utf-8", "replace").splitlines():
+        match = _NAME.fullmatch(line)
+        if match and ".." not in match[1].split("/"):
+            yield match[1]
 
 
 def _take_over(folder: Path) -> None:

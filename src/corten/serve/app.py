@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from corten.adapters.threads import limit_threads
 from corten.core.model import ModelSpec
 from corten.errors import CortenError, UsageError
-from corten.http import Server, UnixAddress, run
+from corten.http import Server, run
 from corten.observe import logs
 from corten.serve.loading import Loaded, load, read_spec
 from corten.serve.meters import Meters
@@ -27,11 +27,11 @@ from corten.serve.process import (
     log_failure,
     server_of,
     settle,
+    tell_loaded,
 )
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.state import State
-from corten.serve.trace import write_loaded
 from corten.serve.worker import Worker
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def main(env: Mapping[str, str]) -> int:
 
         return serve_together(settings, spec)
     code = run(_App(settings, spec).run())
-    if settings.trace and isinstance(settings.listen, UnixAddress):
-        write_loaded(settings.listen.path.with_name(settings.trace))
+    tell_loaded(settings)
     return code
 
 
@@ -160,6 +159,7 @@ class _App:
         settle()
         site.install(loaded, worker)
         site.state = State.READY
+        tell_loaded(self._settings)
         _log.info("ready", extra={"model": self._spec.name, "load_s": round(loaded.load_s, 3)})
 
     def _signalled(self, number: signal.Signals) -> None:

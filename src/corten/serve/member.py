@@ -29,7 +29,16 @@ from corten.serve.board import Board
 from corten.serve.handing import Line, Word
 from corten.serve.loading import Loaded, load
 from corten.serve.meters import WATCHING, Meters
-from corten.serve.process import EXPIRE_EVERY_S, JOBS_CUT_S, Exit, leave, log_failure, server_of, settle
+from corten.serve.process import (
+    EXPIRE_EVERY_S,
+    JOBS_CUT_S,
+    Exit,
+    leave,
+    log_failure,
+    server_of,
+    settle,
+    tell_loaded,
+)
 from corten.serve.seat import Seat
 from corten.serve.settings import Settings
 from corten.serve.sharing import Footprint
@@ -163,6 +172,8 @@ class _Work:
                         task.add_done_callback(self._adopting.discard)
                     case Word.ALL_READY:
                         site.state = State.READY
+                        if self._slot == 0:
+                            tell_loaded(self._settings)
                     case Word.DRAIN:
                         site.state = State.DRAINING
                         server.draining = True

@@ -14,6 +14,7 @@ from corten.errors import CortenError
 from corten.http import Limits, Server, UnixAddress
 from corten.serve.settings import Settings
 from corten.serve.site import Site
+from corten.serve.trace import write_loaded
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,12 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def tell_loaded(settings: Settings) -> None:
+    """Write which files this process loaded, where somebody wants to know (clause 2.5)."""
+    if settings.trace and isinstance(settings.listen, UnixAddress):
+        write_loaded(settings.listen.path.with_name(settings.trace))
 
 
 def log_failure(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Which files a process loaded: for finding packages of an image that its model never needed."""
+"""Which files a process loaded: for bytecode of them, and for finding packages of an image that its model never needed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ _log = logging.getLogger(__name__)
 
 
 def write_loaded(path: Path) -> None:
-    """Write the files of all imported modules and mapped libraries, one a line, sorted; a failure is only logged."""
+    """Write the files of all imported modules and mapped libraries, one a line, sorted; a failure is only logged.
+
+    The file is there with all of it or not at all.
+    """
+    beside = path.with_name(f".{path.name}")
     try:
-        path.write_text("".join(f"{name}\n" for name in sorted({*_modules(), *_mapped()})), encoding="utf-8")
+        beside.write_text("".join(f"{name}\n" for name in sorted({*_modules(), *_mapped()})), encoding="utf-8")
+        beside.replace(path)
     except OSError as error:
         _log.warning("cannot write which files were loaded", extra={"path": str(path), "reason": str(error)})
 
