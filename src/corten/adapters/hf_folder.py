@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corten.adapters.base import SourceFile
+from corten.adapters.corrupt import corrupt
 from corten.adapters.onnx_external import external_files
 from corten.adapters.onnx_file import is_onnx, read_onnx
 from corten.adapters.safetensors_file import is_safetensors, read_safetensors
@@ -525,11 +526,8 @@ def _count(value: Any) -> int | None:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9 else None
 
 
-def _corrupt(path: Path, why: str) -> UsageError:
-    return UsageError(
-        "adapter.corrupt_model", f"`{path.name}` is not what it should be", where=str(path), why=why,
-        hint="save or download the folder again",
-    )  # fmt: skip
+def _corrupt(path: Path, why: Exception | str) -> UsageError:
+    return corrupt(path, "is not what it should be", why, hint="save or download the folder again")
 
 
 def _contract(path: Path, what: str, *, known: str = "") -> UsageError:

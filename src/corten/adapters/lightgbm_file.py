@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from corten.errors import UsageError
+from corten.adapters.corrupt import corrupt
 
 _START = re.compile(rb"(?:tree|linear_tree)\r?\nversion=v\d+\r?\n")
 # Names of a hundred thousand features; a file without a first tree is not read to its end.
@@ -50,14 +50,8 @@ def read_lightgbm(path: Path) -> LightgbmFile:
         with path.open("rb") as stream:
             return _facts(_head(stream), _categories(stream))
     except (ValueError, KeyError) as error:
-        why = f"`{error.args[0]}=` is not in it" if isinstance(error, KeyError) else str(error)
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is not a complete LightGBM model",
-            where=str(path),
-            why=why,
-            hint="save it again with `booster.save_model(path)`",
-        ) from None
+        hint = "save it again with `booster.save_model(path)`"
+        raise corrupt(path, "is not a complete LightGBM model", error, hint=hint) from None
 
 
 def lightgbm_in(data: memoryview) -> LightgbmFile | None:

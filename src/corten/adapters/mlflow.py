@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten import plugin
 from corten.adapters.base import Adapter, Inspection, RowsModel, Source, SourceFile
+from corten.adapters.corrupt import corrupt
 from corten.adapters.distributions import distribution, pinned
 from corten.adapters.mlflow_file import (
     MODEL_FILE,
@@ -83,11 +84,10 @@ def _by_flavor(source: Source, folder: MlflowFolder, name: str) -> Inspection:
     adapter: Adapter = plugin.find("adapters", name)()
     inner = replace(source, path=path, method=method)
     if path.is_dir() or not adapter.detect(inner):
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is no file of flavor `{name}`",
-            where=str(path),
-            why=f"`{MODEL_FILE}` says so, its content does not",
+        raise corrupt(
+            path,
+            f"is no file of flavor `{name}`",
+            f"`{MODEL_FILE}` says so, its content does not",
             hint="save the model again with MLflow; a LightGBM or XGBoost model is read from its native format",
         )
     found = adapter.inspect(inner)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corten.adapters import plain_yaml
+from corten.adapters.corrupt import corrupt
 from corten.adapters.py_requirements import declared_requirements
 from corten.core.model import Example
 from corten.core.schema import DType, Tensor
@@ -102,24 +103,15 @@ def read_mlflow(folder: Path) -> MlflowFolder:
             requirements_file=listed_in,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{folder.name}` is no MLflow model that can be read",
-            where=str(folder / MODEL_FILE),
-            why=f"`{error.args[0]}` is not in it" if isinstance(error, KeyError) else str(error),
-            hint="save it again with `mlflow.FLAVOR.save_model`, and copy the whole folder",
-        ) from error
+        hint = "save it again with `mlflow.FLAVOR.save_model`, and copy the whole folder"
+        raise corrupt(folder / MODEL_FILE, "describes no MLflow model that can be read", error, hint=hint) from error
 
 
 def inside(folder: Path, name: object) -> Path:
     """The file a flavor names, which must lie in the folder. Raises UsageError."""
     if not isinstance(name, str) or not name:
-        raise UsageError(
-            "adapter.corrupt_model",
-            "the flavor does not name its model file",
-            where=str(folder / MODEL_FILE),
-            hint="save the model again with MLflow",
-        )
+        hint = "save the model again with MLflow"
+        raise corrupt(folder / MODEL_FILE, "does not name a model file", "the flavor must", hint=hint)
     place = PurePosixPath(name)
     # The folder may come from a stranger: it must not pull files from elsewhere into an image.
     if place.is_absolute() or ".." in place.parts or not (folder / place).resolve().is_relative_to(folder.resolve()):

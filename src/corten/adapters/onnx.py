@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.converted import ConvertedModel, stands_for
+from corten.adapters.corrupt import corrupt
 from corten.adapters.onnx_session import open_session
 from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
@@ -54,11 +55,11 @@ class Onnx:
         path = source.path
         model = read_onnx(path)
         if not model.inputs or not model.outputs:
-            raise UsageError(
-                "adapter.corrupt_model",
-                f"`{path.name}` has {len(model.inputs)} inputs and {len(model.outputs)} outputs",
-                where=str(path),
-                why="a model to serve needs one of each at least",
+            raise corrupt(
+                path,
+                f"has {len(model.inputs)} inputs and {len(model.outputs)} outputs",
+                "a model to serve needs one of each at least",
+                hint="export the model again",
             )
         if source.method not in ("", "predict"):
             raise UsageError(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from corten.adapters.corrupt import corrupt
 from corten.core.schema import DType, Tensor
-from corten.errors import UsageError
 
 # Field numbers of the messages in onnx.proto.
 _MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_PRODUCER_VERSION, _MODEL_GRAPH, _MODEL_OPSET = 1, 2, 3, 7, 8
@@ -30,6 +30,8 @@ _TYPES = {
     7: DType.INT64, 8: DType.STRING, 9: DType.BOOL, 10: DType.FLOAT16, 11: DType.FLOAT64, 12: DType.UINT32,
     13: DType.UINT64,
 }  # fmt: skip
+_INCOMPLETE = "is not a complete ONNX file"
+_HINT = "export the model again, and copy it in binary mode"
 _HIGHEST_IR_VERSION = 64
 _MAX_SUBGRAPHS = 32
 _MAX_FIELDS = 20_000_000
@@ -68,19 +70,9 @@ def read_onnx(path: Path) -> OnnxFile:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read_model(_Message(data, 0, len(data), _Budget(_MAX_FIELDS)))
     except ValueError as error:  # a memory map of nothing
-        raise _corrupt(path, str(error)) from error
+        raise corrupt(path, _INCOMPLETE, error, hint=_HINT) from error
     except _BrokenError as error:
-        raise _corrupt(path, f"byte {error.offset}: {error.why}") from None
-
-
-def _corrupt(path: Path, why: str) -> UsageError:
-    return UsageError(
-        "adapter.corrupt_model",
-        f"`{path.name}` is not a complete ONNX file",
-        where=str(path),
-        why=why,
-        hint="export the model again, and copy it in binary mode",
-    )
+        raise corrupt(path, _INCOMPLETE, f"byte {error.offset}: {error.why}", hint=_HINT) from None
 
 
 @dataclass(slots=True)

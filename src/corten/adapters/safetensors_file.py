@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corten.errors import UsageError
+from corten.adapters.corrupt import corrupt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,13 +57,8 @@ def read_safetensors(path: Path) -> SafetensorsFile:
     try:
         return _read(path)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is not a complete safetensors file",
-            where=str(path),
-            why=str(error),
-            hint="save or download it again",
-        ) from error
+        hint = "save or download it again"
+        raise corrupt(path, "is not a complete safetensors file", error, hint=hint) from error
 
 
 def _read(path: Path) -> SafetensorsFile:

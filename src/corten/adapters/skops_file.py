@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from corten.adapters.corrupt import corrupt
 from corten.adapters.standins import KEEP_BYTES, Array, Contents, ElementType, Global, Made, is_shape
-from corten.errors import UsageError
 
 _SCHEMA = "schema.json"
 _MAX_SCHEMA_BYTES = 256 << 20
@@ -46,13 +46,8 @@ def read_skops(path: Path) -> Contents:
             reader = _Reader(archive)
             root = reader.value(schema)
     except (*_BROKEN, RecursionError) as error:
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is not a complete skops file",
-            where=str(path),
-            why=str(error) or type(error).__name__,
-            hint="save the model again with `skops.io.dump`",
-        ) from error
+        hint = "save the model again with `skops.io.dump`"
+        raise corrupt(path, "is not a complete skops file", error, hint=hint) from error
     versions = {"skops": version} if isinstance(version := schema.get("_skops_version"), str) else {}
     return Contents(root, frozenset(_globals(schema)), "skops", versions)
 

@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from corten.adapters.corrupt import corrupt
 from corten.core.schema import DType, Tensor
 from corten.errors import UsageError
 
@@ -74,13 +75,8 @@ def read_exported(path: Path) -> Exported:
                 raise ValueError(f"its graph has {models[0].file_size} bytes")
             return _exported(json.loads(archive.read(models[0])), path)
     except _BROKEN as error:
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is not a complete exported program",
-            where=str(path),
-            why=f"`{error.args[0]}` is not in it" if isinstance(error, KeyError) else str(error),
-            hint="save it again with `torch.export.save`",
-        ) from error
+        hint = "save it again with `torch.export.save`"
+        raise corrupt(path, "is not a complete exported program", error, hint=hint) from error
 
 
 def _is_model(name: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from corten.adapters import json_members, ubjson
-from corten.errors import UsageError
+from corten.adapters.corrupt import corrupt
 
 # The first key of a file written by XGBoost: keys are sorted, and only 1.0 and 1.1 had `Config` before it.
 _JSON_START = re.compile(rb'\s*\{\s*"(?:learner|version|Config|Model)"\s*:')
@@ -75,14 +75,8 @@ def read_xgboost(path: Path) -> XgboostFile:
                 return _facts(ubjson.read(data), "UBJSON")
             return _facts(_skeleton(json_members.whole(data)), "JSON")
     except (ValueError, KeyError, TypeError, json_members.BrokenError, ubjson.BrokenError) as error:
-        why = f"`{error.args[0]}` is not in it" if isinstance(error, KeyError) else str(error)
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is not a complete XGBoost model",
-            where=str(path),
-            why=why,
-            hint="save it again with `model.save_model(path)`, and copy it in binary mode",
-        ) from None
+        hint = "save it again with `model.save_model(path)`, and copy it in binary mode"
+        raise corrupt(path, "is not a complete XGBoost model", error, hint=hint) from None
 
 
 def xgboost_in(data: memoryview) -> XgboostFile | None:

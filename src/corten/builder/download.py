@@ -1,45 +1,37 @@
-"""Fetch files by digest over a few persistent connections.
-
-A connection a request costs a handshake each (32 small files took 5 s one by one and 0.03 s over four kept ones).
-Nothing appears under its name before its size and sha256 are checked.
-"""
+"""Fetch files by digest, several at once. Nothing appears under its name before its size and sha256 are checked."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
 
-from corten.builder.remote import Access, Download, basic, host_of, without_credentials
+from corten.builder.remote import Access, Download, without_credentials
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.meter import Meter
-from corten.core.proxy import proxy_for
 from corten.errors import CortenError, PolicyError, RemoteError, UsageError
 from corten.store.writing import BlobWriter, translated
 
 if TYPE_CHECKING:
     # Imported when something is to be fetched: 20 ms that a cached build need not spend.
-    import http.client
-    import ssl
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from corten.builder.http_client import Client, Patience
+
 _CHUNK_BYTES = 1 << 18
-_TIMEOUT_S = 30.0
-_REDIRECTS = 5
-_RETRY_AFTER_S = (0.2, 1.0, 3.0)
-_AGENT = "corten"
+_TOTAL_S = 6 * 3600.0  # a build of PyTorch for GPUs is gigabytes, and lines are slow
 _STEP = "download"
 
 
 class Downloader:
-    """Four threads, each with a connection a host. Use as a context manager: leaving it joins the threads."""
+    """Four threads over kept connections. Use as a context manager: leaving it breaks off and joins the threads."""
 
     def __init__(
         self,
@@ -47,18 +39,18 @@ class Downloader:
         *,
         offline: bool = False,
         threads: int = 4,
+        patience: Patience | None = None,
         listen: Listener = nobody,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._access = access
         self._offline = offline
         self._threads = threads
+        self._patience = patience
         self._pool: ThreadPoolExecutor | None = None
-        self._local = threading.local()
         self._lock = threading.Lock()
-        self._open: list[http.client.HTTPConnection] = []
-        self._stopped = threading.Event()
-        self._tls: ssl.SSLContext | None = None
+        self._client: Client | None = None
+        self._stopped = False
         self._submitted: dict[Digest, Future[Path]] = {}
         self._tally = _Tally(listen, clock)
 
@@ -66,15 +58,16 @@ class Downloader:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stopped.set()
+        self.give_up()
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        for connection in self._open:
-            connection.close()
 
     def give_up(self) -> None:
         """Break off what is being fetched; whoever waits for it gets an error."""
-        self._stopped.set()
+        with self._lock:
+            self._stopped = True
+            if self._client:
+                self._client.close()
 
     def submit(self, download: Download) -> Future[Path]:
         """Fetch in the background what is not there yet; asking again for the same digest gives the same future.
@@ -110,135 +103,49 @@ class Downloader:
         return path
 
     def _from_network(self, download: Download) -> Path:
-        import http.client
-        import ssl
+        from corten.builder.http_client import ClientError, TryAgainError
 
         with translated(download.path, "keep a download"):
             download.path.parent.mkdir(parents=True, exist_ok=True)
-        for delay_s in (*_RETRY_AFTER_S, None):
-            try:
-                return self._once(download)
-            except (http.client.HTTPException, OSError, _TryAgainError) as error:
-                self._forget_connections()
-                if delay_s is None or isinstance(error, (ssl.SSLCertVerificationError, FileNotFoundError)):
-                    raise _failed(download, error) from error
-                self._stopped.wait(delay_s)
-            if self._stopped.is_set():
-                break
-        raise RemoteError("build.download_failed", f"the download of `{download.path.name}` was given up")
+        split = urlsplit(download.url)
+        try:
+            if split.scheme == "file":
+                with Path(unquote(split.path)).open("rb") as stream:
+                    return self._kept(download, iter(lambda: stream.read(_CHUNK_BYTES), b""))
+            return self._asked().get(download.url, partial(self._kept, download))
+        except (OSError, ClientError, TryAgainError) as error:
+            raise _failed(download, error) from error
 
-    def _once(self, download: Download) -> Path:
+    def _kept(self, download: Download, pieces: Iterable[bytes]) -> Path:
         temporary = download.path.with_name(f".{download.path.name[:100]}.{secrets.token_hex(6)}")
-        with self._opened(download.url) as body:
+        with translated(temporary, "keep a download"):
+            blob = BlobWriter(temporary)
+        try:
+            for piece in pieces:
+                blob.write(piece)
+                self._tally.moved(len(piece))
+            _check(download, blob)
             with translated(temporary, "keep a download"):
-                blob = BlobWriter(temporary)
-            try:
-                for piece in body:
-                    blob.write(piece)
-                    self._tally.moved(len(piece))
-                    self._check_stopped()
-                _check(download, blob)
-                with translated(temporary, "keep a download"):
-                    blob.finish()
-                    temporary.rename(download.path)
-            except BaseException:
-                blob.abandon()
-                raise
+                blob.finish()
+                temporary.rename(download.path)
+        except BaseException:
+            blob.abandon()
+            raise
         return download.path
 
-    @contextmanager
-    def _opened(self, url: str) -> Iterator[Iterator[bytes]]:
-        split = urlsplit(url)
-        if split.scheme == "file":
-            with Path(unquote(split.path)).open("rb") as stream:
-                yield _pieces(stream)
-            return
-        for _ in range(_REDIRECTS):
-            response = self._request(split)
-            if response.status in {301, 302, 303, 307, 308}:
-                response.read()
-                target = urlsplit(urljoin(split.geturl(), response.headers.get("Location", "")))
-                if split.scheme == "https" and target.scheme != "https":
-                    raise _refused(url, "a redirect from https to something less")
-                split = target
-                continue
-            if response.status >= 500 or response.status == 429:
-                response.read()
-                raise _TryAgainError(f"HTTP {response.status}")
-            if response.status != 200:
-                response.read()
-                raise _refused(url, f"HTTP {response.status} {response.reason}")
-            yield _whole(response)
-            return
-        raise _refused(url, "too many redirects")
+    def _asked(self) -> Client:
+        from corten.builder.http_client import Client, Patience
 
-    def _request(self, split: SplitResult) -> http.client.HTTPResponse:
-        connection = self._connection(split)
-        headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
-        if authorization := self._authorization(split):
-            headers["Authorization"] = authorization
-        path = (split.path or "/") + (f"?{split.query}" if split.query else "")
-        proxied = split.scheme == "http" and self._proxy(split)
-        connection.request("GET", split._replace(fragment="").geturl() if proxied else path, headers=headers)
-        return connection.getresponse()
-
-    def _authorization(self, split: SplitResult) -> str:
-        if split.username:
-            return basic(split)
-        known = self._access.authorization
-        return known.get(host_of(split)) or known.get(split.hostname or "", "")  # netrc knows no ports
-
-    def _connection(self, split: SplitResult) -> http.client.HTTPConnection:
-        kept: dict[str, http.client.HTTPConnection] | None = getattr(self._local, "connections", None)
-        if kept is None:
-            kept = self._local.connections = {}
-        key = f"{split.scheme}://{host_of(split)}"
-        if key not in kept:
-            kept[key] = self._connect(split)
-            with self._lock:
-                self._open.append(kept[key])
-        return kept[key]
-
-    def _connect(self, split: SplitResult) -> http.client.HTTPConnection:
-        import http.client
-
-        if split.scheme not in {"http", "https"} or not split.hostname:
-            raise _refused(split.geturl(), "expected an http, https or file URL")
-        proxy = self._proxy(split)
-        via = urlsplit(proxy) if proxy else split
-        host, port = via.hostname or "", via.port
-        if split.scheme == "http":
-            return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-        connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=self._context())
-        if proxy:
-            headers = {"Proxy-Authorization": basic(via)} if via.username else {}
-            connection.set_tunnel(split.hostname, split.port or 443, headers=headers)
-        return connection
-
-    def _context(self) -> ssl.SSLContext:
         with self._lock:
-            if self._tls is None:
-                import ssl
-
-                self._tls = ssl.create_default_context()
-            return self._tls
-
-    def _proxy(self, split: SplitResult) -> str:
-        return proxy_for(self._access.proxies, split.scheme, split.hostname or "")
-
-    def _check_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise _TryAgainError("stopped")
-
-    def _forget_connections(self) -> None:
-        for connection in getattr(self._local, "connections", {}).values():
-            with suppress(OSError):
-                connection.close()
-        self._local.connections = {}
-
-
-class _TryAgainError(Exception):
-    """The server has a bad moment, or the answer was cut short."""
+            if self._client is None:
+                self._client = Client(
+                    proxies=self._access.proxies,
+                    patience=self._patience or Patience(total_s=_TOTAL_S),
+                    authorization=self._access.authorization_for,
+                )
+                if self._stopped:
+                    self._client.close()
+            return self._client
 
 
 class _Tally:
@@ -277,24 +184,11 @@ class _Tally:
                 self._listen(Event(_STEP, Phase.DONE, f"{self._files} wheels, {size_bytes / 1e6:.1f} MB", figures))
 
 
-def _pieces(stream: BinaryIO | http.client.HTTPResponse) -> Iterator[bytes]:
-    read: Callable[[int], bytes] = stream.read
-    while piece := read(_CHUNK_BYTES):
-        yield piece
-
-
-def _whole(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    import http.client
-
-    yield from _pieces(response)
-    # http.client takes a connection that breaks off for the end when it is read by pieces.
-    if response.length:
-        raise http.client.IncompleteRead(b"", response.length)
-
-
 def _check(download: Download, blob: BlobWriter) -> None:
+    from corten.builder.http_client import TryAgainError
+
     if download.size_bytes and blob.size_bytes < download.size_bytes:
-        raise _TryAgainError(f"cut short after {blob.size_bytes} of {download.size_bytes} bytes")
+        raise TryAgainError(f"cut short after {blob.size_bytes} of {download.size_bytes} bytes")
     if blob.digest != download.digest:
         raise PolicyError(
             "build.hash_mismatch",
@@ -305,21 +199,16 @@ def _check(download: Download, blob: BlobWriter) -> None:
         )
 
 
-def _refused(url: str, why: str) -> CortenError:
-    return RemoteError(
-        "build.download_failed",
-        f"could not download `{os.path.basename(urlsplit(url).path)}`",  # noqa: PTH119 - a URL's path, not a file's
-        where=without_credentials(url),
-        why=why,
-        hint="check the index and its credentials (UV_DEFAULT_INDEX)",
-    )
-
-
 def _failed(download: Download, error: Exception) -> CortenError:
+    from corten.builder.http_client import UnreachableError
+
+    lost = isinstance(error, UnreachableError)
     return RemoteError(
         "build.download_failed",
         f"could not download `{download.path.name}`",
         where=without_credentials(download.url),
-        why=f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
-        hint="check the network (HTTPS_PROXY, SSL_CERT_FILE), then run the same command again",
+        why=getattr(error, "why", "") or f"{type(error).__name__}: {error}",
+        hint="check the network (HTTPS_PROXY, SSL_CERT_FILE), then run the same command again"
+        if lost
+        else "check the index and its credentials (docs/how-to/use-a-private-index.md)",
     )

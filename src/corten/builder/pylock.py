@@ -31,6 +31,8 @@ _KEPT_VARIABLES = re.compile(
 _OWN_SOURCES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _TORCH_BACKEND = "UV_TORCH_BACKEND"
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
+# What uv says when an index answers 401 or 403; the packages it has are then "not found".
+_REFUSED = re.compile(r"An index URL \((\S+)\) could not be queried[^(]*\((40[13] [\w ]+)\)")
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
 # The platforms uv has a name for (`uv pip compile --help`); it takes the newest that is no newer than the base's glibc.
 _GLIBCS_OF_UV = (17, 28, *range(31, 41))
@@ -83,7 +85,8 @@ def resolve(
     """Pin every wheel the requirements need on that platform, sorted by name. Asks the package index.
 
     `constraints` hold for packages that are needed anyway. `gpu`: PyTorch may be the index's build for GPUs. Raises
-    UsageError `build.lock_failed` (with uv's reason), `build.cuda_torch`, RemoteError `build.index_unreachable`.
+    UsageError `build.lock_failed` (with uv's reason), `build.cuda_torch`, RemoteError `build.index_unreachable`,
+    `build.index_refused`.
     """
     options = () if gpu else torch_options(env)
     with _file_of(constraints) as file:
@@ -301,6 +304,14 @@ def _clean(env: Mapping[str, str]) -> dict[str, str]:
 
 def _explained(stderr: str, requirements: Sequence[str]) -> CortenError:
     reason = condensed(stderr)
+    if refused := _REFUSED.search(stderr):
+        return RemoteError(
+            "build.index_refused",
+            "the package index wants other credentials",
+            where=shown(refused[1]),
+            why=f"it answered {refused[2]}",
+            hint="docs/how-to/use-a-private-index.md lists the places for a user and a password",
+        )
     if any(mark in stderr for mark in _NO_NETWORK):
         return RemoteError(
             "build.index_unreachable",

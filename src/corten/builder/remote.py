@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from corten.core.digest import Digest
 from corten.core.proxy import proxies_from
+
+if TYPE_CHECKING:
+    from corten.builder.keyring import Keyring
 
 _URL = re.compile(r"https?://[^\s,;`'\")]+")
 _INDEXES = ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX")
@@ -28,28 +32,64 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach servers: `authorization` header values by host, proxy URLs by scheme (`no_proxy` under "no")."""
+    """How to reach servers: `authorization` header values by host, proxy URLs by scheme (`no_proxy` under "no").
+
+    `keyring` knows further hosts, where one is to be asked.
+    """
 
     authorization: Mapping[str, str] = field(default_factory=dict)
     proxies: Mapping[str, str] = field(default_factory=dict)
+    keyring: Keyring | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], requirements: Iterable[str] = ()) -> Access:
         """Credentials as uv finds them, which leaves them out of its locks, and the usual proxy variables.
 
         They are in the index variables' URLs, in UV_INDEX_NAME_USERNAME and _PASSWORD for an index `name=URL`, in
-        URLs among the requirements, and in netrc (NETRC, else ~/.netrc), in this order.
+        URLs among the requirements, and in netrc (NETRC, else ~/.netrc), in this order; for indexes of which none of
+        them tells a password in the keyring, with UV_KEYRING_PROVIDER=subprocess.
         """
         authorization = _netrc(env)
         for line in requirements:
             for found in _URL.finditer(line):
                 authorization |= _by_url(found[0])
-        for name in _INDEXES:
-            for text in env.get(name, "").split():
-                title, url = text.split("=", 1) if "=" in text.partition("://")[0] else ("", text)
-                authorization |= _by_name(title, url, env)
-                authorization |= _by_url(url)
-        return cls(authorization, proxies_from(env))
+        indexes = [*_indexes(env)]
+        for title, url in indexes:
+            authorization |= _by_name(title, url, env)
+            authorization |= _by_url(url)
+        return cls(authorization, proxies_from(env), _keyring(indexes, env))
+
+    def authorization_for(self, url: SplitResult) -> str:
+        """The value of an Authorization header for an address, empty when nothing is known of its host."""
+        if url.username:
+            return basic(url)
+        host = host_of(url)
+        if self.keyring and (asked := self.keyring.authorization(host)):
+            return asked
+        return self.authorization.get(host) or self.authorization.get(url.hostname or "", "")  # netrc knows no ports
+
+
+def _indexes(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Name (or nothing) and URL of each index the environment names."""
+    for name in _INDEXES:
+        for text in env.get(name, "").split():
+            title, url = text.split("=", 1) if "=" in text.partition("://")[0] else ("", text)
+            yield title, url
+
+
+def _keyring(indexes: Iterable[tuple[str, str]], env: Mapping[str, str]) -> Keyring | None:
+    from corten.builder.keyring import Entry, Keyring, wanted
+
+    if not wanted(env):
+        return None
+    entries = {}
+    for title, url in indexes:
+        split = urlsplit(url)
+        user, word = _named(title, env)
+        if split.hostname and not split.password and not word:
+            user = unquote(split.username or "") or user
+            entries[host_of(split)] = Entry(without_user(url), host_of(split), user)
+    return Keyring(entries, env) if entries else None
 
 
 def _by_url(url: str) -> dict[str, str]:
@@ -58,13 +98,15 @@ def _by_url(url: str) -> dict[str, str]:
 
 
 def _by_name(title: str, url: str, env: Mapping[str, str]) -> dict[str, str]:
+    user, word = _named(title, env)
+    split = urlsplit(url)
+    return {host_of(split): authorization_of(user, word)} if split.hostname and (user or word) else {}
+
+
+def _named(title: str, env: Mapping[str, str]) -> tuple[str, str]:
     """The variables of uv for an index with a name: letters and digits of it in upper case, `_` for all else."""
     prefix = f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', title.upper())}"
-    user, word = env.get(f"{prefix}_USERNAME", ""), env.get(f"{prefix}_PASSWORD", "")
-    split = urlsplit(url)
-    if not title or not split.hostname or not (user or word):
-        return {}
-    return {host_of(split): _authorization(user, word)}
+    return (env.get(f"{prefix}_USERNAME", ""), env.get(f"{prefix}_PASSWORD", "")) if title else ("", "")
 
 
 def _netrc(env: Mapping[str, str]) -> dict[str, str]:
@@ -75,7 +117,7 @@ def _netrc(env: Mapping[str, str]) -> dict[str, str]:
         entries = netrc.netrc(str(path)).hosts if path.is_file() else {}
     except (netrc.NetrcParseError, OSError):
         return {}  # uv passes over one it cannot read as well
-    return {host: _authorization(user, word or "") for host, (user, _, word) in entries.items() if host != "default"}
+    return {host: authorization_of(user, word or "") for host, (user, _, word) in entries.items() if host != "default"}
 
 
 def without_credentials(url: str) -> str:
@@ -101,9 +143,10 @@ def host_of(split: SplitResult) -> str:
 
 
 def basic(url: SplitResult) -> str:
-    """The value of an Authorization header from a URL's user and password (RFC 7617)."""
-    return _authorization(unquote(url.username or ""), unquote(url.password or ""))
+    """The value of an Authorization header from a URL's user and password."""
+    return authorization_of(unquote(url.username or ""), unquote(url.password or ""))
 
 
-def _authorization(user: str, word: str) -> str:
+def authorization_of(user: str, word: str) -> str:
+    """The value of an Authorization header (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()

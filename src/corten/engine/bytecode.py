@@ -1,10 +1,10 @@
 """Bytecode for images that ship none: made once for each root, so that later replicas need not compile.
 
 Importing scikit-learn from source costs 1.5 s more than from bytecode. What a replica writes is never run by another:
-the first replica of a root keeps no bytecode (a thousand small files cost half a second of its start), it only says which
-modules it imported, and of these *names* are taken. The bytecode later replicas get is compiled from the read-only root in
-a sandbox that runs nothing but the image's own interpreter and standard library (`-I -S`: no code of a wheel, of the model
-or of the user), and is mounted read-only.
+the first replica of a root keeps no bytecode (a thousand small files cost half a second of its start), it only says
+which modules it imported, and of these *names* are taken. The bytecode later replicas get is compiled from the
+read-only root in a sandbox that runs nothing but the image's own interpreter and standard library (`-I -S`: no code of
+a wheel, of the model or of the user), and is mounted read-only.
 
 ::
 
@@ -185,8 +185,9 @@ class Bytecode:
 
 
 def _modules(listed: Path) -> Iterator[str]:
-    """Sources a replica says it imported. The file is its to fill with anything: a link is not followed, a pipe not waited
-    for, and what is read is only matched as text.
+    """Sources a replica says it imported.
+
+    The file is its to fill: a link is not followed, a pipe not waited for, and what is read is only matched as text.
     """
     try:
         descriptor = os.open(listed, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

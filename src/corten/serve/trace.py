@@ -1,4 +1,4 @@
-"""Which files a process loaded: for bytecode of them, and for finding packages of an image that its model never needed."""
+"""Which files a process loaded: for bytecode of them, and for finding packages of an image its model never needed."""
 
 from __future__ import annotations
 

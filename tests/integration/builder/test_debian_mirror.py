@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from corten.builder import base
-from corten.builder.debian import Deb, Patience, Release, Suite, fetch, resolve
+from corten.builder.debian import Deb, Release, Suite, fetch, resolve
+from corten.builder.http_client import Patience
 from corten.core.events import Phase
 from corten.core.platform import Platform
 from corten.errors import CortenError, NotFoundError, PolicyError, RemoteError, UsageError

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import pytest
 
 from corten.builder.download import Downloader
+from corten.builder.http_client import Patience
 from corten.builder.remote import Access, Download
 from corten.core.digest import Digest
 from corten.errors import CortenError, PolicyError, RemoteError, UsageError
 
+IMPATIENT = Patience(idle_s=5, total_s=20, pause_s=0.001)
 DATA = hashlib.shake_128(b"wheel").digest(600_000)
 
 
@@ -76,7 +78,7 @@ def _served(*answers):
 
 
 def _get(url, path, *, size_bytes=600_000, **more):
-    with Downloader(more.pop("access", Access()), **more) as downloader:
+    with Downloader(more.pop("access", Access()), patience=IMPATIENT, **more) as downloader:
         return downloader.submit(Download(url, Digest.of(DATA), size_bytes, path)).result(60)
 
 
@@ -153,7 +155,7 @@ def test_an_index_without_sizes_is_no_problem(path):
 
 
 def test_many_files_share_a_few_connections(tmp_path):
-    with _served() as (server, url), Downloader(Access()) as downloader:
+    with _served() as (server, url), Downloader(Access(), patience=IMPATIENT) as downloader:
         pieces = [
             downloader.submit(Download(f"{url}?{number}", Digest(f"{number:064x}"), 0, tmp_path / str(number)))
             for number in range(12)

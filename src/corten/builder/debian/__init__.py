@@ -19,14 +19,12 @@ from corten.builder.debian.release import (
 
 if TYPE_CHECKING:
     from corten.builder.debian.fetcher import fetch
-    from corten.builder.debian.mirror import Patience
     from corten.builder.debian.resolver import resolve
 
 __all__ = [
     "DEFAULT_MIRROR",
     "RELEASES",
     "Deb",
-    "Patience",
     "Release",
     "Suite",
     "fetch",
@@ -36,7 +34,7 @@ __all__ = [
 
 # Imported when first used (PEP 562): http.client and the resolver cost 45 ms, and a build that is locked and cached
 # needs neither. The modules have other names than the functions: importing one sets its name on this package.
-_LAZY = {"fetch": "fetcher", "Patience": "mirror", "resolve": "resolver"}
+_LAZY = {"fetch": "fetcher", "resolve": "resolver"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from corten.builder.debian.files import MismatchError, checked, is_intact, replacing
-from corten.builder.debian.mirror import Body, Mirror, Patience, each
+from corten.builder.debian.mirror import Mirror, each
 from corten.builder.debian.release import Deb
+from corten.builder.http_client import Body, Patience
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.meter import Meter
 

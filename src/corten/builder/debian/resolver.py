@@ -21,10 +21,11 @@ import msgspec
 from corten.builder import deb
 from corten.builder.debian import files, trust
 from corten.builder.debian.files import MismatchError, checked
-from corten.builder.debian.mirror import Body, Mirror, Patience, each, split_url
+from corten.builder.debian.mirror import Mirror, each, split_url
 from corten.builder.debian.packages import Choice, Index, choose
 from corten.builder.debian.release import DEFAULT_MIRROR, Deb, Release, Suite
 from corten.builder.entry import EntryKind
+from corten.builder.http_client import Body, Patience
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.platform import Platform
 from corten.errors import PolicyError, RemoteError
