@@ -51,7 +51,8 @@ def gate_folders(corten):
 
 
 def test_what_passes_gets_its_name_its_figures_and_a_statement(corten, folder):
-    built = corten.run("build", write(folder, SHOUT), "--test", "--json", "-r", "idna").json
+    budgets = ("--max-image-mb", "110", "--max-cold-start-s", "60")
+    built = corten.run("build", write(folder, SHOUT), "--test", *budgets, "--json", "-r", "idna").json
     gate = built["gate"]
     assert named(corten) == built["digest"]
     assert 0.05 < gate["ready_s"] < 60
@@ -70,14 +71,15 @@ def test_what_passes_gets_its_name_its_figures_and_a_statement(corten, folder):
 @pytest.mark.parametrize(
     ("text", "words", "error"),
     [
-        (LATE, ("--test",), ("gate.failed", "nowhere_to_be_found")),
-        (SLOW, ("--max-cold-start-s", "0.5"), ("gate.too_slow", "budget is 0.5 s")),
+        (LATE, ("--test",), (6, "gate.failed", "nowhere_to_be_found")),
+        (SLOW, ("--max-cold-start-s", "0.5"), (6, "gate.too_slow", "budget is 0.5 s")),
+        (SLOW, ("--max-cold-start-s", "60", "--max-image-mb", "5"), (7, "build.over_budget", "Debian 12")),
     ],
 )
 def test_what_fails_changes_nothing_and_says_why(corten, folder, text, words, error):
     before = corten.run("build", write(folder, SHOUT), "--json").json["digest"]
-    failed = corten.run("build", write(folder, text), *words, "--json", code=6).json["error"]
-    code, told = error
+    exit_code, code, told = error
+    failed = corten.run("build", write(folder, text), *words, "--json", code=exit_code).json["error"]
     assert failed["code"] == code
     assert told in failed["what"] + failed["why"]
     assert named(corten) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -34,7 +35,8 @@ class Entry:
 
     `name` is relative, posix, without `.` or `..`. `data` is the content, or the file to stream it from (weights may be
     larger than memory). `target` is where a symlink points. `deflated` is the same content as a deflate stream
-    (RFC 1951), where there is one (else empty): a layer in gzip takes it as it is.
+    (RFC 1951), where there is one (else empty): a layer in gzip takes it as it is. `seen` is told the content, piece by
+    piece, when it is written.
     """
 
     name: str
@@ -43,3 +45,4 @@ class Entry:
     data: bytes | Path = b""
     target: str = ""
     deflated: bytes | Slice = b""
+    seen: Callable[[bytes], None] | None = None

@@ -6,6 +6,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,35 @@ def of_layer(layout: Layout, layer: Layer) -> Contents:
             where=str(layout.root),
             hint="build the image again",
         ) from error
+
+
+class FileHashes:
+    """Hashes files while a layer is written of them: weights are large, and need not be read again."""
+
+    def __init__(self) -> None:
+        self._states: list[tuple[str, hashlib._Hash]] = []
+        self._sizes: dict[str, int] = {}
+
+    def watched(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The same entries; what is in them is looked at as it goes by."""
+        for entry in entries:
+            yield replace(entry, seen=self._seer(entry.name)) if entry.kind is EntryKind.FILE else entry
+
+    def contents(self) -> Contents:
+        """What the layer holds, once it is written."""
+        found = ((name, self._sizes[name], state.hexdigest()) for name, state in self._states)
+        return Contents(files=tuple(FileFact(name, size, Digest(digest)) for name, size, digest in found))
+
+    def _seer(self, name: str) -> Callable[[bytes], None]:
+        state = hashlib.sha256()
+        self._states.append((name, state))
+        self._sizes[name] = 0
+
+        def see(piece: bytes) -> None:
+            state.update(piece)
+            self._sizes[name] += len(piece)
+
+        return see
 
 
 def _files(tar: LayerTar) -> Iterator[FileFact]:

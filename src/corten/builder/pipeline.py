@@ -238,6 +238,10 @@ def fingerprint() -> str:
 
 
 def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) -> Made:
+    from corten.builder.layer_facts import (
+        FileHashes,
+    )  # with what reads tars and zips, which a cached build does without
+
     started_s = shop.clock()
     shop.listen(Event(job.step, Phase.STARTED, job.title))
     # Weights may be many gigabytes, and what they unpack to is known before.
@@ -245,8 +249,9 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
     entries = job.entries()
     if job.kind is LayerKind.BASE:
         entries = tuple(entries)  # a Debian base is in memory as a whole anyway, that of another image is small
+    hashes = FileHashes() if job.kind in (LayerKind.WEIGHTS, LayerKind.CODE) else None
     layer = write_layer(
-        entries,
+        hashes.watched(entries) if hashes else entries,
         shop.layout,
         kind=job.kind,
         title=job.title,
@@ -256,7 +261,8 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
     cache.put(job.key, layer)
     # Looked at here, beside the other layers, instead of one after the other when the SBOM asks.
     base = entries if isinstance(entries, tuple) else ()
-    contents.read(shop.layout, layer, cache=shop.cache, wheels=wheels, base=base)
+    known = hashes.contents() if hashes else None
+    contents.read(shop.layout, layer, cache=shop.cache, wheels=wheels, base=base, known=known)
     seconds = shop.clock() - started_s
     figures = {"seconds": seconds, "bytes": layer.size_bytes, "tar_bytes": layer.tar_bytes}
     shop.listen(Event(job.step, Phase.DONE, job.title, figures))

@@ -138,6 +138,8 @@ def _member(entry: Entry) -> Iterator[bytes | Content]:
     else:
         size = len(entry.data)
         yield _header(entry.name, entry.kind, entry.mode, size, "")
+        if entry.seen:
+            entry.seen(entry.data)
         yield Content((entry.data,), entry.deflated) if entry.deflated else entry.data
         yield bytes(-size % _BLOCK)
 
@@ -149,7 +151,10 @@ def _streamed(entry: Entry, path: Path) -> Iterator[bytes | Content]:
         if entry.deflated:
             yield Content(_pieces(stream, size, path), entry.deflated)
         else:
-            yield from _pieces(stream, size, path)
+            for piece in _pieces(stream, size, path):
+                if entry.seen:
+                    entry.seen(piece)
+                yield piece
     yield bytes(-size % _BLOCK)
 
 

@@ -10,11 +10,13 @@ import small_image
 
 from corten.builder import artifact, contents, layer_facts, lock, proof
 from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE
+from corten.builder.entry import Entry
+from corten.builder.layer import write_layer
 from corten.builder.provenance import PREDICATE, commit_from, predicate_of
 from corten.builder.sbom import deb_purl, packages_of, wheel_purl
 from corten.core.digest import Digest
 from corten.core.home import Home
-from corten.core.image import LayerKind
+from corten.core.image import Compression, LayerKind
 from corten.errors import NotFoundError, UsageError
 from corten.ops.inspect import inspect
 
@@ -226,6 +228,22 @@ def test_a_wheel_in_the_cache_and_the_layer_made_of_it_tell_the_same(small, tmp_
 
     assert by_file == by_layer
     assert [one.name for one in by_file.packages] == ["six-pack"]
+
+
+def test_files_looked_at_while_a_layer_is_written_and_the_layer_itself_tell_the_same(small, tmp_path):
+    (tmp_path / "large.bin").write_bytes(b"weights" * 400_000)
+    (tmp_path / "empty").touch()
+    entries = [
+        Entry("models/a/large.bin", data=tmp_path / "large.bin"),
+        Entry("models/config.json", data=b"{}"),
+        Entry("models/empty", data=tmp_path / "empty"),
+    ]
+    hashes = layer_facts.FileHashes()
+    written = write_layer(
+        hashes.watched(entries), small.layout, kind=LayerKind.WEIGHTS, title="w", compression=Compression.NONE
+    )
+    assert hashes.contents() == layer_facts.of_layer(small.layout, written)
+    assert len(hashes.contents().files) == 3
 
 
 def test_a_damaged_wheel_in_the_cache_is_not_asked(small, tmp_path):
