@@ -44,6 +44,7 @@ NEEDS = (
     "k8s",
     "sigstore",
     "umoci",
+    "rpm",
     "systemd",
     "torch",
 )
@@ -74,7 +75,9 @@ def missing(need: str) -> str:
             absent = [name for name in wanted if not importlib.util.find_spec(name)]
             return f"not installed: {', '.join(absent)} (uv sync --group frameworks)" if absent else ""
         case "clients":
-            absent = [name for name in ("tritonclient", "openai", "grpc") if not importlib.util.find_spec(name)]
+            absent = [
+                name for name in ("tritonclient", "openai", "grpc", "keyring") if not importlib.util.find_spec(name)
+            ]
             if os.environ.get("CORTEN_CLIENTS_PYTHON") or not absent:
                 return ""
             return f"not installed: {', '.join(absent)}, nor does CORTEN_CLIENTS_PYTHON name a Python that has them"
@@ -105,6 +108,8 @@ def missing(need: str) -> str:
             if not shutil.which("dockerd"):
                 return "dockerd is not installed"
             return "" if os.geteuid() == 0 else "a Docker daemon of one's own takes root"
+        case "rpm":
+            return "" if shutil.which("rpm") and shutil.which("rpmbuild") else "rpm is not installed"
         case "systemd":
             return "" if shutil.which("systemd-analyze") else "systemd is not installed"
         case _:

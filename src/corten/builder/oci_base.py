@@ -24,6 +24,7 @@ from corten.builder.accounts import with_account
 from corten.builder.entry import Entry, EntryKind
 from corten.builder.interpreter import Interpreter, Libc, LibcFamily
 from corten.builder.lock import Pin
+from corten.builder.rpmdb import read_rpmdb
 from corten.builder.stack import Stack, read_stack
 from corten.builder.tar import in_order
 from corten.core.image import Layer, LayerKind
@@ -32,7 +33,7 @@ from corten.errors import UsageError
 from corten.store.layout import Layout
 
 # Changes whenever the same layers would be read in another way.
-FORMAT: Final = 1
+FORMAT: Final = 2
 ACCOUNTS_TITLE: Final = "accounts and folders"
 # What Docker and Podman set where an image has no PATH.
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -43,6 +44,8 @@ _HEAD_BYTES: Final = 4096
 _TEXT_BYTES: Final = 32 << 20
 _LIBRARY_BYTES: Final = 8 << 20
 _PROGRAM: Final = re.compile(r"(?:.*/)?bin/python3(?:\.(\d+))?")
+_RPM_DATABASES: Final = ("usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite")
+_DATABASE_BYTES: Final = 256 << 20
 _TEXTS: Final = re.compile(
     r"(?:usr/lib|etc)/os-release|etc/passwd|etc/group|(?:usr/)?lib/apk/db/installed|var/lib/dpkg/status"
     r"|var/lib/dpkg/status\.d/[^/]+|.*/site\.py|.*/pyvenv\.cfg|pyvenv\.cfg"
@@ -57,7 +60,7 @@ _OS_FIELD: Final = re.compile(r'^([A-Z_]+)="?([^"\n]*)"?$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A package of a base. `kind` is `deb`, `apk` or `wheel`."""
+    """A package of a base. `kind` is `deb`, `apk`, `rpm` or `wheel`."""
 
     kind: str
     name: str
@@ -210,6 +213,8 @@ def _wanted(name: str, size_bytes: int) -> int:
         return _HEAD_BYTES
     if _LIBRARIES.fullmatch(name):
         return _LIBRARY_BYTES
+    if name in _RPM_DATABASES and size_bytes <= _DATABASE_BYTES:
+        return size_bytes
     if _TEXTS.fullmatch(name) and size_bytes <= _TEXT_BYTES:
         return size_bytes
     return 0
@@ -343,7 +348,7 @@ def _recorded(record: bytes, site: str) -> Iterator[str]:
 
 
 def _packages(stack: Stack) -> Iterator[Installed]:
-    """Debian's and Alpine's packages, by name; none of other systems, whose databases are not text."""
+    """Debian's, Alpine's and rpm's packages, by name; none of rpm's older databases, which are not SQLite."""
     found: dict[tuple[str, str], Installed] = {}
     texts = [_text(stack, "var/lib/dpkg/status")]
     texts += [
@@ -363,6 +368,13 @@ def _packages(stack: Stack) -> Iterator[Installed]:
             if "P" in fields:
                 one = Installed("apk", fields["P"], fields.get("V", ""), fields.get("A", ""))
                 found[one.name, one.architecture] = one
+    for path in _RPM_DATABASES:
+        if (file := stack.file(path)) and file.data:
+            for rpm in read_rpmdb(file.data):
+                # Several versions of one (kernels, say) stand side by side.
+                found[rpm.name, f"{rpm.architecture} {rpm.version}"] = Installed(
+                    "rpm", rpm.name, rpm.version, rpm.architecture
+                )
     yield from (found[key] for key in sorted(found))
 
 

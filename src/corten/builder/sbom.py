@@ -116,7 +116,7 @@ def _beneath(base: OciBase, lock: Lock, platform: Platform) -> Iterator[dict[str
     purl = base_purl(base.pin, platform)
     notes = {"manifest": str(base.pin.manifest), "system": base.facts.system.title}
     if not base.facts.listed:
-        notes["packages"] = "not known: it has no package database of Debian's or Alpine's"
+        notes["packages"] = "not known: it has no package database of Debian's, Alpine's or rpm's that can be read"
     yield {
         "type": "container",
         "bom-ref": purl,
@@ -129,16 +129,20 @@ def _beneath(base: OciBase, lock: Lock, platform: Platform) -> Iterator[dict[str
     anew = {distribution(wheel.name) for wheel in lock.wheels}
     for one in base.facts.packages:
         if one.kind != "wheel" or one.name not in anew:
-            purl = _installed_purl(one, base.facts.system)
+            purl = installed_purl(one, base.facts.system)
             yield {"type": "library", "bom-ref": purl, "name": one.name, "version": one.version, "purl": purl}
 
 
-def _installed_purl(one: Installed, system: System) -> str:
-    name, version = quote(one.name, safe=_PLAIN), quote(one.version, safe=_PLAIN)
+def installed_purl(one: Installed, system: System) -> str:
+    """The package URL of what a base brings along (purl-spec, types deb, apk, rpm and pypi)."""
+    # An epoch of rpm's is a qualifier (purl-spec, types/rpm-definition.json); Debian's is part of the version.
+    epoch, _, rest = one.version.rpartition(":") if one.kind == "rpm" else ("", "", one.version)
+    name, version = quote(one.name, safe=_PLAIN), quote(rest, safe=_PLAIN)
     if one.kind == "wheel":
         return f"pkg:pypi/{name}@{version}"
     distro = f"{system.id}-{system.version}" if system.version else system.id
-    return f"pkg:{one.kind}/{system.id or 'unknown'}/{name}@{version}?arch={one.architecture}&distro={distro}"
+    told = f"arch={one.architecture}&distro={distro}" + (f"&epoch={epoch}" if epoch else "")
+    return f"pkg:{one.kind}/{system.id or 'unknown'}/{name}@{version}?{told}"
 
 
 def _deb(deb: Deb, fact: PackageFact | None, lock: Lock) -> dict[str, Any]:
@@ -260,8 +264,9 @@ def _sha256(digest: Digest) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A package as an SBOM lists it. `kind` is `deb`, `apk` or `wheel`; `digest` is of its file (None: not told),
-    `licence` empty where none was told.
+    """A package as an SBOM lists it. `kind`: `deb`, `apk`, `rpm` or `wheel`; `digest` is of its file (None: not told).
+
+    `licence` is empty where none was told.
     """
 
     kind: str
@@ -273,7 +278,7 @@ class Component:
 
 def packages_of(data: bytes, where: str) -> tuple[Component, ...]:
     """The packages of the base and the wheels in an SBOM of ours. Raises UsageError `store.malformed`."""
-    kinds = {"pkg:deb/": "deb", "pkg:apk/": "apk", "pkg:pypi/": "wheel"}
+    kinds = {"pkg:deb/": "deb", "pkg:apk/": "apk", "pkg:rpm/": "rpm", "pkg:pypi/": "wheel"}
     try:
         return tuple(
             Component(

@@ -54,7 +54,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         files = [("file", "size", "sha256")]
         files += [(f"/{one.name}", megabytes(one.size_bytes), one.digest.short) for one in seen.files]
         output.result("\n" + table(files))
-    for kind, title in (("wheel", "wheel"), ("deb", "Debian package"), ("apk", "Alpine package")):
+    kinds = (("wheel", "wheel"), ("deb", "Debian package"), ("apk", "Alpine package"), ("rpm", "rpm package"))
+    for kind, title in kinds:
         if packages := seen.of_kind(kind):
             rows = [(title, "version", "licence")]
             rows += [(one.name, one.version, _cut(one.licence)) for one in packages]

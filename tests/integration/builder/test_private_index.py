@@ -19,7 +19,7 @@ from corten.errors import CortenError
 from corten.ops.build import build
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
-CLIENTS = next((folder for folder in [Path(sys.executable).parent] if (folder / "keyring").exists()), None)
+CLIENTS = Path(os.environ.get("CORTEN_CLIENTS_PYTHON") or sys.executable).parent
 USER, SECRET = "reader", "s3cr3t-of-the-index"
 WHEEL = "inhouse-1.0-py3-none-any.whl"
 MODEL = "import inhouse\nclass Model:\n    def predict(self, x: int) -> int:\n        return inhouse.twice(x)\n"
@@ -154,8 +154,6 @@ def home(tmp_path):
 @pytest.fixture
 def keyring(tmp_path, monkeypatch):
     """A keyring of this test's own, in a file, and the real program in front of it; keeps a password."""
-    if CLIENTS is None:
-        pytest.skip("needs the `clients` dependency group")
     monkeypatch.setenv("PATH", f"{CLIENTS}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyrings.alt.file.PlaintextKeyring")
