@@ -12,7 +12,7 @@ from registries import DockerRegistry
 from stories import ask, free_port, get, until
 
 from corten.builder import artifact
-from corten.builder.artifact import SBOM_TYPE, STATEMENT_TYPE
+from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE
 from corten.builder.entry import Entry
 from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.store.layout import Layout
@@ -161,7 +161,11 @@ def test_a_tag_that_moved_is_taken_by_upgrade_and_by_rebase(corten, images, proj
             ("patch-of-today", "", "1")
         ]
         assert corten.run("rebase", "based", "--json").json["changed"] is False
+        assert corten.run("rebuild", "based", "--verify").out.startswith("the same: ")
+        layout = Layout(corten.home / "store")
+        locked = artifact.attached(layout, layout.resolve("based").digest, LOCK_TYPE)
         assert corten.run("build", project, "--upgrade", "--json").json["digest"] == rebased["digest"]
+        assert artifact.attached(layout, layout.resolve("based").digest, LOCK_TYPE) == locked
         assert corten.run("rebuild", "based", "--verify").out.startswith("the same: ")
         told = corten.run("diff", before["digest"], "based", "--json").json
         changed = {(one["kind"], one["name"]): (one["before"], one["after"]) for one in told["settings"]}

@@ -62,14 +62,17 @@ class Inputs:
 
     @property
     def key(self) -> str:
-        """64 hex digits, the same for the same inputs."""
+        """64 hex digits, the same for the same inputs but the base: which image that is stands in a lock itself.
+
+        So the lock that a rebase writes is the one a build on the newer base would.
+        """
         document = [
             _FORMAT, sorted(self.requirements), sorted(self.packages), self.release, self.python.version,
             self.python.libc.key, str(self.platform),
             # Locks made before there was the choice still fit.
             *(["gpu"] if self.gpu else []),
             *(["constraints", *sorted(self.constraints)] if self.constraints else []),
-            *(["base", str(self.base.digest), str(self.base.manifest)] if self.base else []),
+            *(["base"] if self.base else []),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 
@@ -119,7 +122,13 @@ def dumps(locks: Sequence[Lock]) -> str:
 
 def fitting(locks: Sequence[Lock], inputs: Inputs) -> Lock | None:
     """The lock made from exactly these inputs."""
-    return next((lock for lock in locks if lock.inputs == inputs.key and lock.platform == inputs.platform), None)
+    wanted = (inputs.key, inputs.platform, _bytes_of(inputs.base))
+    return next((lock for lock in locks if (lock.inputs, lock.platform, _bytes_of(lock.base)) == wanted), None)
+
+
+def _bytes_of(base: Pin | None) -> tuple[Digest, Digest] | None:
+    """What a base is, by whatever name it was found."""
+    return (base.digest, base.manifest) if base else None
 
 
 def for_platform(locks: Sequence[Lock], platform: Platform) -> Lock | None:

@@ -133,7 +133,7 @@ def _in_cache(inputs: Inputs, cache: Path, sources: Sources) -> Path:
         for name, text in pylock.source_variables(sources.env).items()
         if not name.endswith(("_USERNAME", "_PASSWORD"))
     }
-    asked = json.dumps([inputs.key, described, sources.mirror])
+    asked = json.dumps([inputs.key, str(inputs.base or ""), described, sources.mirror])
     return cache / "locks" / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
 
 

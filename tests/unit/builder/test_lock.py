@@ -94,6 +94,17 @@ def test_every_input_counts(change) -> None:
     assert replace(INPUTS, **change).key != INPUTS.key
 
 
+def test_a_lock_fits_only_the_base_it_names() -> None:
+    old, new = (Pin("localhost:5000/python:3", Digest.of(name), Digest.of(name)) for name in (b"old", b"new"))
+    inputs = replace(INPUTS, release="", base=old)
+    lock = replace(LOCK, inputs=inputs.key, base=old)
+
+    assert locks.fitting([lock], inputs) == lock
+    assert locks.fitting([lock], replace(inputs, base=new)) is None
+    # What a rebase writes is what a build on the newer base would.
+    assert locks.fitting([replace(lock, base=new)], replace(inputs, base=new))
+
+
 def test_the_order_of_requirements_does_not_count() -> None:
     assert replace(INPUTS, requirements=("scipy==1", "numpy")).key == INPUTS.key
 
