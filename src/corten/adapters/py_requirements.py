@@ -1,4 +1,6 @@
-"""What the files beside a source declare: `requirements.txt`, else pyproject.toml with the pins of its uv.lock."""
+"""What the files beside a source declare: `requirements.txt`, else Cog's `cog.yaml`, else pyproject.toml with the
+pins of its uv.lock.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corten.adapters import plain_yaml
 from corten.errors import UsageError
 
 _MAX_DEPTH = 8
@@ -54,21 +57,16 @@ class _Hashed:
 
 
 def declared_requirements(folder: Path, env: Mapping[str, str] | None = None) -> Declared | None:
-    """What `requirements.txt`, else `[project] dependencies` of pyproject.toml, beside the source declares.
+    """What `requirements.txt`, `cog.yaml` or the `[project] dependencies` of pyproject.toml beside the source declare.
 
     `${NAME}` in an index's URL is taken from `env`, as pip does (None: left as it is). Raises
     UsageError `adapter.requirements`.
     """
     listed, project = folder / "requirements.txt", folder / "pyproject.toml"
     if listed.is_file():
-        found = list(_read(listed, 0, env))
-        return Declared(
-            tuple(item.line for kind, item in found if kind == "-r" and isinstance(item, _Hashed)),
-            tuple(item.line for kind, item in found if kind == "-c" and isinstance(item, _Hashed)),
-            tuple(item for _, item in found if isinstance(item, PackageIndex)),
-            listed.name,
-            {item.line: item.digests for _, item in found if isinstance(item, _Hashed) and item.digests},
-        )
+        return _listed(listed, listed.name, env)
+    if (cog := folder / "cog.yaml").is_file() and (declared := _of_cog(cog, env)):
+        return declared
     if not project.is_file():
         return None
     table = _toml(project)
@@ -79,6 +77,49 @@ def declared_requirements(folder: Path, env: Mapping[str, str] | None = None) ->
     pins = _pins(lock) if lock.is_file() else ()
     return Declared(
         tuple(lines), pins, _indexes(table, env), f"{project.name}, pinned by uv.lock" if pins else project.name
+    )
+
+
+def _listed(path: Path, origin: str, env: Mapping[str, str] | None) -> Declared:
+    found = list(_read(path, 0, env))
+    return Declared(
+        tuple(item.line for kind, item in found if kind == "-r" and isinstance(item, _Hashed)),
+        tuple(item.line for kind, item in found if kind == "-c" and isinstance(item, _Hashed)),
+        tuple(item for _, item in found if isinstance(item, PackageIndex)),
+        origin,
+        {item.line: item.digests for _, item in found if isinstance(item, _Hashed) and item.digests},
+    )
+
+
+def _of_cog(path: Path, env: Mapping[str, str] | None) -> Declared | None:
+    """The packages of a predictor of Cog (https://cog.run/yaml): a list, or the name of a requirements file."""
+    try:
+        document = plain_yaml.read(path.read_text(encoding="utf-8", errors="replace"))
+    except plain_yaml.YamlError as error:
+        raise _unreadable(path, str(error)) from error
+    build = document.get("build") if isinstance(document, dict) else None
+    if not isinstance(build, dict):
+        return None
+    if named := build.get("python_requirements"):
+        listed = path.parent / str(named)
+        if not listed.is_file():
+            raise _unreadable(path, f"it names `{named}`, which is not there")
+        return _listed(listed, f"{listed.name} of {path.name}", env)
+    lines = build.get("python_packages")
+    if not lines:
+        return None
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise _unreadable(path, "`python_packages` is no list of requirements")
+    return Declared(tuple(lines), (), (), path.name)
+
+
+def _unreadable(path: Path, why: str) -> UsageError:
+    return UsageError(
+        "adapter.requirements",
+        f"`{path.name}` cannot be read",
+        where=str(path),
+        why=why,
+        hint="list the packages in a requirements.txt beside it",
     )
 
 

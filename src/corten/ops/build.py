@@ -353,9 +353,8 @@ def _tested(one: Built, layout: Layout, home: Home, env: Mapping[str, str], step
     if gate.unused:
         told = ", ".join(f"{each.name} {each.size_bytes / 1e6:.1f} MB" for each in gate.unused)
         steps.listen(Event("gate", Phase.NOTE, f"nothing of these packages was loaded, unpacked sizes: {told}"))
-    memory = f", {gate.peak_rss_bytes / 1e6:.0f} MB at most" if gate.peak_rss_bytes else ""
     figures = {"seconds": time.perf_counter() - began_s, "ready_s": gate.ready_s}
-    steps.listen(Event("gate", Phase.DONE, f"example {gate.replay}, ready in {gate.ready_s:.2f} s{memory}", figures))
+    steps.listen(Event("gate", Phase.DONE, gate.told, figures))
     return replace(one, gate=gate)
 
 

@@ -39,6 +39,12 @@ _READY_EVERY_S: Final = 0.01
 _ALIVE_EVERY_S: Final = 0.1
 _GET_S: Final = 10.0
 _STOP_S: Final = 10.0
+_REPLAYED: Final = {
+    "recorded": "it answers as recorded",
+    "answered": "it answers",
+    "refused": "it says what it refuses",
+    "none": "it was not asked, nothing is known of its inputs",
+}
 _MISSING: Final = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -57,6 +63,12 @@ class Gate:
     replay: str
     checks: tuple[str, ...]
     unused: tuple[Unused, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """What came of it, for people."""
+        memory = f", {self.peak_rss_bytes / 1e6:.0f} MB at most" if self.peak_rss_bytes else ""
+        return f"{_REPLAYED[self.replay]}, ready in {self.ready_s:.2f} s{memory}"
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it stands in `--json` output."""

@@ -9,6 +9,8 @@ from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 
 _WORDS: Mapping[str, Any] = {"string": "text", "integer": 0, "number": 0.0, "boolean": False, "array": [], "object": {}}
+# Of a JSON schema, what says which values there are.
+_KNOWN = {"type", "default", "const", "enum", "examples", "anyOf", "oneOf"}
 
 
 def sample_body(spec: ModelSpec) -> Any:
@@ -28,6 +30,8 @@ def _from_schema(schema: Schema) -> Any:
             return {"inputs": {tensor.name: _zeros(tensor) for tensor in schema.inputs}}
         case Style.CALL:
             required = [parameter for parameter in schema.parameters if parameter.required]
+            if not all(_KNOWN & parameter.json_schema.keys() for parameter in required):
+                return None  # it takes anything, as far as its text says: a guess would be nonsense to it
             return {parameter.name: _word(parameter.json_schema) for parameter in required}
 
 

@@ -111,3 +111,35 @@ def test_indexes_of_a_project_keep_their_names(write):
     assert declared_requirements(write(pyproject__toml=table), {}).indexes == (
         PackageIndex("extra", "https://x/simple", "in-house"),
     )
+
+
+COG = 'build:\n  python_version: "3.11"\n  python_packages:\n    - "numpy==2.2.0"\n    - pillow  # pictures\npredict: "a.py:B"\n'
+
+
+def test_the_packages_of_a_cog_yaml_are_declared(tmp_path):
+    (tmp_path / "cog.yaml").write_text(COG)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\ndependencies = ["scipy"]\n')
+    declared = declared_requirements(tmp_path)
+    assert (declared.lines, declared.origin) == (("numpy==2.2.0", "pillow"), "cog.yaml")
+
+
+def test_the_requirements_file_a_cog_yaml_names_is_read(tmp_path):
+    (tmp_path / "cog.yaml").write_text("build:\n  python_requirements: needs.txt\n")
+    (tmp_path / "needs.txt").write_text("numpy==2.2.0\n")
+    declared = declared_requirements(tmp_path)
+    assert (declared.lines, declared.origin) == (("numpy==2.2.0",), "needs.txt of cog.yaml")
+
+
+def test_a_cog_yaml_without_packages_leaves_the_word_to_others(tmp_path):
+    (tmp_path / "cog.yaml").write_text("build:\n  gpu: true\npredict: a.py:B\n")
+    assert declared_requirements(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["build: &anchor\n", "build:\n  python_requirements: gone.txt\n", "build:\n  python_packages: numpy\n"]
+)
+def test_a_cog_yaml_that_cannot_be_meant_is_refused(tmp_path, text):
+    (tmp_path / "cog.yaml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        declared_requirements(tmp_path)
+    assert (caught.value.code, caught.value.where) == ("adapter.requirements", str(tmp_path / "cog.yaml"))
