@@ -17,7 +17,7 @@ from corten.cli.output import Output, megabytes, printable, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from corten.ops.build import Built
+    from corten.ops.built import Built
 
 _LARGEST = 5
 

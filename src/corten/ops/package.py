@@ -28,7 +28,8 @@ from corten.core.model import Example, ModelSpec
 from corten.core.name import suggest_name
 from corten.core.schema import Schema, Style
 from corten.errors import UsageError
-from corten.ops.build import Built, build
+from corten.ops.build import build
+from corten.ops.built import Built
 from corten.ops.class_source import MAIN, standalone_source
 
 if TYPE_CHECKING:

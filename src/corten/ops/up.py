@@ -19,7 +19,8 @@ from corten.core.model import Example
 from corten.core.platform import Platform
 from corten.core.resources import parse_cpus, parse_memory
 from corten.core.rest import Strategy
-from corten.ops.build import Built, build
+from corten.ops.build import build
+from corten.ops.built import Built
 from corten.ops.deploy import Deployed, deploy
 from corten.ops.sample import sample_body
 
