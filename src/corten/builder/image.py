@@ -19,6 +19,7 @@ from corten.builder.plan import Plan
 from corten.core.image import (
     BASE_DIGEST,
     BASE_NAME,
+    GPU_LABEL,
     KIND_ANNOTATION,
     MANIFEST,
     SCHEMA_LABEL,
@@ -42,6 +43,10 @@ _ENV = {
     "PYTHONUNBUFFERED": "1",  # a killed process must not take its last lines with it
     "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
 }
+
+# What NVIDIA's container toolkit goes by where an engine is not told about GPUs in another way
+# (https://docs.nvidia.com/datacenter/cloud-native/container-toolkit, "Environment variables").
+_CUDA_ENV = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
 def config_json(plan: Plan, layers: Sequence[Layer], command: Sequence[str] = SERVER) -> bytes:
@@ -72,7 +77,8 @@ def history_of(layer: Layer) -> dict[str, str]:
 
 def env_of(plan: Plan) -> Mapping[str, str]:
     """The environment an image is run with."""
-    return env_over(plan.base) if isinstance(plan.base, OciBase) else _ENV
+    own = env_over(plan.base) if isinstance(plan.base, OciBase) else _ENV
+    return {**_CUDA_ENV, **own} if plan.cuda else own
 
 
 def env_over(base: OciBase) -> Mapping[str, str]:
@@ -110,6 +116,8 @@ def labels_of(plan: Plan) -> Mapping[str, str]:
     # The example may be as large as a request; it lies in /app/corten.json.
     spec = msgspec.json.encode(replace(plan.spec, example=None), order="sorted").decode()
     labels = {"dev.corten.version": __version__, "org.opencontainers.image.title": plan.name, SPEC_LABEL: spec}
+    if plan.cuda:
+        labels[GPU_LABEL] = "cuda"
     if plan.spec.schema:
         labels[SCHEMA_LABEL] = msgspec.json.encode(plan.spec.schema, order="sorted").decode()
     return labels | base_notes(plan) | dict(plan.labels)

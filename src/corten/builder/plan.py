@@ -37,6 +37,8 @@ distribution = distributions.distribution
 RUNTIME_REQUIREMENTS = ("httptools>=0.6", "msgspec>=0.19", "numpy", "uvloop>=0.20")
 
 
+# What every build for NVIDIA's GPUs needs: `nvidia-cuda-runtime`, `nvidia-cuda-runtime-cu12` ...
+_CUDA = "nvidia-cuda-runtime"
 # With `grpc = true`: gRPC's own library (Apache-2.0), 18 MB unpacked; no protobuf.
 GRPC_REQUIREMENT = "grpcio>=1.66"
 
@@ -87,6 +89,11 @@ class Plan:
                 return self.base.interpreter
             case OciBase():
                 return self.base.python
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it brings CUDA along, for NVIDIA's GPUs: told by the lock, so that a rebuild knows it too."""
+        return any(wheel.name.startswith(_CUDA) for wheel in self.lock.wheels)
 
     @property
     def download_bytes(self) -> int:

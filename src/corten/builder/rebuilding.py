@@ -16,6 +16,7 @@ from corten.builder.plan import Plan, WeightGroup, group_wheels, wheel_layers
 from corten.core.image import (
     BASE_DIGEST,
     BASE_NAME,
+    GPU_LABEL,
     SCHEMA_LABEL,
     SPEC_LABEL,
     TITLE_ANNOTATION,
@@ -32,7 +33,7 @@ from corten.store.untar import opened
 
 _VERSION_LABEL = "dev.corten.version"
 # Made from the plan; the rest is the user's.
-_OWN_LABELS = (_VERSION_LABEL, SPEC_LABEL, SCHEMA_LABEL, BASE_NAME, BASE_DIGEST)
+_OWN_LABELS = (_VERSION_LABEL, SPEC_LABEL, SCHEMA_LABEL, GPU_LABEL, BASE_NAME, BASE_DIGEST)
 _SINGLE = (LayerKind.RUNTIME, LayerKind.CODE)
 
 

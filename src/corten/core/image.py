@@ -33,6 +33,7 @@ BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 # Labels of an image's config.
 SCHEMA_LABEL = "dev.corten.schema"
+GPU_LABEL = "dev.corten.gpu"
 SPEC_LABEL = "dev.corten.model"
 
 

@@ -7,7 +7,7 @@ import pytest
 from uv import find_uv_bin
 
 from corten.core.home import Home
-from corten.errors import PolicyError
+from corten.errors import PolicyError, UsageError
 from corten.ops.build import build
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(200)]
@@ -60,3 +60,19 @@ def test_a_constraint_holds_for_what_is_needed_and_brings_nothing_along(folder, 
     releases, _ = locked(folder, tmp_path)
     assert releases["idna"] == "3.7"
     assert "rich" not in releases
+
+
+def test_cuda_is_locked_where_it_is_asked_for_and_refused_where_it_is_not(folder, tmp_path):
+    (folder / "requirements.txt").write_text("torch==2.9.1\n")
+    settings = folder / "corten.toml"
+    settings.write_text('source = "model.py:Model"\n')
+    index = {**os.environ, "UV_DEFAULT_INDEX": "https://pypi.org/simple"}
+    with pytest.raises(UsageError) as caught:
+        build(folder, home=Home(tmp_path / "home"), env=index, dry_run=True)
+    assert (caught.value.code, "gpu = true" in caught.value.hint) == ("build.cuda_torch", True)
+
+    settings.write_text('source = "model.py:Model"\ngpu = true\n')
+    built = build(folder, home=Home(tmp_path / "home"), env=index, dry_run=True)
+    assert {"torch", "nvidia-cuda-runtime-cu12"} <= {wheel.name for wheel in built.plan.lock.wheels}
+    assert (built.plan.cuda, built.plan.download_bytes > 3e9) == (True, True)
+    assert not list((tmp_path / "home").rglob("torch*.whl"))  # gigabytes: locked, not fetched
