@@ -151,6 +151,7 @@ def test_a_tag_that_moved_is_taken_by_upgrade_and_by_rebase(corten, images, proj
     status = tree["var/lib/dpkg/status"].data.replace(b"Package: zlib1g\n", b"Package: zlib1g\nX: y\n")
     newer["var/lib/dpkg/status"] = Entry("var/lib/dpkg/status", data=status + b"\nPackage: patch-of-today\n"
                                          b"Status: install ok installed\nArchitecture: amd64\nVersion: 1\n")  # fmt: skip
+    subprocess.run(["podman", "rmi", "-f", name], capture_output=True, timeout=60)  # else it stays, without a name
     import_by_podman(newer, tmp_path, name, "ENV PATH=/usr/local/bin:/usr/bin", "ENV NOTE=new")
     push_by_podman(name, "--tls-verify=false")
     try:

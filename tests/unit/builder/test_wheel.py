@@ -182,9 +182,10 @@ def test_members_that_would_land_elsewhere_are_refused_by_name(make, member) -> 
         assert "demo-1.0-py3-none-any.whl" in caught.value.what
 
 
-def test_symbolic_links_are_refused(make) -> None:
+@pytest.mark.parametrize("kind", ["S_IFLNK", "S_IFCHR", "S_IFBLK", "S_IFIFO", "S_IFSOCK"])
+def test_symbolic_links_devices_pipes_and_sockets_are_refused(make, kind) -> None:
     info = zipfile.ZipInfo("demo/link")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    info.external_attr = (getattr(stat, kind) | 0o777) << 16
 
     with pytest.raises(PolicyError, match="demo/link") as caught:
         _files(make(extra=[(info, b"/etc/shadow")]))
