@@ -200,14 +200,14 @@ def _check(download: Download, blob: BlobWriter) -> None:
 
 
 def _failed(download: Download, error: Exception) -> CortenError:
-    from corten.builder.http_client import UnreachableError
+    from corten.builder.http_client import ClientError, UnreachableError
 
     lost = isinstance(error, UnreachableError)
     return RemoteError(
         "build.download_failed",
         f"could not download `{download.path.name}`",
         where=without_credentials(download.url),
-        why=getattr(error, "why", "") or f"{type(error).__name__}: {error}",
+        why=error.why if isinstance(error, ClientError) else str(error) or type(error).__name__,
         hint="check the network (HTTPS_PROXY, SSL_CERT_FILE), then run the same command again"
         if lost
         else "check the index and its credentials (docs/how-to/use-a-private-index.md)",

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from corten.builder.remote import authorization_of
 
-_PROVIDER = "UV_KEYRING_PROVIDER"
 _TIMEOUT_S = 60.0  # somebody may have to unlock it
 
 
@@ -26,11 +25,6 @@ class Entry:
     user: str = ""
 
 
-def wanted(env: Mapping[str, str]) -> bool:
-    """Whether uv asks a keyring here."""
-    return env.get(_PROVIDER, "") == "subprocess"
-
-
 class Keyring:
     """Asks once an entry, and only when a file is to be fetched from its host. Safe for several threads."""
 
@@ -39,6 +33,9 @@ class Keyring:
         self._env = dict(env)
         self._lock = threading.Lock()
         self._known: dict[str, str] = {}
+
+    def __contains__(self, host: str) -> bool:
+        return host in self._entries
 
     def authorization(self, host: str) -> str:
         """The value of an Authorization header for a host, empty when the keyring has none."""

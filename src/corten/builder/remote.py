@@ -54,19 +54,20 @@ class Access:
             for found in _URL.finditer(line):
                 authorization |= _by_url(found[0])
         indexes = [*_indexes(env)]
+        keyring = _keyring(indexes, env)
         for title, url in indexes:
-            authorization |= _by_name(title, url, env)
-            authorization |= _by_url(url)
-        return cls(authorization, proxies_from(env), _keyring(indexes, env))
+            if keyring is None or host_of(urlsplit(url)) not in keyring:
+                authorization |= _by_name(title, url, env)
+                authorization |= _by_url(url)
+        return cls(authorization, proxies_from(env), keyring)
 
     def authorization_for(self, url: SplitResult) -> str:
         """The value of an Authorization header for an address, empty when nothing is known of its host."""
         if url.username:
             return basic(url)
         host = host_of(url)
-        if self.keyring and (asked := self.keyring.authorization(host)):
-            return asked
-        return self.authorization.get(host) or self.authorization.get(url.hostname or "", "")  # netrc knows no ports
+        known = self.authorization.get(host) or self.authorization.get(url.hostname or "", "")  # netrc knows no ports
+        return known or (self.keyring.authorization(host) if self.keyring else "")
 
 
 def _indexes(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -78,10 +79,11 @@ def _indexes(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _keyring(indexes: Iterable[tuple[str, str]], env: Mapping[str, str]) -> Keyring | None:
-    from corten.builder.keyring import Entry, Keyring, wanted
-
-    if not wanted(env):
+    """Of the indexes whose password nobody tells, where uv asks a keyring for it."""
+    if env.get("UV_KEYRING_PROVIDER", "") != "subprocess":
         return None
+    from corten.builder.keyring import Entry, Keyring
+
     entries = {}
     for title, url in indexes:
         split = urlsplit(url)
