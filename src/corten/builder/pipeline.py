@@ -330,7 +330,7 @@ def _fetch(debs: Sequence[Deb], shop: Workshop) -> None:
         raise UsageError(
             "build.offline",
             f"`{missing[0].name}` and {len(missing) - 1} more Debian packages are not in the cache",
-            where=str(shop.cache / "debs"),
+            where=str((shop.cache / "debs").resolve()),  # a rebuild's cache is a scratch folder that leads there
             why="they would have to be downloaded, and --offline forbids it",
             hint="build once without --offline",
         )

@@ -23,6 +23,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.seen.append((self.path, self.headers.get("Authorization", "")))
+        server.proxy_passwords.append(self.headers.get("Proxy-Authorization", ""))
         answer = server.answers.pop(0) if server.answers else "good"
         match answer:
             case "good":
@@ -42,7 +43,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._send(200, b"evil" * 150_000)
             case "redirect":
                 self.send_response(302)
-                self.send_header("Location", "/elsewhere")
+                self.send_header("Location", getattr(server, "location", "/elsewhere"))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             case int(status):
@@ -65,7 +66,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def _served(*answers):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.answers, server.seen, server.connections = list(answers), [], 0
+    server.answers, server.seen, server.connections, server.proxy_passwords = list(answers), [], 0, []
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -201,3 +202,29 @@ def test_proxies_are_used_unless_the_host_is_exempt(path):
         path.unlink()
         _get(url, path, access=Access(proxies={"http": "http://127.0.0.1:9", "no": "127.0.0.1"}))
     assert path.read_bytes() == DATA
+
+
+def test_a_proxys_password_goes_to_the_proxy_and_to_nobody_else(path):
+    with _served() as (server, url):
+        proxy = url.rpartition("/")[0].replace("http://", "http://me:s3cret@")
+        _get("http://index.example/demo.whl", path, access=Access(proxies={"http": proxy}))
+        path.unlink()
+        _get(url, path, access=Access(proxies={"http": proxy, "no": "127.0.0.1"}))
+    assert server.proxy_passwords == ["Basic bWU6czNjcmV0", ""]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "https://me:s3cret@127.0.0.1:1"])
+def test_a_proxy_of_another_kind_is_refused_without_its_password(path, proxy):
+    with pytest.raises(RemoteError) as caught:
+        _get("http://index.example/demo.whl", path, access=Access(proxies={"http": proxy}))
+    assert (caught.value.code, "expected http://host:port" in caught.value.why) == ("build.download_failed", True)
+    assert "s3cret" not in str(caught.value.as_dict())
+
+
+def test_a_redirect_never_takes_credentials_along_to_another_host(path):
+    with _served() as (there, url), _served("redirect") as (here, first):
+        here.location = url
+        host = first.partition("://")[2].partition("/")[0]
+        access = Access.from_env({"UV_DEFAULT_INDEX": f"http://me:s3cret@{host}/simple"})
+        _get(first, path, access=access)
+    assert (here.seen[0][1], there.seen[0][1]) == ("Basic bWU6czNjcmV0", "")
