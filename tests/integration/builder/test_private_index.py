@@ -165,13 +165,13 @@ def keyring(tmp_path, monkeypatch):
 
 
 @pytest.mark.clients
-@pytest.mark.parametrize("service", ["http://{}/simple", "{}"], ids=["by address", "by host"])
-@pytest.mark.parametrize("way", ["user in the URL", "user by name"])
-def test_a_keyring_serves_the_lock_and_the_download(service, way, keyring, index, project, home):  # noqa: PLR0917
-    keyring(service.format(index))
+@pytest.mark.parametrize("way", ["user in the URL, kept by host", "user by name, kept by address"])
+def test_a_keyring_serves_the_lock_and_the_download(way, keyring, index, project, home):
+    address = f"http://{index}/simple"
+    keyring(index if "host" in way else address)
     (project / "requirements.txt").write_text("inhouse\n")
-    named = {"UV_INDEX": f"inner=http://{index}/simple", "UV_INDEX_INNER_USERNAME": USER}
-    env = {"UV_INDEX": f"http://{USER}@{index}/simple"} if way == "user in the URL" else named
+    named = {"UV_INDEX": f"inner={address}", "UV_INDEX_INNER_USERNAME": USER}
+    env = named if "by name" in way else {"UV_INDEX": f"http://{USER}@{index}/simple"}
     told = []
     env = environment(UV_KEYRING_PROVIDER="subprocess", **env)
     built = build(project, home=home, env=env, listen=told.append)
