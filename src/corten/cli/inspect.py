@@ -87,7 +87,8 @@ def _facts(seen: Inspected) -> list[tuple[str, str]]:
     if spec and spec.schema:
         facts += _schema(spec.schema)
     if provenance:
-        facts.append(("built by", f"Corten {provenance.version} from {provenance.parameters.get('source', '?')}"))
+        source = str(provenance.parameters.get("source", "?"))
+        facts.append(("built by", f"Corten {provenance.version} from {'a folder' if source == '.' else source}"))
     if provenance and (commit := provenance.commit):
         place = " ".join(filter(None, (commit.remote, commit.branch, commit.path)))
         facts.append(("git", f"{commit.revision}{' with changes not committed' if commit.dirty else ''} {place}"))
