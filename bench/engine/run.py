@@ -75,8 +75,18 @@ OPERATIONS = {
     "wake, frozen": Operation(before=lambda place: place.deploy(2, rest=FROZEN), asleep="frozen"),
     "wake, stopped": Operation(before=lambda place: place.deploy(2, rest=STOPPED), asleep="stopped"),
 }
-# A stream that had begun cannot be asked of another replica: as many as were under way may fail.
-SPARED = {("stream", fault) for fault in ("SIGKILL", "SIGSTOP", "OOM")}
+# The limits: how many requests may fail, and why it cannot be otherwise.
+KILLING = ("SIGKILL", "SIGSTOP", "OOM")
+BEGUN = "a stream that has begun cannot be asked of another replica: as many as were under way"
+ALONE = "there is one replica, and nobody in whose place it could be asked"
+
+
+def limit(fault: str, operation: str, traffic: str) -> tuple[float, str]:
+    if fault == "5xx" and OPERATIONS[operation].asleep:
+        return float("inf"), ALONE
+    if traffic == "stream" and fault in KILLING:
+        return RATE_PER_S["stream"], BEGUN
+    return 0, ""
 
 
 @dataclass(frozen=True)
@@ -90,19 +100,20 @@ class Cell:
 
     @property
     def met(self) -> bool:
-        most = RATE_PER_S["stream"] if (self.traffic, self.fault) in SPARED else 0
+        most, _ = limit(self.fault, self.operation, self.traffic)
         slowest_s = 10 * SLOWEST_S if self.fault == "slow" else SLOWEST_S
         return self.healed and self.report.failed <= most and self.report.latency_s(1.0) <= slowest_s
 
     def as_dict(self) -> dict[str, object]:
         where = {"fault": self.fault, "operation": self.operation, "traffic": self.traffic}
+        where["limit"] = limit(self.fault, self.operation, self.traffic)[1]
         return {**where, "met": self.met, "healed": self.healed, "trouble": self.trouble, **self.report.as_dict()}
 
     def line(self) -> str:
         report = self.report
         why = f"{dict(report.reasons)} {report.failures[0].detail[:160]}" if report.failures else ""
         return (
-            f"{'ok  ' if self.met else 'MISS'} {self.traffic:7} {self.fault:14} {self.operation:13} {report.failed:4} of "
+            f"{'MISS' if not self.met else 'lim ' if report.failed else 'ok  '} {self.traffic:7} {self.fault:14} {self.operation:13} {report.failed:4} of "
             f"{report.ok + report.failed:5} failed, slowest {report.latency_s(1.0):6.3f} s "
             f"{why} {'' if self.healed else 'NOT HEALED'} {self.trouble}\n"
         )

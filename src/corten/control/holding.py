@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from corten.control.news import News
+from corten.core.headers import AGAIN_HEADER, ATTEMPT_HEADER
 from corten.gateway import hold
 from corten.gateway.resources import GRPC
 from corten.http import Request
@@ -101,10 +102,10 @@ class Holding:
             _refuse(request, found, 503)
         else:
             # Envoy's workers may not have heard yet of what its admin page says: who came back has come too soon.
-            attempt = request.headers.get(hold.ATTEMPT_HEADER, "")
+            attempt = request.headers.get(ATTEMPT_HEADER, "")
             await asyncio.sleep(_AGAIN_PAUSE_S * (min(int(attempt), _MOST_ATTEMPTS) - 1 if attempt.isdecimal() else 0))
             # Seen by a client only when the gateway has tried as often as it may.
-            headers = ((hold.AGAIN_HEADER, "1"), ("retry-after", "1"))
+            headers = ((AGAIN_HEADER, "1"), ("retry-after", "1"))
             request.fail(_AGAIN, "hold.again", f"`{name}` is ready again; send the request once more", headers=headers)
 
     async def place(self, name: str, revision: str = "") -> str | Refusal:

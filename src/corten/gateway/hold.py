@@ -15,13 +15,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from corten.core.headers import AGAIN_HEADER
+
 Resource = dict[str, Any]
 
 CLUSTER = "hold"
 FILTER = "envoy.filters.http.ext_authz"
 CLUSTER_HEADER = "x-corten-cluster"  # of a request: `DEPLOYMENT/REVISION[-grpc]`; nobody but us can set it
-AGAIN_HEADER = "x-corten-again"
-ATTEMPT_HEADER = "x-envoy-attempt-count"  # of a request: 1 for its first
 REVISION_HEADER = "x-corten-revision"
 PATH, GRPC_PATH = "/hold/", "/hold-grpc/"  # of a check; the deployment's name follows, then the request's own path
 

@@ -373,7 +373,8 @@ def _policy(route: DeploymentRoute) -> Resource:
                 503
             ],  # a replica that drains or is not ready; `unavailable` is gRPC's word for it
             "num_retries": 6,
-            "host_selection_retry_max_attempts": 5,
+            # Who fails at once has the least in hand, and is drawn in three of four cases where there are two.
+            "host_selection_retry_max_attempts": 32,
             "retry_host_predicate": [
                 {
                     "name": "envoy.retry_host_predicates.previous_hosts",

@@ -7,6 +7,7 @@ import os
 
 import msgspec
 
+from corten.core.headers import AGAIN_HEADER, ATTEMPT_HEADER
 from corten.http import Request
 from corten.http.repeated import Head
 from corten.http.request import HeaderPairs
@@ -64,6 +65,12 @@ class Call:
     def patient(self) -> bool:
         """Whether it may take as long as a job that nobody waits for (`limits.job_timeout_s`)."""
         return False
+
+    @property
+    def second_chance(self) -> HeaderPairs:
+        """What has a gateway of ours ask another replica, once: it may be this one that is broken (decision 0036)."""
+        first = not self.patient and self.request.headers.get(ATTEMPT_HEADER) == "1"
+        return ((AGAIN_HEADER, "1"),) if first else ()
 
     @property
     def is_text(self) -> bool:

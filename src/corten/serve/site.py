@@ -395,7 +395,7 @@ class Site:
         if self._access.wants(500, now_s):
             _log.error("the model raised an exception", exc_info=error, extra=call.log_fields(now_s))
         message = _text(error)[:_LONGEST_MESSAGE] or type(error).__qualname__
-        call.fail(500, "model.failed", message, "", call.reply_headers)
+        call.fail(500, "model.failed", message, "", (*call.reply_headers, *call.second_chance))
         self._count(call, 500)
 
     def _fail(
