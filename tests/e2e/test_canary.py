@@ -33,7 +33,7 @@ def test_a_broken_canary_is_rolled_back_after_a_handful_of_requests(corten, port
     with Load(url, {"x": 1.0}) as load:
         done = corten.run("up", echo("x / 0"), "--name", "echo", "--canary", "auto", "--wait", code=6)
     assert "r2 was rolled back; r1 serves as before" in done.err
-    assert 3 <= load.report["failed"] <= 10, load.report
+    assert 1 <= load.report["failed"] <= 10, load.report  # each is asked twice, and both count
     assert corten.deployment("echo")["revision"] == "r1"
     why = corten.run("why", "echo").out
     assert "r2 given up" in why
