@@ -1,12 +1,13 @@
 """A replica to route to, for tests of the gateway: real HTTP on a unix socket or port, no model.
 
-argv: ADDRESS (`unix:/path` or `host:port`) NAME. `POST /...?ms=N` answers after N ms, `&pieces=M` in M lines, one each N ms; GET /hang makes /readyz hang.
+argv: ADDRESS (`unix:/path` or `host:port`) NAME. `POST /...?ms=N` answers after N ms, `&pieces=M` in M lines, one each N ms; GET /hang makes /readyz hang. `?fails=NAMES`: 500 of those.
 """
 
 import asyncio
 import signal
 import sys
 
+from corten.core.headers import AGAIN_HEADER, ATTEMPT_HEADER
 from corten.http import Limits, Request, Server, parse_address, run
 
 ADDRESS, NAME = sys.argv[1:]
@@ -42,7 +43,11 @@ async def main() -> None:
         }
         delay_s = float(request.params.get("ms", "0")) / 1e3
         status = int(request.params.get("status", "200"))
-        answer = (status, seen, (("x-corten-revision", "spoofed"),))
+        headers = (("x-corten-revision", "spoofed"),)
+        if NAME in request.params.get("fails", ""):  # as a model server does whose model raises
+            first = request.headers[ATTEMPT_HEADER] == "1"
+            status, headers = 500, (*headers, *([(AGAIN_HEADER, "1")] if first else []))
+        answer = (status, seen, headers)
         if delay_s:
             loop.call_later(delay_s, lambda: None if request.gone else request.respond_json(*answer))
         else:

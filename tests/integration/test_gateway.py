@@ -277,6 +277,24 @@ def test_kill_9_of_one_of_two_upstreams_fails_no_request(site):
     run(story())
 
 
+def test_what_one_upstream_fails_is_asked_of_the_other_once(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a, b))) as gateway:
+            for address in (a.address, b.address):
+                await until(gateway.routable, address)
+            for _ in range(20):
+                status, _, document = await site.asked("/iris/predict?fails=a")
+                assert (status, document["name"]) == (200, "b")
+            status, _, document = await site.asked("/iris/predict?fails=ab")
+            assert (status, document["headers"]["x-envoy-attempt-count"]) == (500, "2")
+            counted = await gateway.answers()
+            assert counted[a.address].bad >= 1
+            assert counted[b.address].good >= 20
+
+    run(story())
+
+
 def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")
