@@ -34,16 +34,20 @@ from corten.testing.load import Load
 MEMORY_BYTES = 160 << 20
 RATE_PER_S = {"unary": 100.0, "stream": 20.0, "upload": 20.0}
 BODY = {"unary": b'{"n": 1}', "stream": b'{"n": 1}', "upload": json.dumps({"n": 1, "text": "x" * 1_000_000}).encode()}
-# Both raise while there is a file beside their socket that says so.
+# Both raise, or eat, while there is a file beside their socket that says so.
 MODEL = """
 import asyncio, os
 from collections.abc import AsyncIterator
 
-BROKEN = os.path.join(os.path.dirname(os.environ.get("CORTEN_LISTEN", "").removeprefix("unix:")), "broken")
+BESIDE = os.path.dirname(os.environ.get("CORTEN_LISTEN", "").removeprefix("unix:"))
+BROKEN, HUNGRY = os.path.join(BESIDE, "broken"), os.path.join(BESIDE, "hungry")
+EATEN = []
 
 def check() -> None:
     if os.path.exists(BROKEN):
         raise RuntimeError("broken on purpose")
+    if os.path.exists(HUNGRY):
+        EATEN.append(b"x" * (64 << 20))
 
 class Stepper:
     async def predict(self, n: int, text: str = "") -> AsyncIterator[int]:
@@ -90,11 +94,12 @@ class Place:
         return next(each for each in status(home=self.home).deployments if each.name == self.name)
 
     def victim(self):
-        """A replica that takes requests, else one that is about to; waited for."""
+        """A replica that takes requests, else one that is about to; waited for. None that is kept for a rollback."""
         found: list = []
 
         def there() -> bool:
-            own = [each for each in self.one().replicas if each.pid]
+            one = self.one()
+            own = [each for each in one.replicas if each.pid and f"r{each.revision}" == one.revision]
             found[:] = [each for each in own if each.state == "ready"] or own
             return bool(found)
 

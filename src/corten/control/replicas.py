@@ -64,9 +64,11 @@ class Replicas(Journal):
             self._run("UPDATE replicas SET settled = 1 WHERE id = ?", replica_id)
         if to in (ReplicaState.FROZEN, ReplicaState.READY):
             self._run("UPDATE replicas SET routed = 0 WHERE id = ?", replica_id)
+        # Whoever is awake again does not rest for the old reason, and will not have ended for it.
+        why = reason or ("" if to is ReplicaState.READY else row["reason"])
         self._run(
             "UPDATE replicas SET state = ?, changed_s = ?, reason = ?, pid = ? WHERE id = ?",
-            *(to.value, now_s, reason or row["reason"]),
+            *(to.value, now_s, why),
             *(0 if to is ReplicaState.EXITED else row["pid"], replica_id),
         )
         unwanted = to is ReplicaState.EXITED and was in (ReplicaState.STARTING, ReplicaState.READY)

@@ -28,6 +28,17 @@ def test_a_replacement_settles_the_death_it_makes_good(make_state):
     assert state.replicas("m")[0].settled
 
 
+def test_who_is_awake_again_has_left_the_reason_of_its_rest_behind(make_state):
+    state = make_state()
+    deploy(state)
+    state.add_replica(Replica("m-r1-a", "m", 1, ReplicaState.STARTING, "", 0, 1.0, 1.0), replaces=None, now_s=1.0)
+    for to, reason in ((ReplicaState.DRAINING, "fewer replicas are wanted"), (ReplicaState.FROZEN, "")):
+        state.move("m-r1-a", to, now_s=2.0, reason=reason)
+    assert state.replicas("m")[0].replica.reason == "fewer replicas are wanted"
+    state.move("m-r1-a", ReplicaState.READY, now_s=3.0)
+    assert state.replicas("m")[0].replica.reason == ""
+
+
 def test_a_transaction_that_fails_in_the_middle_leaves_nothing(make_state):
     state = make_state()
     deploy(state)
