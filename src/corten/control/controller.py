@@ -441,18 +441,25 @@ class Controller:
 
     async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
         """Look whether it is stopped twice a second, ask it every five; while it is silent, ask it all the time."""
-        now_s = asyncio.get_running_loop().time  # not the wall's clock, which jumps
-        vigil, ask_s = Vigil(), now_s() + LIVENESS_PERIOD_S
-        while not notes.hung:
-            await asyncio.sleep(LOOK_PERIOD_S)
-            answered: bool | None = None
-            if vigil.silent_since_s is not None or now_s() >= ask_s:
-                answer = await self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
-                answered, ask_s = bool(answer.status), now_s() + LIVENESS_PERIOD_S
-            pid = one.replica.pid
-            look = Look(now_s(), answered, is_stopped(pid), processor_s(pid), ran_s(pid))
-            vigil = vigil.after(look)
-            notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+        loop = asyncio.get_running_loop()  # its time is not the wall's clock, which jumps
+        vigil, ask_s, asking = Vigil(), loop.time() + LIVENESS_PERIOD_S, None
+        try:
+            while not notes.hung:
+                await asyncio.sleep(LOOK_PERIOD_S)
+                # Beside the looks: who is stopped while it is asked is not to be waited for.
+                if asking is None and (vigil.silent_since_s is not None or loop.time() >= ask_s):
+                    question = self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
+                    asking = asyncio.ensure_future(question)
+                answered: bool | None = None
+                if asking is not None and asking.done():
+                    answered, asking, ask_s = bool(asking.result().status), None, loop.time() + LIVENESS_PERIOD_S
+                pid = one.replica.pid
+                look = Look(loop.time(), answered, is_stopped(pid), processor_s(pid), ran_s(pid))
+                vigil = vigil.after(look)
+                notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+        finally:
+            if asking is not None:
+                asking.cancel()
 
     def _others_ready(self, replica: Replica) -> bool:
         """Whether another replica of its deployment takes requests."""

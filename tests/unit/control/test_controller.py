@@ -390,6 +390,28 @@ def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
     bench.during(story)
 
 
+def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypatch):
+    for name in ("controller.LIVENESS_PERIOD_S", "controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+        monkeypatch.setattr(f"corten.control.{name}", 0.01)
+    stopped = asyncio.Event()
+    monkeypatch.setattr("corten.control.controller.is_stopped", lambda _: stopped.is_set())
+
+    async def ask(address, path, *, timeout_s):
+        del address, timeout_s
+        if path == "/livez":
+            stopped.set()
+            await asyncio.sleep(60)
+        return Answer(200, "")
+
+    async def story(controller):
+        controller.ask = ask
+        bench.deploy(ONE, replicas=2)
+        await bench.until_rolled_out(controller)
+        await bench.until(controller, lambda: any(verb == "kill" for verb, _ in bench.machine.calls))
+
+    bench.during(story)
+
+
 def test_at_rest_the_last_replica_is_frozen_and_the_next_request_wakes_it(bench):
     async def story(controller):
         bench.deploy(ONE, replicas=0, most_replicas=2)
