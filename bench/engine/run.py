@@ -132,7 +132,9 @@ async def play(place: Place, fault: str, operation: str) -> Cell:
         await asyncio.to_thread(both, place, fault, chosen)
         healed = await asyncio.to_thread(until, place.well)
         await asyncio.sleep(AFTER_S)
-    return Cell(fault, operation, place.traffic, load.report, healed, "; ".join(place.notes)[:300])
+    if not healed:
+        place.notes.append((place.home.state / "daemon.log").read_text()[-2000:])
+    return Cell(fault, operation, place.traffic, load.report, healed, "; ".join(place.notes)[:2300])
 
 
 def both(place: Place, fault: str, operation: Operation) -> None:

@@ -395,7 +395,7 @@ class Controller:
             case ReplicaState.STARTING if not notes.probed:
                 return f"care starting {replica.id}", lambda: self._until_ready(one, notes)
             case ReplicaState.READY if not one.routed:
-                return f"care routing {replica.id}", lambda: self._until_routable(one)
+                return f"care routing {replica.id}", lambda: self._until_routable(one, notes)
             case ReplicaState.READY:
                 return f"care living {replica.id}", lambda: self._while_alive(one, notes)
             case ReplicaState.DRAINING if not notes.idle and not self.router.open_to(replica.address):
@@ -413,16 +413,20 @@ class Controller:
             if not notes.probed:
                 await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 40)))
 
-    async def _until_routable(self, one: ReplicaRecord) -> None:
+    async def _until_routable(self, one: ReplicaRecord, notes: Notes) -> None:
         wait_s = ROUTABLE_POLL_S
-        while True:
-            # Not only once the table is in force: Envoy is as far some milliseconds before we know that it is.
-            if await self.router.routable(one.replica.address):
-                self.state.routed(one.replica.id, now_s=self.clock())
-                self._tell_who_waits()
-                return
-            await asyncio.sleep(wait_s)
-            wait_s = min(SLOWEST_PROBE_S, wait_s * 1.2)
+        living = asyncio.ensure_future(self._while_alive(one, notes))
+        try:
+            while not notes.hung:
+                # Not only once the table is in force: Envoy is as far some milliseconds before we know that it is.
+                if await self.router.routable(one.replica.address):
+                    self.state.routed(one.replica.id, now_s=self.clock())
+                    self._tell_who_waits()
+                    return
+                await asyncio.sleep(wait_s)
+                wait_s = min(SLOWEST_PROBE_S, wait_s * 1.2)
+        finally:
+            living.cancel()
 
     async def _until_idle(self, one: ReplicaRecord, notes: Notes) -> None:
         """Until it has finished what it has; one that is stopped never will, and others can do it in its place."""
@@ -456,7 +460,9 @@ class Controller:
                 pid = one.replica.pid
                 look = Look(loop.time(), answered, is_stopped(pid), processor_s(pid), ran_s(pid))
                 vigil = vigil.after(look)
-                notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+                # Who takes no requests yet has nothing in hand that could be lost with it.
+                others = not one.routed or self._others_ready(one.replica)
+                notes.hung = hung(vigil, look, others=others)
         finally:
             if asking is not None:
                 asking.cancel()

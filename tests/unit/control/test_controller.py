@@ -412,6 +412,21 @@ def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypa
     bench.during(story)
 
 
+def test_one_that_is_stopped_before_the_gateway_reaches_it_is_replaced_though_it_is_the_only_one(bench, monkeypatch):
+    for name in ("controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+        monkeypatch.setattr(f"corten.control.{name}", 0.01)
+    monkeypatch.setattr("corten.control.controller.is_stopped", lambda _: bool(bench.wire.unhealthy))
+
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until(controller, lambda: len(bench.running()) == 1)
+        victim = bench.running()[0]
+        bench.wire.unhealthy.add(f"/memory/{victim}/s")
+        await bench.until(controller, lambda: ("kill", victim) in bench.machine.calls)
+
+    bench.during(story)
+
+
 def test_at_rest_the_last_replica_is_frozen_and_the_next_request_wakes_it(bench):
     async def story(controller):
         bench.deploy(ONE, replicas=0, most_replicas=2)
