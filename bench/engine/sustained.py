@@ -162,7 +162,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, dict[str, object]]:
 
 def verdict(run: dict, churn: Churn, grown: dict[str, dict[str, object]], samples: Sequence[Sample]) -> list[str]:
     """What is not as it should be."""
-    wrong = [f"{run['failed']} requests failed"] if run["failed"] else []
+    wrong = [f"{run['failed']} requests failed, {run['unsent']} of them never sent"] if run["failed"] else []
     wrong += [f"a redeploy failed: {each}" for each in churn.trouble]
     if (most := max(each.logs_mb for each in samples)) > LOGS_MB:
         wrong.append(f"{most:.0f} MB of logs")

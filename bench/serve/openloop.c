@@ -184,7 +184,8 @@ int main(int count, char **words) {
     }
     qsort(latency, measured, sizeof(double), ascending);
 #define AT(share) (measured ? latency[(size_t)((double)(measured - 1) * (share))] * 1e6 : 0)
-    printf("{\"rate\":%.1f,\"per_s\":%.1f,\"p50_us\":%.1f,\"p95_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f,\"failed\":%ld}\n", rate,
-           (double)in_time / seconds, AT(.5), AT(.95), AT(.99), AT(1.0), wrong + broken + (long)(last - first) + many - idle_count);
+    printf("{\"rate\":%.1f,\"per_s\":%.1f,\"p50_us\":%.1f,\"p95_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f,\"failed\":%ld,\"unsent\":%ld}\n", rate,
+           (double)in_time / seconds, AT(.5), AT(.95), AT(.99), AT(1.0), wrong + broken + (long)(last - first) + many - idle_count,
+           (long)(last - first));
     return 0;
 }
