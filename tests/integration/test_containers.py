@@ -145,7 +145,7 @@ def test_one_left_half_started_is_seen_as_ended(engine, tiny, home):
     found = engine._api.inspect(engine._named("a-r1-x"))
     engine._api.remove(found.id)
     body = {"Image": found.config.labels["dev.corten.image"], "Labels": dict(found.config.labels)}
-    body["Image"] = f"localhost/corten-{engine._owner}:{digest.hex}"
+    body["Image"] = engine._images.load(Layout(home.store).image(digest))
     engine._api.create(engine._named("a-r1-x"), body)
     assert (only(engine).running, only(engine).exit_code) == (False, -1)
 

@@ -187,13 +187,16 @@ class Api:
         if one.rollout is not None and one.rollout.mirror:
             # The state is up to a second behind.
             one = replace(one, rollout=replace(one.rollout, compared=controller.mirror.of(one.rollout)))
+        records = controller.state.replicas(name)
+        revisions = {record.replica.revision for record in records}
         return views.deployment_view(
             one,
-            controller.state.replicas(name),
+            records,
             controller.seen(name),
             image=str(tried.image) if tried else "",
             judgement=controller.canaries.judgements.get(name),
             waiting=controller.holding.waiting(name),
+            egress={each for each in revisions if controller.state.revision(name, each).settings.egress},
         )
 
     async def _deploy(self, name: str, change: wire.Change) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,7 +43,7 @@ class RolloutView(msgspec.Struct, frozen=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True):
-    """One replica; `restarts` counts the deaths in a row before it."""
+    """One replica; `restarts` counts the deaths in a row before it. `egress`: it may open connections."""
 
     id: str
     revision: int
@@ -54,6 +54,7 @@ class ReplicaView(msgspec.Struct, frozen=True):
     changed_s: float
     restarts: int
     reason: str
+    egress: bool = False
 
 
 class DeploymentView(msgspec.Struct, frozen=True):
@@ -148,8 +149,12 @@ def deployment_view(
     image: str,
     judgement: Judgement | None = None,
     waiting: int = 0,
+    egress: Container[int] = (),
 ) -> DeploymentView:
-    """A deployment with its replicas; ended ones are shown only while something follows from them."""
+    """A deployment with its replicas; ended ones are shown only while something follows from them.
+
+    `egress` are the revisions that may open connections.
+    """
     shown = [record for record in records if record.replica.state in _SHOWN or not record.settled]
     current = one.serving or one.wanted
     tried = f"r{one.rollout.target}" if one.rollout else ""
@@ -169,7 +174,7 @@ def deployment_view(
         scale=f"{one.scale.least}..{one.scale.most}" if one.scale else "",
         waiting=waiting,
         fallback=f"r{one.fallback}" if one.fallback is not None else "",
-        replicas=tuple(_replica_view(record) for record in shown),
+        replicas=tuple(_replica_view(record, egress) for record in shown),
     )
 
 
@@ -232,7 +237,7 @@ def _rollout_view(one: Deployment, judgement: Judgement | None) -> RolloutView |
     )
 
 
-def _replica_view(record: ReplicaRecord) -> ReplicaView:
+def _replica_view(record: ReplicaRecord, egress: Container[int]) -> ReplicaView:
     replica = record.replica
     return ReplicaView(
         id=replica.id,
@@ -244,4 +249,5 @@ def _replica_view(record: ReplicaRecord) -> ReplicaView:
         changed_s=replica.changed_s,
         restarts=replica.restarts,
         reason=replica.reason,
+        egress=replica.revision in egress,
     )

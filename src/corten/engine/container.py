@@ -41,8 +41,8 @@ class Container:
     """One replica as a container.
 
     `image` is what the engine calls it, `labels` whose it is. `run` and `jobs` are its folders on this machine.
-    `userns`: how users are mapped, in the engine's words. `healthy`: let the engine ask it, too, whether it lives.
-    `limits`: whether the engine can limit what it uses.
+    `userns`: how users are mapped, `seccomp`: the filter, both in the engine's words (empty: its own). `healthy`: let
+    the engine ask it, too, whether it lives. `limits`: whether the engine can limit what it uses.
     """
 
     spec: ReplicaSpec
@@ -56,6 +56,7 @@ class Container:
     userns: str = ""
     healthy: bool = False
     limits: bool = True
+    seccomp: str = ""
 
 
 def body(container: Container) -> Json:
@@ -83,12 +84,12 @@ def body(container: Container) -> Json:
 def _host(container: Container) -> Json:
     bounds, spec = container.bounds, container.spec
     host: dict[str, object] = {
-        "NetworkMode": "bridge" if spec.egress else "none",
+        "NetworkMode": "default" if spec.egress else "none",
         "ReadonlyRootfs": True,
         "Tmpfs": dict(_tmpfs(bounds)),
         "ShmSize": bounds.shm_bytes,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges", *([f"seccomp={container.seccomp}"] if container.seccomp else [])],
         "Mounts": [_bind(container.run, RUN), _bind(container.jobs, JOBS)],
         "Ulimits": [*_ulimits(bounds)],
         "LogConfig": {"Type": "json-file", "Config": dict(_LOG_LIMITS)},

@@ -6,14 +6,14 @@ has no room for is in `replicas/ID`.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from corten.core.process import ProcessId, descendants
 from corten.core.resources import memory_text
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.cgroups import Usage
+from corten.engine.connecting import connecting
 from corten.engine.container import (
     DEPLOYMENT_LABEL,
     HOME_LABEL,
@@ -37,15 +38,18 @@ from corten.engine.container import (
 )
 from corten.engine.container_images import ContainerImages
 from corten.engine.docker_api import Config, DockerApi, Info, Inspected, Listed, RefusedError, Version
-from corten.engine.endpoint import Endpoint, Kind, find, nobody_there
+from corten.engine.endpoint import Kind
+from corten.engine.folders import make_private
 from corten.engine.freezer import Freezer
 from corten.engine.places import SOCKET, Places, check_image, environment
-from corten.engine.podman_service import PodmanService
 from corten.engine.record import check_id
 from corten.engine.sandbox import JOBS, RUN, Bounds
+from corten.engine.seccomp_profile import stricter
 from corten.errors import CortenError, EngineError
 from corten.store.layout import Layout
-from corten.store.writing import translated
+from corten.store.writing import atomic_write, translated
+
+_log = logging.getLogger(__name__)
 
 # How long an engine may take to see that a process of it has ended.
 _END_S: Final = 5.0
@@ -75,8 +79,9 @@ class Containers:
         self._uid = os.geteuid() if uid is None else uid
         self._layout = Layout(home.store)
         self._freezer = Freezer(())
-        self._owner = Digest.of(str(home.root).encode()).hex[:12]
-        self._images = ContainerImages(self._layout, api, self._owner)
+        # Whose containers they are: a home may have others' replicas besides the daemon's (`ops.quarters`).
+        self._owner = Digest.of(str(home.replicas).encode()).hex[:12]
+        self._images = ContainerImages(self._layout, api, Digest.of(str(home.root).encode()).hex[:12])
         self._starting: set[str] = set()
         # Of containers by their id: an id is never used twice, and what has ended stays so.
         self._processes: dict[str, ProcessId | None] = {}
@@ -89,7 +94,7 @@ class Containers:
 
         Raises EngineError `engine.no_container_engine`, UsageError `engine.bad_host`.
         """
-        return cls(home, DockerApi(_connecting(cls.kind, home, env)))
+        return cls(home, DockerApi(connecting(cls.kind, home, env)))
 
     @cached_property
     def _version(self) -> Version:
@@ -98,6 +103,20 @@ class Containers:
     @cached_property
     def _info(self) -> Info:
         return self._api.info()
+
+    @cached_property
+    def _seccomp(self) -> str:
+        """Podman's profile made stricter; Docker's own is."""
+        if not self._version.is_podman:
+            return ""
+        path = self._home.state / "podman-seccomp.json"
+        try:
+            make_private(path.parent)
+            atomic_write(path, stricter(Path(self._api.podman_seccomp()).read_bytes()))
+        except (OSError, ValueError, EngineError) as error:
+            _log.warning("podman's own seccomp profile is used as it is: %s", error)
+            return ""
+        return str(path)
 
     # -- the verbs
 
@@ -109,7 +128,7 @@ class Containers:
             return {"sandbox": f"unknown: {error.why or error.what}"}
         filtered = any("seccomp" in option for option in info.security_options or ())
         known = {"memory": info.memory_limit, "cpu": info.cpu_cfs_quota, "processes": info.pids_limit}
-        lacking = [name for name, works in known.items() if not works]
+        lacking = [name for name, works in known.items() if not (works and self._limits())]
         own = "podman" if version.is_podman else "docker"
         return {
             "sandbox": f"{own} {version.version}",
@@ -208,7 +227,8 @@ class Containers:
         check_id(replica_id)
         if tail <= 0:
             return []
-        return self._api.logs(self._named(replica_id), tail).decode("utf-8", "replace").splitlines()[-tail:]
+        most = None if self._version.is_podman else tail
+        return self._api.logs(self._named(replica_id), most).decode("utf-8", "replace").splitlines()[-tail:]
 
     # -- starting
 
@@ -257,13 +277,18 @@ class Containers:
             jobs=self._places.jobs(spec.deployment),
             bounds=self._bounds,
             userns="keep-id:uid=65532,gid=65532" if self._keeps_id() else "",
+            seccomp=self._seccomp,
             healthy=not self._version.is_podman or Path("/run/systemd/system").is_dir(),
-            limits=self._info.memory_limit,
+            limits=self._info.memory_limit and self._limits(),
         )
 
     def _keeps_id(self) -> bool:
         """Whether a container's user can be ours: podman's without root, since 4.3."""
         return self._uid != 0 and self._version.is_podman
+
+    def _limits(self) -> bool:
+        """Whether there are cgroups to limit with: without root only of version 2, whatever podman says it has."""
+        return not (self._keeps_id() and self._info.cgroup_version == "1")
 
     def _same(self, known: Inspected, spec: ReplicaSpec) -> Observed:
         of = (_label(known.config, name) for name in (DEPLOYMENT_LABEL, REVISION_LABEL, IMAGE_LABEL))
@@ -449,31 +474,6 @@ class Docker(Containers):
 
     name: ClassVar[str] = "docker"
     kind: ClassVar[Kind] = Kind.DOCKER
-
-
-def _connecting(kind: Kind, home: Home, env: Mapping[str, str]) -> Callable[[], socket.socket]:
-    """How to reach an engine, tried once."""
-    endpoint = find(kind, env, uid=os.geteuid())
-    podman = shutil.which("podman", path=env.get("PATH"))
-    if endpoint is None and kind is Kind.PODMAN and podman:
-        Places(home).make()
-        connect = PodmanService(podman, home.run / "podman.sock", home.state / "podman.log", env).connect
-    elif endpoint is None:
-        raise nobody_there(kind, endpoint)
-    else:
-        connect = _told(kind, endpoint)
-    connect().close()
-    return connect
-
-
-def _told(kind: Kind, endpoint: Endpoint) -> Callable[[], socket.socket]:
-    def connect() -> socket.socket:
-        try:
-            return endpoint.connect()
-        except OSError as error:
-            raise nobody_there(kind, endpoint, error) from error
-
-    return connect
 
 
 def _alive(found: Inspected) -> bool:

@@ -23,11 +23,14 @@ CALL_S: Final = 60.0
 LOAD_S: Final = 1800.0
 _ANSWER_BYTES: Final = 16 << 20
 _LOG_BYTES: Final = 4 << 20
+_PIECE_BYTES: Final = 256 << 10
 _HEADER: Final = 8  # of a frame of an attached stream: which of the two, three zeros, its size
 
 Document = TypeVar("Document")
 Connect = Callable[[], socket.socket]
 Json = Mapping[str, object]
+# What to keep of an answer.
+Keep = Callable[[http.client.HTTPResponse], bytes]
 
 
 class State(msgspec.Struct, frozen=True, rename="pascal"):
@@ -135,6 +138,18 @@ class Info(msgspec.Struct, frozen=True, rename="pascal"):
     cgroup_version: str = ""
 
 
+class _Security(msgspec.Struct, frozen=True):
+    seccomp_profile: str = msgspec.field(name="seccompProfilePath", default="")
+
+
+class _Host(msgspec.Struct, frozen=True):
+    security: _Security = msgspec.field(default_factory=_Security)
+
+
+class _PodmanInfo(msgspec.Struct, frozen=True):
+    host: _Host = msgspec.field(default_factory=_Host)
+
+
 class _Created(msgspec.Struct, frozen=True, rename="pascal"):
     id: str
 
@@ -146,10 +161,6 @@ class _Message(msgspec.Struct, frozen=True):
 class _Line(msgspec.Struct, frozen=True):
     stream: str = ""
     error: str = ""
-
-
-class _Exit(msgspec.Struct, frozen=True, rename="pascal"):
-    exit_code: int | None = None
 
 
 class RefusedError(EngineError):
@@ -175,6 +186,10 @@ class DockerApi:
     def info(self) -> Info:
         """How it is set up."""
         return self._get("/info", Info)
+
+    def podman_seccomp(self) -> str:
+        """The file of podman's own seccomp profile; empty where it does not say."""
+        return self._get("/v4.0.0/libpod/info", _PodmanInfo).host.security.seccomp_profile
 
     # -- images
 
@@ -234,20 +249,18 @@ class DockerApi:
         query = urlencode({"all": "1", "filters": json.dumps({"label": [label]})})
         return self._get(f"/containers/json?{query}", list[Listed])
 
-    def logs(self, container: str, tail: int) -> bytes:
-        """The last lines it wrote to stdout and stderr; empty when it is not there."""
-        data = b""
-        with _there():
-            data = self._call("GET", f"/containers/{container}/logs?stdout=1&stderr=1&tail={tail}")
-        return b"".join(_frames(data))[-_LOG_BYTES:]
+    def logs(self, container: str, tail: int | None = None) -> bytes:
+        """What it wrote to stdout and stderr, at most the last 4 MiB; empty when it is not there.
 
-    def run(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
-        """Run a program in a container, without input; its exit code and what it wrote."""
-        body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
-        made = _decoded(self._call("POST", f"/containers/{container}/exec", body), _Created).id
-        written = self._call("POST", f"/exec/{made}/start", {"Detach": False, "Tty": False})
-        code = self._get(f"/exec/{made}/json", _Exit).exit_code
-        return (-1 if code is None else code), b"".join(_frames(written))
+        `tail`: of so many lines. podman 4 puts long lines together wrongly when it is asked for them.
+        """
+        path = f"/containers/{container}/logs?stdout=1&stderr=1&tail={tail or 'all'}"
+        try:
+            return self._call("GET", path, keep=_last)
+        except RefusedError as error:
+            if error.status != http.client.NOT_FOUND:
+                raise
+            return b""
 
     # -- inside
 
@@ -273,10 +286,11 @@ class DockerApi:
         *,
         stream: Iterable[bytes] | None = None,
         timeout_s: float = CALL_S,
+        keep: Keep | None = None,
     ) -> bytes:
         what = f"{method} {path.partition('?')[0]}"
         try:
-            return self._once(method, path, body, stream, timeout_s)
+            return self._once(method, path, body, stream=stream, timeout_s=timeout_s, keep=keep)
         except (ConnectionError, http.client.RemoteDisconnected) as error:
             # podman's service ends by itself when nobody asks: this connection was taken and never answered.
             if stream is not None:
@@ -284,12 +298,19 @@ class DockerApi:
         except (OSError, http.client.HTTPException) as error:
             raise _broken(what, error) from error
         try:
-            return self._once(method, path, body, stream, timeout_s)
+            return self._once(method, path, body, stream=stream, timeout_s=timeout_s, keep=keep)
         except (OSError, http.client.HTTPException) as error:
             raise _broken(what, error) from error
 
     def _once(
-        self, method: str, path: str, body: Json | None, stream: Iterable[bytes] | None, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        body: Json | None,
+        *,
+        stream: Iterable[bytes] | None,
+        timeout_s: float,
+        keep: Keep | None,
     ) -> bytes:
         connection = http.client.HTTPConnection("engine", timeout=timeout_s)
         connection.sock = self._connect()
@@ -302,21 +323,30 @@ class DockerApi:
             else:
                 connection.request(method, path)
             answer = connection.getresponse()
-            data = answer.read(_ANSWER_BYTES)
+            good = answer.status < 300 or answer.status == http.client.NOT_MODIFIED
+            data = keep(answer) if keep and good else answer.read(_ANSWER_BYTES)
         finally:
             connection.close()
-        if answer.status >= 300 and answer.status != http.client.NOT_MODIFIED:
+        if not good:
             raise RefusedError(answer.status, f"{method} {path.partition('?')[0]}", _message(data))
         return data
 
 
-def _frames(data: bytes) -> Iterator[bytes]:
-    """The content of the frames of an attached stream, both of its streams as they came."""
-    at = 0
-    while at + _HEADER <= len(data):
-        size = int.from_bytes(data[at + 4 : at + _HEADER], "big")
-        yield data[at + _HEADER : at + _HEADER + size]
-        at += _HEADER + size
+def _last(answer: http.client.HTTPResponse) -> bytes:
+    """The end of an attached stream of any length."""
+    kept, rest = bytearray(), b""
+    while piece := answer.read(_PIECE_BYTES):
+        rest += piece
+        at = 0
+        while at + _HEADER <= len(rest):
+            end = at + _HEADER + int.from_bytes(rest[at + 4 : at + _HEADER], "big")
+            if end > len(rest):
+                break
+            kept += rest[at + _HEADER : end]
+            at = end
+        rest = rest[at:]
+        del kept[:-_LOG_BYTES]
+    return bytes(kept)
 
 
 def _decoded(data: bytes, kind: type[Document]) -> Document:

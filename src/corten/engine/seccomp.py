@@ -146,6 +146,8 @@ class Machine:
     has_x32: bool
 
 
+# By name, on whatever processor.
+REFUSED: Final = frozenset(_COMMON) | frozenset(_X86_64) | frozenset(_AARCH64)
 CLONE3: Final = 435  # the same everywhere
 MACHINES: Final = {
     "amd64": Machine(0xC000003E, _COMMON | _X86_64, clone=56, socket=41, ioctl=16, has_x32=True),
@@ -153,14 +155,14 @@ MACHINES: Final = {
 }
 
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET of linux/sched.h.
-_NAMESPACE_FLAGS: Final = 0x7E020000
+NAMESPACE_FLAGS: Final = 0x7E020000
 _X32_BIT: Final = 0x40000000
 # Keystrokes pushed into a terminal somebody else reads (CVE-2017-5226), and the console's way to do so.
 _TIOCSTI: Final = 0x5412
 _TIOCLINUX: Final = 0x541C
 # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK (getaddrinfo asks it). Not AF_VSOCK, which leads to the hypervisor from any
 # network namespace, nor AF_ALG and AF_PACKET.
-_FAMILIES: Final = (1, 2, 10, 16)
+FAMILIES: Final = (1, 2, 10, 16)
 
 # linux/bpf_common.h, linux/seccomp.h; offsets in struct seccomp_data (little-endian halves of the arguments).
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -189,7 +191,7 @@ def program(platform: Platform) -> bytes:
     for number in sorted(machine.denied.values()):
         steps += [(_EQUAL, 0, 1, number), _failing(errno.EPERM)]
     steps += [(_EQUAL, 0, 1, CLONE3), _failing(errno.ENOSYS)]
-    steps += _on_argument(machine.clone, _ARGUMENT_0, [(_ANY_BIT, 0, 1, _NAMESPACE_FLAGS), _failing(errno.EPERM)])
+    steps += _on_argument(machine.clone, _ARGUMENT_0, [(_ANY_BIT, 0, 1, NAMESPACE_FLAGS), _failing(errno.EPERM)])
     steps += _on_argument(
         machine.ioctl,
         _ARGUMENT_1,
@@ -199,7 +201,7 @@ def program(platform: Platform) -> bytes:
             _failing(errno.EPERM),
         ],
     )
-    known = [(_EQUAL, len(_FAMILIES) - index, 0, family) for index, family in enumerate(_FAMILIES)]
+    known = [(_EQUAL, len(FAMILIES) - index, 0, family) for index, family in enumerate(FAMILIES)]
     steps += _on_argument(machine.socket, _ARGUMENT_0, [*known, _failing(errno.EAFNOSUPPORT)])
     steps.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", code, then, otherwise, value) for code, then, otherwise, value in steps)

@@ -68,7 +68,7 @@ def test_what_podman_would_lay_over_the_root_has_a_size():
 
 
 def test_there_is_a_network_with_egress_only():
-    assert host(egress=True)["NetworkMode"] == "bridge"
+    assert host(egress=True)["NetworkMode"] == "default"
 
 
 def test_limits_are_what_one_replica_may_use_without_swap():
