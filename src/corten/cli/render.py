@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   corten render fraud --to kubernetes | kubectl apply --server-side -f -
   corten render ghcr.io/team/fraud@sha256:4f0c... --replicas 2..8 --out manifests/
+  corten render ghcr.io/team/fraud@sha256:4f0c... --to quadlet --memory 2g --out ~/.config/containers/systemd
   corten render fraud --gateway infra/public --host fraud.example.com --with gateway-api
 """
 
@@ -31,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--to",
         default="kubernetes",
         metavar="SYSTEM",
-        help="kubernetes (default), helm, kustomize, kserve, knative, argo-rollouts, or a plugin's name",
+        help="kubernetes (default), helm, kustomize, kserve, knative, argo-rollouts, compose, quadlet, systemd, or a "
+        "plugin's name",
     )
     parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help="one file an object (default: stdout)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the model's)")

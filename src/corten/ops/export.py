@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from corten.errors import CortenError
 from corten.store import bundle
 from corten.store import gc as store_gc
 from corten.store.bundle import Bundle
+from corten.store.docker_archive import DockerArchive
 from corten.store.guard import using
 from corten.store.layout import Layout
 from corten.store.writing import BlobWriter, sync_folder, translated
@@ -81,7 +82,8 @@ def export(
         listen(Event("export", Phase.STARTED, path.name))
         _check(layout, wanted)
         stored_bytes = sum(layout.path(digest).stat().st_size for digest in wanted.blobs)
-        size_bytes, sha256 = _write(layout, wanted, path, Meter("export", stored_bytes, listen))
+        pieces = tar(in_order(_entries(layout, wanted)))
+        size_bytes, sha256 = _save(pieces, path, Meter("export", stored_bytes, listen))
     listen(Event("export", Phase.DONE, f"{len(wanted.blobs)} blobs, {size_bytes / 1e6:.1f} MB", {"bytes": size_bytes}))
     return Exported(
         name=name,
@@ -91,6 +93,37 @@ def export(
         sha256=sha256,
         blobs=len(wanted.blobs),
         left_out=len(wanted.left_out),
+        seconds=time.perf_counter() - began_s,
+    )
+
+
+def export_docker(image: str, path: str | Path, *, home: Home | None = None, listen: Listener = nobody) -> Exported:
+    """Write an image (a name or digest) as the archive any `docker load` takes; what is attached stays here.
+
+    Of an image for several platforms this machine's. Raises what `export` does, PolicyError `layer.wrong_content`.
+    """
+    began_s = time.perf_counter()
+    home = home or Home.from_env(os.environ, uid=os.getuid())
+    path = Path(path).absolute()
+    layout = Layout(home.store)
+    with using(home.store):
+        descriptor = layout.resolve(image)
+        name = descriptor.annotations.get(NAME_ANNOTATION) or suggest_name(image.partition("@")[0])
+        found = layout.image(descriptor.digest)
+        listen(Event("export", Phase.STARTED, path.name))
+        # Docker calls what has no registry before it docker.io's.
+        archive = DockerArchive.of(layout, found, names=[name if "/" in name else f"localhost/{name}:latest"])
+        meter = Meter("export", sum(layer.tar_bytes for layer in found.layers), listen)
+        size_bytes, sha256 = _save(archive.stream(layout), path, meter)
+    listen(Event("export", Phase.DONE, f"{len(found.layers)} layers, {size_bytes / 1e6:.1f} MB", {"bytes": size_bytes}))
+    return Exported(
+        name=name,
+        digest=found.digest,
+        path=path,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        blobs=len(found.layers),
+        left_out=0,
         seconds=time.perf_counter() - began_s,
     )
 
@@ -124,12 +157,13 @@ def _check(layout: Layout, wanted: Bundle) -> None:
             raise layout.quarantine(digest, seen)
 
 
-def _write(layout: Layout, wanted: Bundle, path: Path, meter: Meter) -> tuple[int, Digest]:
+def _save(pieces: Iterable[bytes], path: Path, meter: Meter) -> tuple[int, Digest]:
+    """Write a file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     with translated(temporary, "write the bundle"):
         file = BlobWriter(temporary)
     try:
-        for piece in tar(in_order(_entries(layout, wanted))):
+        for piece in pieces:
             file.write(piece)
             meter.add(len(piece))
         with translated(temporary, "write the bundle"):

@@ -1,0 +1,105 @@
+"""Compose files, quadlets and services of systemd."""
+
+import shlex
+
+import pytest
+
+from corten.core.canary import Canary
+from corten.core.deployment import Settings
+from corten.core.digest import Digest
+from corten.core.reference import Reference
+from corten.core.resources import Resources
+from corten.errors import UsageError
+from corten.exporters.base import SecretVariable, Workload
+from corten.exporters.compose import Compose
+from corten.exporters.units import Quadlet, Systemd
+
+IMAGE = Reference.parse(f"ghcr.io/team/fraud@{Digest.of(b'image')}")
+ALL = (Compose(), Quadlet(), Systemd())
+LIMITED = Settings(resources=Resources(memory_bytes=1 << 30, cpus=1.5))
+
+
+def text(exporter, settings=None, **options):
+    ((_, rendered),) = exporter.render(Workload("fraud", IMAGE, settings or Settings(), **options)).items()
+    return rendered
+
+
+@pytest.mark.parametrize("exporter", ALL, ids=lambda one: one.name)
+def test_the_same_workload_gives_the_same_bytes_and_names_the_image_by_its_digest(exporter):
+    assert text(exporter) == text(exporter)
+    assert str(IMAGE) in text(exporter)
+
+
+@pytest.mark.parametrize("exporter", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(replicas=2),
+        Settings(replicas=1, most_replicas=4),
+        Settings(replicas=0, most_replicas=1),
+        Settings(auth="token"),
+        Settings(rate_per_s=5),
+        Settings(canary=Canary(mirror=10)),
+    ],
+)
+def test_what_takes_a_gateway_or_several_containers_is_refused(exporter, settings):
+    with pytest.raises(UsageError) as caught:
+        text(exporter, settings)
+    assert caught.value.code == "render.unsupported"
+    assert exporter.name in caught.value.what
+
+
+def test_the_profile_is_there_in_each_ones_words():
+    compose = text(Compose(), LIMITED)
+    for line in (
+        'user: "65532:65532"',
+        "read_only: true",
+        "cap_drop:\n    - ALL",
+        "- no-new-privileges",
+        "mem_limit: 1073741824",
+        "cpus: 1.5",
+        '- "127.0.0.1:8080:8080"',
+    ):
+        assert line in compose
+    quadlet = text(Quadlet(), LIMITED)
+    published = "PublishPort=127.0.0.1:8080:8080"
+    for line in ("ReadOnly=true", "DropCapability=all", "NoNewPrivileges=true", "User=65532", published):
+        assert f"\n{line}\n" in quadlet
+    service = text(Systemd(), LIMITED)
+    for word in (
+        "--read-only",
+        "--cap-drop=all",
+        "--security-opt=no-new-privileges",
+        "--memory=1073741824",
+        "--cpus=1.5",
+    ):
+        assert f" {word} " in service
+
+
+def test_variables_arrive_as_they_are_whatever_is_in_them():
+    settings = Settings(env={"A": "x \"y\" $z %h \\ 'q'"})
+    assert 'A: "x \\"y\\" $$z %h' in text(Compose(), settings)
+    start = next(line for line in text(Systemd(), settings).splitlines() if line.startswith("ExecStart="))
+    words = shlex.split(start.removeprefix("ExecStart=").replace("$$", "$").replace("%%", "%"))
+    assert "A=x \"y\" $z %h \\ 'q'" in words
+
+
+def test_a_variable_that_no_unit_can_hold_is_refused():
+    for exporter in (Quadlet(), Systemd()):
+        with pytest.raises(UsageError):
+            text(exporter, Settings(env={"A": "two\nlines"}))
+    assert "two\\nlines" in text(Compose(), Settings(env={"A": "two\nlines"}))
+
+
+def test_secrets_are_podmans_and_compose_has_files_only():
+    secrets = (SecretVariable("TOKEN", "api", "key"),)
+    assert "Secret=api-key,type=env,target=TOKEN" in text(Quadlet(), secrets=secrets)
+    assert "--secret api-key,type=env,target=TOKEN" in text(Systemd(), secrets=secrets)
+    with pytest.raises(UsageError):
+        text(Compose(), secrets=secrets)
+
+
+def test_gpus_are_asked_for_in_each_ones_words():
+    assert "AddDevice=nvidia.com/gpu=1" in text(Quadlet(), gpus=2)
+    assert "--device nvidia.com/gpu=0" in text(Systemd(), gpus=1)
+    assert "driver: nvidia\n            count: 2" in text(Compose(), gpus=2)
