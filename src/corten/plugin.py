@@ -39,6 +39,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "kserve": "corten.exporters.kserve:KServe",
         "knative": "corten.exporters.knative:Knative",
         "argo-rollouts": "corten.exporters.argo_rollouts:ArgoRollouts",
+        "compose": "corten.exporters.compose:Compose",
+        "quadlet": "corten.exporters.units:Quadlet",
+        "systemd": "corten.exporters.units:Systemd",
     },
 }
 

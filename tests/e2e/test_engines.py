@@ -1,12 +1,15 @@
 """One story on every engine: the same commands, the same words, no failed request, nothing left behind."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from stories import Corten, Load, ask, end, make_home, processes_of, until
+from stories import CORTEN, Corten, Load, ask, end, make_home, processes_of, until
 
 pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
 
@@ -82,6 +85,7 @@ def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, 
     url = first["url"]
     assert corten.run("status", "--json").json["engine"]["sandbox"].startswith(engine.sandbox)
     assert ask(url, {"x": 2.0}) == (200, {"outputs": 4.0})
+    goes_in(corten)
     with Load(url, {"x": 1.0}) as load:
         done = corten.up(echo("x * 3"), "--name", "echo", "--replicas", "2")
         told.append(("redeploy", done["revision"], done["share"]))
@@ -100,6 +104,7 @@ def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, 
     corten.run("stop", "--all")
     told.append(("stop", "", len(engine.containers())))
     assert told == STORY
+    runs_in_the_foreground(corten, engine)
     left = leftovers(corten.home, engine)
     with capsys.disabled():
         print(
@@ -108,14 +113,62 @@ def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, 
     assert left == []
 
 
+def goes_in(corten):
+    """Into a replica with the image's own Python, and beside it with this machine's shell."""
+    code = "import os; print(os.getuid(), os.getppid(), os.environ['CORTEN_DEPLOYMENT']); open('/app/x', 'w')"
+    done = corten.run("exec", "echo", "--", "python3", "-c", code, code=1)
+    assert done.out.startswith("65532 0 echo")
+    assert "Read-only file system" in done.err
+    debug = ["sh", "-c", f'echo "ls /proc/1/root/app; exit 7" | {CORTEN} shell echo --debug']
+    env = {**os.environ, **corten.env, "CORTEN_HOME": str(corten.home), "SHELL": "/bin/sh"}
+    done = subprocess.run(debug, env=env, capture_output=True, text=True)
+    assert (done.returncode, "corten.json" in done.stdout) == (7, True), done.stderr
+
+
+def runs_in_the_foreground(corten, engine):
+    """One replica without daemon, until Ctrl-C."""
+    env = {**os.environ, **corten.env, "CORTEN_HOME": str(corten.home), "NO_COLOR": "1"}
+    command = [CORTEN, "run", "echo", "--engine", engine.name]
+    running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: '"message":"ready"' in running.stdout.readline(), "it is ready", deadline_s=60)
+        (address,) = (corten.home / "run").glob("one-*/run/*/s")
+        assert b"outputs" in predict_at(address, {"x": 2.0})
+    finally:
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert (running.returncode, str(address) in err) == (130, True), err
+
+
+def predict_at(address, body):
+    data = json.dumps(body).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(address))
+        connection.sendall(head.encode() + data)
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    return answer
+
+
 def ready(corten):
     return {one["id"] for one in corten.deployment("echo")["replicas"] if one["state"] == "ready"}
 
 
 def leftovers(home, engine):
-    """What still runs, is mounted or listens; processes may take the engine's idle time to go."""
-    until(lambda: not processes_of(home), "no process left", deadline_s=20)
+    """What still runs, is mounted or listens; podman's service ends by itself, when nobody has asked for ten seconds."""
+    deadline_s = time.monotonic() + 40
+    while (running := processes_of(home)) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(home) in line]
     # Envoy leaves the name of its sockets behind; nobody listens there.
     sockets = [path for path in (home / "run").iterdir() if path.is_socket() and not path.name.startswith("envoy")]
-    return [*engine.containers(), *mounts, *sockets, *(home / "replicas").iterdir(), *(home / "run").glob("echo-*")]
+    return [
+        *running,
+        *engine.containers(),
+        *mounts,
+        *sockets,
+        *(home / "replicas").iterdir(),
+        *(home / "run").glob("*e-*"),
+    ]
