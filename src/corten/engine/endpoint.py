@@ -68,7 +68,7 @@ def _told(kind: Kind, text: str) -> Path:
             "engine.bad_host",
             f"{kind.variable} is `{text[:80]}`",
             why="replicas and the gateway meet at unix sockets of this machine, so only unix:///PATH can be meant",
-            hint=f"unset {kind.variable}, or set CORTEN_HOME's machine as the engine's",
+            hint=f"unset {kind.variable}, or run Corten on the engine's machine",
         )
     return Path(path)
 
