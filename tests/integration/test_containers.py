@@ -109,6 +109,13 @@ def test_an_image_the_store_has_no_more_is_taken_away_with_the_next_load(engine,
     assert not any(tag.endswith(digest.hex) for tag in tags)
 
 
+def test_lines_of_any_length_are_whole(engine, tiny):
+    engine.start(spec(image(tiny, "print('short'); print('x' * 20_000); print('last')")))
+    until_ended(engine)
+    assert [len(line) for line in engine.logs("a-r1-x")] == [5, 20_000, 4]
+    assert engine.logs("a-r1-x", tail=1) == ["last"]
+
+
 def test_two_homes_on_one_engine_know_nothing_of_each_other(make_engine, engine, tiny, home):
     other = make_engine(Home(home.root.parent / f"{home.root.name}-2"))
     engine.start(spec(image(tiny, WAIT)))
