@@ -37,6 +37,7 @@ class Server:
         self.place = Place(workshop, self.folder, work)
         self._words = ["taskset", "-c", core, *system.command(self.place)]
         self._env = {**os.environ, **environment_of(system, self.place)}
+        self._env.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile
         self._env["PATH"] = f"{Path(self._words[3]).parent}:{os.environ['PATH']}"
         self.process: subprocess.Popen | None = None
         self.cold_s = 0.0

@@ -6,9 +6,10 @@ The builder's side never executes anything of the model and imports no framework
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
 
 from corten.core.model import Example, ModelSpec
 from corten.core.schema import Schema
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):  # every server imports this: a dataclass would take a millisecond to make
     """What the user gave: a model file, a folder, or `file.py:Class`, with what their settings add.
 
     `path` is a file or folder that exists. `entry` is the class name for a Python source.
@@ -35,16 +35,14 @@ class Source:
     trusted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True):
     """A file to go into the image: where it is here, and its name below /models or /app (posix, relative)."""
 
     path: Path
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(msgspec.Struct, frozen=True):
     """What an adapter found out about a source without running it.
 
     `requirements` are what the files say; the builder puts the declared ones over them, by name.

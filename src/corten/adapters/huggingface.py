@@ -6,9 +6,10 @@ transformers and PyTorch on the CPU. A task is a class in `hf_tasks` and an entr
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from msgspec.structs import replace
 
 from corten.adapters.base import Inspection, Source
 from corten.adapters.distributions import installed, numbers

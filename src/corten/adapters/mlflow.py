@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
+
 from corten import plugin
 from corten.adapters.base import Adapter, Inspection, RowsModel, Source, SourceFile
 from corten.adapters.corrupt import corrupt
@@ -82,7 +84,7 @@ def _by_flavor(source: Source, folder: MlflowFolder, name: str) -> Inspection:
     path = inside(source.path, told.get(flavor.file_key))
     method = source.method or str(folder.flavors.get(_PYFUNC, {}).get("predict_fn", ""))
     adapter: Adapter = plugin.find("adapters", name)()
-    inner = replace(source, path=path, method=method)
+    inner = msgspec.structs.replace(source, path=path, method=method)
     if path.is_dir() or not adapter.detect(inner):
         raise corrupt(
             path,
@@ -92,7 +94,7 @@ def _by_flavor(source: Source, folder: MlflowFolder, name: str) -> Inspection:
         )
     found = adapter.inspect(inner)
     requirements, settled, said = _pinned(found, folder, {flavor.distribution: str(told.get(flavor.version_key) or "")})
-    return replace(
+    return msgspec.structs.replace(
         found,
         requirements=requirements,
         schema=_with_columns(found.schema, folder),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def _in_folder(source: Source) -> tuple[Adapter, Source]:
     found: list[tuple[Adapter, Source]] = []
     for path in sorted(source.path.iterdir()):
         if path.is_file() and not path.name.startswith("."):
-            inner = replace(source, path=path)
+            inner = msgspec.structs.replace(source, path=path)
             if adapter := _detected(inner):
                 found.append((adapter, inner))
     if len(found) > 1:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+
+# What is imported stays, so looking for garbage among it is time lost; `begin` sets that right.
+gc.disable()
 
 # `-m` puts the working directory first on the path, which is the user's code in an image: a `json.py` there must not
 # stand in for the standard library's. Adapters that load user code add its folder at the end.
@@ -12,6 +16,7 @@ sys.path[:] = [entry for entry in sys.path if entry not in {"", _here}]
 
 from corten.serve.app import main  # noqa: E402
 from corten.serve.process import leave  # noqa: E402
+from corten.serve.room import with_room  # noqa: E402
 
 if __name__ == "__main__":
-    leave(main(os.environ))
+    leave(with_room(main, os.environ))

@@ -26,6 +26,8 @@ SWITCH_S = 0.001
 # A large request is millions of lists, and with the interpreter's 700 the collector looks through all of them again and
 # again: 4.3 s for 16 MiB of rows, against 2.
 _GC_THRESHOLD = (20_000, 20, 20)
+# While loading: most of what is made stays.
+_GC_THRESHOLD_LOADING = (100_000, 20, 20)
 # Behind a unix socket is a gateway that pools connections; it must be the one to close them, or requests would meet
 # connections that are just being closed. Envoy does so after an hour.
 _POOL_IDLE_S = 2 * 3600.0
@@ -55,7 +57,8 @@ def begin() -> None:
     Importing and loading with the interpreter's thresholds takes a twentieth longer.
     """
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLD)
+    gc.set_threshold(*_GC_THRESHOLD_LOADING)
+    gc.enable()
 
 
 def settle() -> None:
@@ -65,6 +68,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLD)
 
 
 def tell_loaded(settings: Settings) -> None:

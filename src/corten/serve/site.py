@@ -25,7 +25,6 @@ from corten.serve.dialect import DIALECTS, Dialect
 from corten.serve.job import LARGE_BYTES, Inputs, Reply, RequestError, Result, Runner, Streamed
 from corten.serve.loading import Loaded
 from corten.serve.meters import Meters
-from corten.serve.openapi import openapi
 from corten.serve.settings import Settings
 from corten.serve.sink import GoneError
 from corten.serve.state import State
@@ -147,14 +146,6 @@ class Site:
         if not self._streams and runner.loop is None:
             self._quick = runner.decode, self._batcher.submit
         self._model = model
-        described = openapi(
-            self._spec.name,
-            self._settings.revision,
-            model.runner.schema,
-            abilities=model.runner.abilities,
-            example=self._spec.example,
-        )
-        self._openapi = msgspec.json.encode(described)
         self._meters.load_seconds.set(model.load_s)
         if self._settings.drift and runner.schema.style is Style.ROWS:
             runner.observer = self._meters.watch(runner.schema)
@@ -471,10 +462,18 @@ class Site:
             request.fail(404, "serve.not_watched", "distributions are watched of models of rows, once they have loaded")
 
     def _describe(self, request: Request) -> None:
-        if self._openapi:
-            request.respond(200, self._openapi)
-        else:
+        if self._model is None:
             request.fail(503, "serve.loading", "the model is loading", headers=(("Retry-After", "1"),))
+            return
+        request.respond(200, self._openapi or self._write_openapi(self._model.runner))
+
+    def _write_openapi(self, runner: Runner) -> bytes:
+        from corten.serve.openapi import openapi  # the first prediction is not to wait for it
+
+        spec, revision = self._spec, self._settings.revision
+        described = openapi(spec.name, revision, runner.schema, abilities=runner.abilities, example=spec.example)
+        self._openapi = msgspec.json.encode(described)
+        return self._openapi
 
     def _info(self, request: Request) -> None:
         # Browsers name it; programs take anything.

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from corten.serve.room import make_heap_room, with_room
+
 Result = TypeVar("Result")
 _Task = tuple[Callable[[], Any], Callable[[Any], None]]
 
@@ -50,6 +52,10 @@ class Worker:
 
     def run(self) -> None:
         """Run tasks until told to stop."""
+        with_room(self._run)
+
+    def _run(self) -> None:
+        make_heap_room()
         while (item := self._tasks.get()) is not None:
             task, done = item
             try:

@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from corten.adapters.base import InputError, Source
 from corten.adapters.sklearn import Sklearn, SklearnModel

@@ -1,7 +1,6 @@
 """The adapter for plain classes: told from the text, loaded by its types, asked alone or in batches."""
 
 import sys
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -529,7 +528,7 @@ def test_only_files_called_py_are_taken(sources):
 
 def test_declared_files_keep_their_place_and_hidden_ones_stay(sources):
     folder = sources({"model.py": MODEL, "model/a/w.bin": "1", "model/.cache": "2", "data/x.txt": "3"})
-    found = PyClass().inspect(replace(Source(folder / "model.py"), extra_files=(folder / "data",)))
+    found = PyClass().inspect(msgspec.structs.replace(Source(folder / "model.py"), extra_files=(folder / "data",)))
     assert [file.name for file in found.weights] == ["a/w.bin", "data/x.txt"]
 
 
