@@ -1,7 +1,8 @@
 """Micro-batching that never waits: what arrives while the model runs goes into the next call.
 
 A fast model is called on the event loop, once a turn of the loop: handing a 20 us call to a thread costs twice as much
-as the call. A slow one is called in the worker thread, so that the loop stays free. Which it is, is measured.
+as the call. A slow one is called in the worker thread, so that the loop stays free. Which it is, is measured, and of a
+slow one whether joining pays (`joining`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from corten.serve.job import Inputs, Outcome, Result, Runner
+from corten.serve.joining import Joining
 from corten.serve.worker import Worker
 
 _FAST_S = 0.001
@@ -90,6 +92,7 @@ class Batcher:
         self._large = 0  # of the jobs in the queue and in the model; those that expired are not taken off
         self._slow_in_a_row = 0
         self._slow_together_s = 0.0
+        self._joining = Joining()  # of calls in the thread
         self.inline = not runner.pinned and call_s is not None and call_s < _FAST_S
 
     @property
@@ -160,9 +163,10 @@ class Batcher:
         self._finish(jobs, outcome, usual=not large)
 
     def _finish(self, jobs: Sequence[Job], outcome: Outcome, *, usual: bool = True) -> None:
+        rows = sum([job.inputs.rows for job in jobs])
         if usual:
-            self._learn(len(jobs), outcome.model_s)
-        self._hooks.called(sum([job.inputs.rows for job in jobs]), outcome.model_s)
+            self._learn(len(jobs), rows, outcome.model_s)
+        self._hooks.called(rows, outcome.model_s)
         results = outcome.results
         if any(job.answered for job in jobs):  # while the model worked on them
             results = [result for job, result in zip(jobs, results, strict=True) if not job.answered]
@@ -176,7 +180,7 @@ class Batcher:
         """The next batch: the oldest job and those behind it that fit, in order."""
         jobs: list[Job] = []
         rows, taken_bytes, shape_key = 0, 0, None
-        queue, most = self._queue, self._bounds.max_rows if self._runner.joinable else 0
+        queue, most = self._queue, self._most_rows()
         while queue:
             job = queue[0]
             inputs = job.inputs
@@ -193,7 +197,16 @@ class Batcher:
         self._queued_bytes -= taken_bytes
         return jobs
 
-    def _learn(self, jobs: int, model_s: float) -> None:
+    def _most_rows(self) -> int:
+        """How many rows the next call may take, unless its first job has more."""
+        if not self._runner.joinable:
+            return 0
+        waiting, most = len(self._queue), self._bounds.max_rows
+        if self.inline or waiting < 2 or (jobs := self._joining.most(waiting)) == waiting:
+            return most
+        return min(most, jobs * self._queue[0].inputs.rows)
+
+    def _learn(self, jobs: int, rows: int, model_s: float) -> None:
         self._call_s = model_s if self._call_s is None else self._call_s + _WEIGHT * (model_s - self._call_s)
         self._jobs_a_call += _WEIGHT * (jobs - self._jobs_a_call)
         if self.inline:
@@ -205,7 +218,9 @@ class Batcher:
             if self._slow_in_a_row >= _SLOW_IN_A_ROW or self._slow_together_s > _SLOW_TOGETHER_S:
                 self.inline = False
                 self._recent_s.clear()
-        elif not self._runner.pinned:
+            return
+        self._joining.learn(jobs, rows, model_s)
+        if not self._runner.pinned:
             self._recent_s.append(model_s)
             if len(self._recent_s) == _CALLS_TO_TRUST and max(self._recent_s) < _LONGEST_INLINE_S:
                 self.inline = sorted(self._recent_s)[_QUICK_ONES] < _FAST_S

@@ -278,3 +278,25 @@ def test_how_long_a_call_has_been_running_is_known():
         assert bench.batcher.running_s(now_s + 100) == 0
 
     story(inside())
+
+
+def test_requests_to_a_slow_model_that_gains_nothing_by_company_go_one_by_one():
+    class Padding(Runner):
+        def run(self, batch):
+            outcome = super().run(batch)
+            return Outcome(outcome.results, 0.01 * len(batch) * (1.3 if len(batch) > 1 else 1.0))
+
+    async def inside():
+        bench = Bench(Padding(pinned=True, call_s=0.01), queue=10_000)
+        number = 0
+        for _ in range(60):
+            while bench.batcher.waiting < 5:
+                bench.submit(number := number + 1)
+            await turn()
+            bench.worker.step()
+        assert len(bench.runner.batches[0]) > 1
+        assert all(len(batch) == 1 for batch in bench.runner.batches[-10:])
+        answered = sum(map(len, bench.runner.batches))
+        assert bench.answers == {n: b"%d" % n for n in range(1, answered + 1)}
+
+    story(inside())
