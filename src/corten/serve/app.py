@@ -29,6 +29,7 @@ from corten.serve.process import (
     settle,
     tell_loaded,
 )
+from corten.serve.room import make_heap_room
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.state import State
@@ -143,6 +144,7 @@ class _App:
         done: asyncio.Future[Loaded | BaseException] = asyncio.get_running_loop().create_future()
 
         def attempt() -> Loaded | BaseException:
+            make_heap_room()
             try:
                 return load(spec, settings.models_dir, settings.app_dir)
             except BaseException as error:

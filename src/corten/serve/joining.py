@@ -1,8 +1,8 @@
 """Whether a model gains by being given several requests at once: learned from what its calls take.
 
-Pure: told of calls, asked before the next. Joining is what nearly every model gains by, so it is how all begin. One that
-does not, such as an embedder whose texts are padded to the longest of a batch, gets its requests one by one, so that
-nobody waits for those that came along. Now and then the other way is tried, since models, texts and machines change.
+Pure: told of calls, asked before the next. Joining is what nearly every model gains by, so it is how all begin. One
+that does not, such as an embedder whose texts are padded to the longest of a batch, gets its requests one by one, so
+that nobody waits for those that came along. Now and then the other way is tried: models, texts and machines change.
 """
 
 from __future__ import annotations

@@ -103,7 +103,9 @@ class Member:
         """Be a worker to the end of the process."""
         logs.configure(level=self._settings.log_level, fields={**self._settings.identity, "worker": str(slot)})
         made: SimpleQueue[Worker] = SimpleQueue()
-        threading.Thread(target=with_room, args=(self._loop, line, slot, loaded, made), name="corten-loop", daemon=True).start()
+        threading.Thread(
+            target=with_room, args=(self._loop, line, slot, loaded, made), name="corten-loop", daemon=True
+        ).start()
         made.get().run()
         while True:
             time.sleep(3600)  # the loop's thread ends the process

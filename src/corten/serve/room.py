@@ -28,7 +28,7 @@ def make_heap_room() -> None:
     """Let this thread's heap be large from the start; memory that is not used takes no RAM.
 
     The heap of a thread that is not the first grows by single pages, each by a call of mprotect: 2,500 while numpy and
-    ONNX Runtime are imported.
+    ONNX Runtime are imported. To be called before anything large was freed, or all of it would be cleared.
     """
     bytes(_HEAP_BYTES)  # given back at once, glibc takes smaller ones from the heap (mallopt(3), M_MMAP_THRESHOLD)
     bytes(_HEAP_BYTES - _LESS_BYTES)

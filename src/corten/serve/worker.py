@@ -10,7 +10,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from corten.serve.room import make_heap_room, with_room
+from corten.serve.room import with_room
 
 Result = TypeVar("Result")
 _Task = tuple[Callable[[], Any], Callable[[Any], None]]
@@ -55,7 +55,6 @@ class Worker:
         with_room(self._run)
 
     def _run(self) -> None:
-        make_heap_room()
         while (item := self._tasks.get()) is not None:
             task, done = item
             try:

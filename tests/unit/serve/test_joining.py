@@ -1,5 +1,6 @@
 """Whether requests are joined, learned from models that only exist as a function of how many they are given."""
 
+from itertools import pairwise
 from random import Random
 
 from hypothesis import given
@@ -26,7 +27,7 @@ def test_a_model_whose_calls_cost_a_fixed_time_gets_all_that_waits(fixed_s, row_
     taken = live(joining, 3000, lambda jobs: fixed_s + min(row_s, fixed_s / 4) * jobs)
     assert joining.together
     assert sum(taken) >= 0.95 * 32 * len(taken), "trials cost next to nothing"
-    assert max(a + b for a, b in zip(taken[:-1], taken[1:], strict=True)) == 64
+    assert max(a + b for a, b in pairwise(taken)) == 64
 
 
 @given(row_s=costs, padding=st.floats(1.0, 5.0), seed=st.integers(0, 1 << 32))
