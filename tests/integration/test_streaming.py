@@ -55,6 +55,7 @@ LIMITS = {"predict_timeout_s": 1.5, "stream_timeout_s": 2.5}
 
 def serving(name, **options):
     spec = {"adapter": "pyclass", "entry": f"steps:{name}", "limits": {**LIMITS, **options.pop("limits", {})}}
+    spec["streams"] = options.pop("streams", 1)
     return Served(spec, files={"steps.py": MODEL}, **options)
 
 
@@ -256,3 +257,51 @@ def test_an_async_call_nobody_waits_for_is_cancelled():
         assert not [line for line in server.log if line["message"] == "the model raised an exception"]
         server.signal()
         assert server.end() == 0
+
+
+def together(server, count, **arguments):
+    """So many at once; gives what each saw and how long all took."""
+    seen = []
+    threads = [threading.Thread(target=lambda: seen.append(ask(server, SSE, **arguments))) for _ in range(count)]
+    began_s = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seen, time.monotonic() - began_s
+
+
+def test_with_streams_generators_run_side_by_side_and_no_more_of_them_than_that():
+    with serving("Steps", streams=4) as server:
+        server.until()
+        events = ("data: " + '"x"\n\ndata: ' * 3)[: -len("data: ")] + "event: end\ndata: {}\n\n"
+        seen, took_s = together(server, 4, n=3, wait_s=0.2)
+        assert seen == [(200, "text/event-stream", events)] * 4
+        assert took_s < 1.5, "one after the other would take 2.4 s"
+        seen, took_s = together(server, 5, n=3, wait_s=0.2)
+        assert len(seen) == 5
+        assert took_s >= 1.2, "the fifth waits for a thread"
+
+
+def test_with_streams_who_leaves_makes_room_and_who_is_late_is_told():
+    with serving("Steps", streams=2) as server:
+        server.until()
+        for _ in range(2):
+            connection = server.connect()
+            connection.request("POST", "/predict", json.dumps({"n": 1000, "wait_s": 0.02}))
+            assert connection.getresponse().readline()
+            connection.close()
+        assert ended(server, 2)
+        assert ask(server, n=1)[0] == 200
+        assert json.loads(ask(server, SSE, n=1, wait_s=2.0)[2])["error"]["code"] == "model.timeout"
+        assert ask(server, {"Accept": "application/json"}, n=2) == (200, "application/json", '{"outputs":["x","x"]}')
+        assert ask(server, SSE, n="three")[0] == 422
+        server.signal()
+        assert server.end() == 0
+
+
+def test_streams_are_refused_where_calls_run_another_way():
+    with serving("AsyncSteps", streams=2) as server:
+        assert server.end() == 1
+        (line,) = [line for line in server.log if line["level"] == "critical"]
+        assert "one event loop" in line["error"]["message"] + line.get("why", "")

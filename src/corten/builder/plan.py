@@ -184,6 +184,7 @@ def spec_of(project: Project, inspection: Inspection, example: Example | None) -
         grpc=project.grpc,
         webhook_hosts=project.webhook_hosts,
         workers=project.workers,
+        streams=project.streams,
         trusted=inspection.trusted,
     )
 

@@ -19,7 +19,7 @@ from corten.core.canary import parse_canary, parse_sticky
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.image import Packing
-from corten.core.model import MOST_WORKERS, Batching, Limits
+from corten.core.model import MOST_STREAMS, MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference, is_repository
 from corten.core.resources import Resources, parse_cpus, parse_memory
@@ -43,6 +43,7 @@ class Project:
     labels: Mapping[str, str] = field(default_factory=dict)
     batching: Batching = field(default_factory=Batching)
     workers: int = 1  # 0: as many as there are processors
+    streams: int = 1
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
     grpc: bool = False
@@ -103,6 +104,7 @@ class Table:
     batch_rows: int = _BATCHING.max_rows
     queue: int = _LIMITS.queue
     workers: int | Literal["auto"] = 1
+    streams: int = 1
     stream_timeout_s: float = _LIMITS.stream_timeout_s
     job_timeout_s: float = _LIMITS.job_timeout_s
     grpc: bool = False
@@ -196,6 +198,7 @@ def read_project(
         labels=table.labels,
         batching=Batching(table.batch_rows),
         workers=0 if table.workers == "auto" else table.workers,
+        streams=table.streams,
         limits=table.limits(),
         grpc=table.grpc,
         webhook_hosts=table.webhook_hosts,
@@ -347,6 +350,13 @@ def _convert(document: Any, path: Path, called: str) -> Table:
             f"`workers` in {called} is {table.workers}",
             where=str(path),
             why=f"expected 1 to {MOST_WORKERS}, or auto",
+        )
+    if not 1 <= table.streams <= MOST_STREAMS:
+        raise UsageError(
+            "source.bad_config",
+            f"`streams` in {called} is {table.streams}",
+            where=str(path),
+            why=f"expected 1 to {MOST_STREAMS}",
         )
     check_texts(table, called, str(path))
     return table

@@ -9,6 +9,7 @@ from corten.core.schema import Schema
 
 SPEC_FILE = "corten.json"
 MOST_WORKERS = 64
+MOST_STREAMS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class ModelSpec:
     `files` are names below the model folder, the main file first. `entry` is `module:Class` for the `pyclass` adapter.
     `method` is the estimator's method to call (`predict`, `predict_proba` ...). With `grpc` it is asked over gRPC too.
     `webhook_hosts` may be told of jobs wherever they are; other hosts only over https and on the public internet.
-    `workers` processes answer for it, as many as there are processors if 0.
+    `workers` processes answer for it, as many as there are processors if 0; in each, `streams` requests are answered
+    side by side, each in a thread of its own, where the model's methods are neither `async` nor joined.
     `trusted` are digests of model files that may name what no model needs, since the user said so.
     """
 
@@ -69,5 +71,6 @@ class ModelSpec:
     grpc: bool = False
     webhook_hosts: tuple[str, ...] = ()
     workers: int = 1
+    streams: int = 1
     trusted: tuple[str, ...] = ()
     format: int = 1

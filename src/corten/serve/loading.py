@@ -60,18 +60,29 @@ def read_spec(app: Path) -> ModelSpec:
 def load(spec: ModelSpec, models: Path, app: Path) -> Loaded:
     """Load the model, warm it up, replay its example. Raises whatever the model raises, and ReplayError."""
     start_s = time.perf_counter()
-    runner = _runner(find("adapters", spec.adapter)().load(spec, models, app))
+    runner = _runner(find("adapters", spec.adapter)().load(spec, models, app), spec)
     load_s = time.perf_counter() - start_s
     recorded = _replay(runner, spec.example) if spec.example is not None else None
     call_s = _warm_up(runner, recorded or runner.blank(), spec.batching.max_rows, trusted=recorded is not None)
     return Loaded(runner, load_s, call_s)
 
 
-def _runner(model: Any) -> Runner:
+def _runner(model: Any, spec: ModelSpec) -> Runner:
     if model.schema.style is Style.CALL:
         from corten.serve.calls import CallsRunner
 
-        return CallsRunner(model)
+        if spec.streams == 1:
+            return CallsRunner(model)
+        from corten.serve.threaded import ThreadedRunner
+
+        return ThreadedRunner(model, spec.streams)
+    if spec.streams > 1:
+        raise UsageError(
+            "adapter.contract",
+            f"`streams = {spec.streams}` is for classes whose methods take calls",
+            why=f"the {spec.adapter} adapter's models take rows, which are joined instead",
+            hint="leave `streams` out",
+        )
     from corten.serve.rows import RowsRunner  # imports numpy, which CALL models may do without
 
     return RowsRunner(model)

@@ -130,7 +130,7 @@ class Site:
         """Take requests for this model from now on."""
         limits, batching = self._spec.limits, self._spec.batching
         bounds = Bounds(
-            max_rows=batching.max_rows,
+            max_rows=self._spec.streams if self._spec.streams > 1 else batching.max_rows,
             queue=limits.queue,
             queue_bytes=self._queue_bytes,
         )

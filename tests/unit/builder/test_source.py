@@ -37,7 +37,7 @@ def test_a_folder_brings_its_settings(folder) -> None:
     (folder / "corten.toml").write_text(
         'name = "notes"\nsource = "annotator.py:Annotator"\nrequirements = ["numpy"]\nfiles = ["labels.txt"]\n'
         'python = "3.13"\npackages = ["libgl1"]\nmethod = "m"\nreplicas = 3\negress = true\ndrain_s = 5\n'
-        'workers = "auto"\nmax_body_bytes = 100\nrequest_timeout_s = 2.5\n[env]\nA = "b"\n[labels]\n"x.y" = "z"\n'
+        'workers = "auto"\nstreams = 8\nmax_body_bytes = 100\nrequest_timeout_s = 2.5\n[env]\nA = "b"\n[labels]\n"x.y" = "z"\n'
     )
 
     project = read_project(folder, requirements=["scipy"])
@@ -52,7 +52,7 @@ def test_a_folder_brings_its_settings(folder) -> None:
     assert (project.settings.replicas, project.settings.egress, project.settings.env) == (3, True, {"A": "b"})
     assert (project.settings.drain_s, project.limits.max_body_bytes) == (5.0, 100)
     assert project.limits.predict_timeout_s == 2.5
-    assert project.workers == 0
+    assert (project.workers, project.streams) == (0, 8)
 
 
 def test_settings_may_stand_in_pyproject(folder) -> None:
@@ -120,6 +120,8 @@ def test_an_unknown_key_is_told_with_the_nearest_one(folder) -> None:
         "env = 3",
         "drain_s = -0.5",
         "workers = 0",
+        "streams = 0",
+        "streams = 257",
         "workers = 65",
         "workers = 'many'",
         "name = 3",

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.adapters.base import InputError
+from corten.errors import UsageError
 from corten.serve.calls import CallsRunner
 from corten.serve.job import ModelOutputError, Reply, RequestError
+from corten.serve.threaded import ThreadedRunner
 from corten.serve.values import to_json, to_json_lines
 
 
@@ -80,6 +82,18 @@ def test_a_model_that_answers_one_after_the_other_gets_one_call_at_a_time(calls_
     assert CallsRunner(model).joinable
     model.joinable = False
     assert not CallsRunner(model).joinable
+
+
+def test_streams_are_for_models_that_answer_one_after_the_other(calls_model):
+    model = calls_model(lambda: 1)
+    with pytest.raises(UsageError) as refused:
+        ThreadedRunner(model, 4)
+    assert refused.value.code == "adapter.contract"
+    assert "joined" in refused.value.why
+    model.joinable = False
+    runner = ThreadedRunner(model, 4)
+    assert runner.loop.run_until_complete(runner.answer(runner.decode(b""))) == b'{"outputs":1}'
+    runner.loop.close()
 
 
 def test_even_an_exit_in_the_model_is_only_its_answer(calls_model):
