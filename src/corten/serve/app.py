@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corten.adapters.threads import limit_threads
 from corten.core.model import ModelSpec
-from corten.errors import CortenError, UsageError
+from corten.errors import CortenError
 from corten.http import Server, run
 from corten.observe import logs
 from corten.serve.loading import Loaded, load, read_spec
@@ -27,6 +27,7 @@ from corten.serve.process import (
     log_failure,
     server_of,
     settle,
+    start_grpc,
     tell_loaded,
 )
 from corten.serve.room import make_heap_room
@@ -96,7 +97,7 @@ class _App:
         grpc = None
         if self._spec.grpc:
             try:
-                grpc = await _grpc(site)
+                grpc = await start_grpc(site, self._settings.grpc_address)
             except CortenError as error:
                 _log.critical(error.what, extra=error.as_dict())
                 await server.close()
@@ -175,19 +176,3 @@ class _App:
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
             site.expire()
-
-
-async def _grpc(site: Site) -> GrpcServer:
-    """Listen for gRPC too. Raises UsageError."""
-    try:
-        from corten.serve.grpc_server import GrpcServer
-    except ImportError as error:
-        raise UsageError(
-            "serve.packages_missing",
-            "gRPC is asked for and its library is not there",
-            why=str(error),
-            hint="build the image again with `grpc = true`, or install `grpcio`",
-        ) from error
-    server = GrpcServer(site)
-    await server.start(site.settings.grpc_address)
-    return server

@@ -35,6 +35,7 @@ _HEALTH = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = 1, 2
 # Beside the tensors there are names and shapes.
 _OVERHEAD_BYTES = 1 << 20
+_SHARED_STREAMS = 32  # calls at once on a connection, where several processes share the calls
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
@@ -66,7 +67,7 @@ _Method = Callable[[bytes, _Context], Awaitable[bytes]]
 class GrpcServer:
     """Answers from its start on; until the model is there, that it is not ready."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *, shared: bool = False) -> None:
         self._desk = desk
         methods: Mapping[str, _Method] = {
             "ServerLive": self._live,
@@ -80,8 +81,11 @@ class GrpcServer:
         options = [
             ("grpc.max_receive_message_length", min(most_bytes, (1 << 31) - 1)),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake
+            ("grpc.so_reuseport", int(shared)),  # unless it is meant, a second server on the same port is a mistake
         ]
+        if shared:
+            # Proxies put all calls on one connection, and open another only when that is full.
+            options.append(("grpc.max_concurrent_streams", _SHARED_STREAMS))
         self._server_ = aio.server(options=options)
         self._server_.add_generic_rpc_handlers(
             (

@@ -25,8 +25,8 @@ import msgspec
 
 from corten.core.model import ModelSpec
 from corten.errors import CortenError
-from corten.http import run
-from corten.http.listener import Bound, bind
+from corten.http import UnixAddress, run
+from corten.http.listener import Bound, Listener, bind, open_listener
 from corten.http.loop import fetch_loop
 from corten.serve.board import ENDED, Board
 from corten.serve.handing import Line, Word
@@ -34,6 +34,7 @@ from corten.serve.member import Member
 from corten.serve.meters import Meters
 from corten.serve.own_folder import OwnFolder
 from corten.serve.process import Exit, leave, server_of
+from corten.serve.relay import Relays
 from corten.serve.restarts import Restarts
 from corten.serve.seat import Seat
 from corten.serve.settings import Settings
@@ -163,8 +164,10 @@ class _Master:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        relayed = None
         try:
             bound = await bind(self._settings.listen, mode=0o666, backlog=_BACKLOG)
+            relayed = await self._relay()
         except CortenError as error:
             _log.critical(error.what, extra=error.as_dict())
             await self._lobby.close()
@@ -182,6 +185,8 @@ class _Master:
         finally:
             looking.cancel()
             self._close(bound)
+            if relayed is not None:
+                relayed.close()
             await self._lobby.close()
             await self._end_all()
         if self._result is Exit.DONE:
@@ -189,6 +194,13 @@ class _Master:
         return self._result
 
     # Connections
+
+    async def _relay(self) -> Listener | None:
+        """Take the connections of gRPC where the workers cannot: on a unix socket. Raises UsageError."""
+        if not self._spec.grpc or not isinstance(address := self._settings.grpc_address, UnixAddress):
+            return None
+        relays = Relays(address, lambda: [one.slot for one in self._of(_Role.READY)] if self._complete else [])
+        return await open_listener(address, relays.accepted, mode=0o666, backlog=_BACKLOG)
 
     def _accept(self, sock: socket.socket) -> None:
         for _ in range(_AT_ONCE):

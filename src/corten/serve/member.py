@@ -19,10 +19,11 @@ import threading
 import time
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from corten.core.model import ModelSpec
 from corten.core.schema import Schema, Style
-from corten.http import Server, run
+from corten.http import Server, UnixAddress, run
 from corten.http.loop import fetch_loop
 from corten.observe import logs
 from corten.serve.board import Board
@@ -37,8 +38,10 @@ from corten.serve.process import (
     log_failure,
     server_of,
     settle,
+    start_grpc,
     tell_loaded,
 )
+from corten.serve.relay import own_address
 from corten.serve.room import with_room
 from corten.serve.seat import Seat
 from corten.serve.settings import Settings
@@ -46,6 +49,9 @@ from corten.serve.sharing import Footprint
 from corten.serve.site import Site
 from corten.serve.state import State
 from corten.serve.worker import Worker
+
+if TYPE_CHECKING:
+    from corten.serve.grpc_server import GrpcServer
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -142,12 +148,16 @@ class _Work:
         worker = Worker(loop)
         made.put(worker)
         site.install(loaded, worker)
+        grpc = await self._start_grpc(site) if self._spec.grpc else None
         loop.add_reader(self._line.fileno(), self._hear, site, server)
         ticking = asyncio.create_task(self._tick(site, server, meters))
         self._line.say(Word.READY)
         await self._finish.wait()
         jobs_s = max(self._settings.drain_s - JOBS_CUT_S, 0.0)
+        other = asyncio.create_task(grpc.drain(self._settings.drain_s)) if grpc is not None else None
         drained = all(await asyncio.gather(server.drain(self._settings.drain_s, linger_s=0.0), site.drain_jobs(jobs_s)))
+        if other is not None:
+            await other
         ticking.cancel()
         self._publish(server, meters)
         if not drained:
@@ -157,6 +167,13 @@ class _Work:
         site.close()
         await server.close()
         return Exit.DONE if drained else Exit.CUT_SHORT
+
+    async def _start_grpc(self, site: Site) -> GrpcServer:
+        """All workers listen on one port; of a unix socket each has one of its own, and the master relays."""
+        address = self._settings.grpc_address
+        if isinstance(address, UnixAddress):
+            return await start_grpc(site, own_address(address, self._slot), shared=True)
+        return await start_grpc(site, address, shared=True)
 
     def _hear(self, site: Site, server: Server) -> None:
         with suppress(BlockingIOError):

@@ -8,13 +8,17 @@ import os
 import signal
 import sys
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from corten.core.model import ModelSpec
-from corten.errors import CortenError
-from corten.http import Limits, Server, UnixAddress
+from corten.errors import CortenError, UsageError
+from corten.http import Address, Limits, Server, UnixAddress
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.trace import write_loaded
+
+if TYPE_CHECKING:
+    from corten.serve.grpc_server import GrpcServer
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +79,22 @@ def tell_loaded(settings: Settings) -> None:
     """Write which files this process loaded, where somebody wants to know (clause 2.5)."""
     if settings.trace and isinstance(settings.listen, UnixAddress):
         write_loaded(settings.listen.path.with_name(settings.trace))
+
+
+async def start_grpc(site: Site, address: Address, *, shared: bool = False) -> GrpcServer:
+    """Listen for gRPC too, beside others at the same port if `shared`. Raises UsageError."""
+    try:
+        from corten.serve.grpc_server import GrpcServer
+    except ImportError as error:
+        raise UsageError(
+            "serve.packages_missing",
+            "gRPC is asked for and its library is not there",
+            why=str(error),
+            hint="build the image again with `grpc = true`, or install `grpcio`",
+        ) from error
+    server = GrpcServer(site, shared=shared)
+    await server.start(address)
+    return server
 
 
 def log_failure(error: BaseException) -> None:

@@ -69,8 +69,6 @@ class Settings(msgspec.Struct, frozen=True):
 
     def workers_of(self, spec: ModelSpec) -> int:
         """How many processes are to answer for this model."""
-        if spec.grpc:
-            return 1  # gRPC's own server takes its connections itself
         given = spec.workers if self.workers is None else self.workers
         return given or max(1, min(int(processors()), MOST_WORKERS))
 

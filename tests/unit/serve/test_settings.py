@@ -84,7 +84,7 @@ def test_a_spec_that_cannot_be_used_is_told(tmp_path, text, code):
         ({"CORTEN_WORKERS": "2"}, {"workers": 3}, 2),
         ({"CORTEN_WORKERS": "auto"}, {}, 4),
         ({}, {"workers": 0}, 4),
-        ({"CORTEN_WORKERS": "2"}, {"grpc": True}, 1),
+        ({"CORTEN_WORKERS": "2"}, {"grpc": True}, 2),
     ],
     ids=["one", "as-built", "as-told", "auto", "auto-as-built", "grpc"],
 )
