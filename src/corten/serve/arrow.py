@@ -6,6 +6,7 @@ Needs the package pyarrow in the image; whoever has it there can send and get co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,11 @@ from corten.serve.npy import columns_of
 from corten.serve.tensors import cast_array
 
 ARROW = "application/vnd.apache.arrow.stream"
+
+
+def prepare() -> None:
+    """Import the library, for answers to be written with; raises RequestError."""
+    _library()
 
 
 def read_arrow(body: bytes | bytearray, tensors: Sequence[Tensor]) -> Inputs:
@@ -83,6 +89,12 @@ def _written(columns: Mapping[str, Sequence[Any]]) -> Reply:
     return Reply(sink.getvalue().to_pybytes(), ARROW)
 
 
+def is_there() -> bool:
+    """Whether the library was imported: it takes seconds, and must not be done on the loop's thread."""
+    return _library.cache_info().currsize > 0
+
+
+@cache
 def _library() -> Any:
     try:
         import pyarrow as pa
@@ -90,4 +102,5 @@ def _library() -> Any:
     except ImportError as error:
         raise RequestError(415, "request.media_type", "Arrow needs the package pyarrow in the image") from error
     del pyarrow
+    pa.table({"": np.zeros(1)})  # the first one imports pandas too, where there is one
     return pa

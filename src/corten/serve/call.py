@@ -16,6 +16,7 @@ from corten.observe.trace import trace_fields
 _LONGEST_ID = 128
 # What people's clients send JSON as: curl's `-d` declares a form, `fetch` with a string declares plain text.
 _JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded", b"text/plain", b"text/json", b""})
+_ARROW = "application/vnd.apache.arrow.stream"
 _ANY_ANSWER = frozenset({b"*/*", b"application/json", b"application/json, text/plain, */*"})
 
 
@@ -81,6 +82,16 @@ class Call:
             return False
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         return kind == "text/csv" or is_json(kind.encode("latin-1"))
+
+    @property
+    def imports(self) -> bool:
+        """Whether a library is imported to read or answer it, the first time one like it comes."""
+        headers = self.request.headers
+        if self.reading.plain or _ARROW not in f"{headers.get('content-type')} {headers.get('accept')}":
+            return False
+        from corten.serve.arrow import is_there
+
+        return not is_there()
 
     @property
     def wanted(self) -> bool:

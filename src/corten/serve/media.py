@@ -118,6 +118,9 @@ def _form(wanted: Sequence[str]) -> _Form | None:
             case "application/x-npy":
                 return _as_npy
             case "application/vnd.apache.arrow.stream":
+                from corten.serve.arrow import prepare
+
+                prepare()  # here, and not where the model runs
                 return _as_arrow
             case "application/json" | "application/*" | "*/*":
                 return None

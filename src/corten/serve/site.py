@@ -263,7 +263,9 @@ class Site:
         if math.isnan(call.timeout_s):
             self._fail(call, 400, "request.bad_timeout", "X-Request-Timeout must be seconds above 0, as in 2.5")
             return
-        if len(call.request.body) >= LARGE_BYTES and call.is_text:
+        is_long = len(call.request.body) >= LARGE_BYTES and call.is_text
+        # Calls are read and answered where the model runs.
+        if is_long or (self._model.runner.schema.style is Style.ROWS and call.imports):
             self._ask_later(call, decode, self._model.runner)
             return
         try:
@@ -272,7 +274,7 @@ class Site:
             self._fail(call, error.status, error.code, error.message, path=error.path)
 
     def _ask_later(self, call: Call, decode: Callable[[Runner, Request], Inputs], runner: Runner) -> None:
-        """The same for a large body, which takes long to read: the loop goes on with others meanwhile."""
+        """The same for what takes long to read, a large body say: the loop goes on with others meanwhile."""
         size_bytes = len(call.request.body)
         if self._unread_bytes and self._unread_bytes + size_bytes > self._queue_bytes:
             self._fail(call, 429, "serve.queue_full", "large bodies are waiting to be read", retry_after_s=1)
