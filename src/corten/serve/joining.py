@@ -14,7 +14,7 @@ _WEIGHT = 0.15  # of the newest call in the running means
 # Time a row joined, of that alone: between the two whoever is right now stays right, so that noise decides nothing.
 _GAINS = 0.75
 _GAINS_NOTHING = 0.95
-_PLAINLY = 2.0  # so many times better, and the trial ends early
+_PLAINLY = 2.0  # so many times better, and a trial ends early or is not begun
 _FIRST_WAIT = 16  # calls between trials; doubled with each that changes nothing
 _LONGEST_WAIT = 1024
 
@@ -53,11 +53,18 @@ class Joining:
             # While nobody has company there is nothing to try.
             self._left -= 1
             if not self._left:
-                self._trials = _TRIAL_CALLS
+                self._begin_trial()
+
+    def _begin_trial(self) -> None:
+        if self._is_plain() and self._wait < _LONGEST_WAIT:
+            self._judge()  # calls without company come by themselves: of slow models a trial is dear
+        else:
+            self._trials = _TRIAL_CALLS
 
     def _is_plain(self) -> bool:
-        alone_s, joined_s = self._alone_s or 0.0, self._joined_s or 0.0
-        return max(alone_s, joined_s) > _PLAINLY * min(alone_s, joined_s)
+        if self._alone_s is None or self._joined_s is None:
+            return False
+        return max(self._alone_s, self._joined_s) > _PLAINLY * min(self._alone_s, self._joined_s)
 
     def _judge(self) -> None:
         self._trials, before = 0, self.together

@@ -79,6 +79,12 @@ def test_one_at_least_and_never_more_than_wait(history):
         joining.learn(jobs, jobs * rows, took_s)
 
 
+def test_who_plainly_gains_is_not_asked_alone_to_find_that_out():
+    joining = Joining()
+    joining.learn(1, 1, 2.0)  # the first request found nobody waiting
+    assert set(live(joining, 900, lambda jobs: 2.0 + 0.01 * jobs)) == {32}
+
+
 def test_nothing_is_tried_while_nobody_has_company():
     joining = Joining()
     assert set(live(joining, 500, lambda jobs: jobs, waiting=lambda _: 1)) == {1}
