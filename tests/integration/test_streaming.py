@@ -284,14 +284,15 @@ def test_with_streams_generators_run_side_by_side_and_no_more_of_them_than_that(
 
 
 def test_with_streams_who_leaves_makes_room_and_who_is_late_is_told():
-    with serving("Steps", streams=2) as server:
+    with serving("Steps", streams=2, env={"CORTEN_WORKERS": "2"}) as server:
         server.until()
-        for _ in range(2):
+        assert server.logged("ready")[0]["shared"]
+        for _ in range(4):
             connection = server.connect()
             connection.request("POST", "/predict", json.dumps({"n": 1000, "wait_s": 0.02}))
             assert connection.getresponse().readline()
             connection.close()
-        assert ended(server, 2)
+        assert ended(server, 4)
         assert ask(server, n=1)[0] == 200
         assert json.loads(ask(server, SSE, n=1, wait_s=2.0)[2])["error"]["code"] == "model.timeout"
         assert ask(server, {"Accept": "application/json"}, n=2) == (200, "application/json", '{"outputs":["x","x"]}')

@@ -113,6 +113,9 @@ class CallsRunner:
         except Exception as error:
             return error
 
+    def start(self) -> None:
+        """See Runner."""
+
     def blank(self) -> Inputs | None:
         """See Runner. Arguments are not made up: user code may do anything with them."""
         return None

@@ -85,6 +85,10 @@ class Runner(Protocol):
         """The same inputs, for an answer that comes piece by piece. Only for models whose schema has a `stream`."""
         ...
 
+    def start(self) -> None:
+        """This is the process that answers: make what would not survive a fork, `loop` for one."""
+        ...
+
     def blank(self) -> Inputs | None:
         """Made-up inputs to warm the model up with, None when the schema does not tell enough."""
         ...

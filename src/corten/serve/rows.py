@@ -119,6 +119,9 @@ class RowsRunner:
         """See Runner. Rows come whole."""
         raise NotImplementedError
 
+    def start(self) -> None:
+        """See Runner."""
+
     def blank(self) -> Inputs | None:
         """See Runner."""
         if not self._tensors:

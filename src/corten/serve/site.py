@@ -136,6 +136,7 @@ class Site:
         )
         hooks = Hooks(self._answer, self._called, self._wanted)
         runner = model.runner
+        runner.start()
         if runner.loop is None:
             self._batcher = Batcher(runner, worker, bounds, hooks, call_s=model.call_s)
         else:

@@ -29,8 +29,11 @@ class ThreadedRunner(CallsRunner):
                 why=f"the calls of this class {other}",
                 hint="leave `streams` out",
             )
+        self._pool = ThreadPoolExecutor(streams, thread_name_prefix="corten-stream")  # has no thread yet
+
+    def start(self) -> None:
+        """See Runner."""
         self.loop = asyncio.new_event_loop()
-        self._pool = ThreadPoolExecutor(streams, thread_name_prefix="corten-stream")
 
     async def answer(self, inputs: Inputs) -> Result:
         """See Runner. A thread cannot be cancelled; who leaves has closed its sink, so that the next piece ends it."""

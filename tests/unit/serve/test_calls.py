@@ -92,6 +92,8 @@ def test_streams_are_for_models_that_answer_one_after_the_other(calls_model):
     assert "joined" in refused.value.why
     model.joinable = False
     runner = ThreadedRunner(model, 4)
+    assert runner.loop is None, "so that workers can be forked"
+    runner.start()
     assert runner.loop.run_until_complete(runner.answer(runner.decode(b""))) == b'{"outputs":1}'
     runner.loop.close()
 
