@@ -149,6 +149,18 @@ def test_the_role_that_is_printed_is_enough_for_all_that_is_asked(here, run):
     assert {kind for _, kind in allowed} - {kind for _, kind in asked} == {"pods/proxy"}  # which canaries ask
 
 
+def test_lists_are_never_merged_by_hand_and_nothing_is_ever_forced(here, run):
+    """A merge of JSON puts a whole list of containers in another's place: a port was lost so, and nobody noticed."""
+    run("deploy", image("fraud"), "--replicas", 2, "--env", "A=1")
+    run("deploy", image("better"), "--name", "fraud", "--replicas", "1..4")
+    run("rollback", "fraud")
+    patches = [request for request in here.server.seen if request.method == "PATCH"]
+    merged = [request.path for request in patches if not request.media_type.startswith("application/apply-patch")]
+    assert all(path.endswith("/scale") for path in merged)
+    assert not any(request.query.get("force") for request in patches)
+    assert {request.query["fieldManager"] for request in patches} <= {"corten", "corten-state", "corten-scale"}
+
+
 def needed(request):
     verbs = {"PATCH": "patch", "DELETE": "delete", "POST": "create"}
     _, _, rest = request.path.partition("/namespaces/")

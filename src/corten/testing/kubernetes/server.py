@@ -50,6 +50,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str]
+    media_type: str = ""
 
 
 class FakeApiServer:
@@ -190,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.site.seen.append(Request(self.command, parts.path, query))
+        media_type = self.headers.get("Content-Type", "")
+        self.site.seen.append(Request(self.command, parts.path, query, media_type))
         try:
             self._refuse_at_the_door()
             if query.get("watch") == "true":
