@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corten.adapters.corrupt import BROKEN_CONTENT, corrupt
 from corten.core.schema import DType, Tensor
 from corten.errors import PolicyError, UsageError
 
@@ -22,8 +23,6 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 INPUT, OUTPUT = "inputs", "outputs"
 _MAX_JSON_BYTES = 64 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_BROKEN = (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-           NotImplementedError, RuntimeError, RecursionError)  # fmt: skip
 # Where Keras's own classes are; not `keras.utils` or `keras.saving`, whose functions read files and fetch them.
 _OWN = re.compile(
     r"keras(\.src)?(\.(activations|applications|constraints|dtype_policies|initializers|layers|models|ops|quantizers"
@@ -53,7 +52,7 @@ def is_keras(path: Path) -> bool:
                 return False
         with zipfile.ZipFile(path) as archive:
             return {CONFIG, METADATA} <= set(archive.namelist())
-    except _BROKEN:
+    except BROKEN_CONTENT:
         return False
 
 
@@ -74,14 +73,9 @@ def read_keras(path: Path) -> KerasFile:
                 raise ValueError(f"`{WEIGHTS}` is not in it")
         _judge(config, path)
         return _file(config, str(metadata.get("keras_version") or ""), path)
-    except _BROKEN as error:
-        raise UsageError(
-            "adapter.corrupt_model",
-            f"`{path.name}` is not a complete model of Keras",
-            where=str(path),
-            why=f"`{error.args[0]}` is not in it" if isinstance(error, KeyError) else str(error),
-            hint='save it again: `model.save("model.keras")`',
-        ) from error
+    except BROKEN_CONTENT as error:
+        hint = 'save it again: `model.save("model.keras")`'
+        raise corrupt(path, "is not a complete model of Keras", error, hint=hint) from error
 
 
 def _document(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:

@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corten.adapters.corrupt import corrupt
+from corten.adapters.corrupt import BROKEN_ZIP, corrupt
 from corten.adapters.standins import KEEP_BYTES, Array, Contents, ElementType, Global, Made, is_shape
 
 _SCHEMA = "schema.json"
 _MAX_SCHEMA_BYTES = 256 << 20
 _MAX_DEPTH = 200
-_BROKEN = (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError)
 
 
 def is_skops(path: Path) -> bool:
@@ -29,7 +28,7 @@ def is_skops(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return _SCHEMA in archive.namelist()
-    except _BROKEN:
+    except BROKEN_ZIP:
         return False
 
 
@@ -45,7 +44,7 @@ def read_skops(path: Path) -> Contents:
                 raise ValueError(f"its {_SCHEMA} is not one of skops")
             reader = _Reader(archive)
             root = reader.value(schema)
-    except (*_BROKEN, RecursionError) as error:
+    except (*BROKEN_ZIP, KeyError) as error:
         hint = "save the model again with `skops.io.dump`"
         raise corrupt(path, "is not a complete skops file", error, hint=hint) from error
     versions = {"skops": version} if isinstance(version := schema.get("_skops_version"), str) else {}

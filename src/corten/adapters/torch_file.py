@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from corten.adapters.corrupt import corrupt
+from corten.adapters.corrupt import BROKEN_CONTENT, corrupt
 from corten.core.schema import DType, Tensor
 from corten.errors import UsageError
 
@@ -24,8 +24,6 @@ _TYPES = {
     1: DType.UINT8, 2: DType.INT8, 3: DType.INT16, 4: DType.INT32, 5: DType.INT64, 6: DType.FLOAT16,
     7: DType.FLOAT32, 8: DType.FLOAT64, 12: DType.BOOL,
 }  # fmt: skip
-_BROKEN = (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-           NotImplementedError, RuntimeError, RecursionError)  # fmt: skip
 OUTPUT = "outputs"
 
 
@@ -55,7 +53,7 @@ def form_of(path: Path) -> Form | None:
                 return None
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
-    except _BROKEN:
+    except BROKEN_CONTENT:
         return None
     if "archive_format" in names and any(name.startswith("models/") for name in names):
         return Form.EXPORTED
@@ -74,7 +72,7 @@ def read_exported(path: Path) -> Exported:
             if models[0].file_size > _MAX_JSON_BYTES:
                 raise ValueError(f"its graph has {models[0].file_size} bytes")
             return _exported(json.loads(archive.read(models[0])), path)
-    except _BROKEN as error:
+    except BROKEN_CONTENT as error:
         hint = "save it again with `torch.export.save`"
         raise corrupt(path, "is not a complete exported program", error, hint=hint) from error
 

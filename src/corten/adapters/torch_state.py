@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corten.adapters.corrupt import corrupt
+from corten.adapters.corrupt import BROKEN_ZIP, corrupt
 from corten.adapters.pickles import read_inner_pickle
 from corten.adapters.safetensors_file import is_safetensors, read_safetensors
 from corten.adapters.standins import Global, Made
@@ -86,7 +86,7 @@ def _saved(path: Path) -> object:
             member = next(info for info in archive.infolist() if info.filename.partition("/")[2] == "data.pkl")
             with archive.open(member) as stream:
                 return _plain(read_inner_pickle(stream, member.file_size, path).root)  # type: ignore[arg-type]  # IO[bytes]
-    except (zipfile.BadZipFile, OSError, StopIteration, RuntimeError, NotImplementedError) as error:
+    except (*BROKEN_ZIP, StopIteration) as error:
         hint = "save it again, and copy it in binary mode"
         raise corrupt(path, "is not a complete file of PyTorch", error, hint=hint) from error
 

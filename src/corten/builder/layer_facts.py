@@ -15,7 +15,6 @@ from corten.builder.entry import Entry, EntryKind
 from corten.builder.plan import distribution
 from corten.core.digest import Digest
 from corten.core.image import Layer, LayerKind
-from corten.errors import NotFoundError
 from corten.store.layout import Layout
 from corten.store.untar import LayerTar, MemberKind, opened
 
@@ -42,12 +41,7 @@ def of_layer(layout: Layout, layer: Layer) -> Contents:
                 case LayerKind.WEIGHTS | LayerKind.CODE:
                     return Contents(files=tuple(_files(tar)))
     except FileNotFoundError as error:
-        raise NotFoundError(
-            "store.blob_missing",
-            f"blob `{layer.digest}` is not in the store",
-            where=str(layout.root),
-            hint="build the image again",
-        ) from error
+        raise layout.missing(layer.digest) from error
 
 
 class FileHashes:

@@ -26,7 +26,7 @@ from corten.core.image import (
     Packing,
 )
 from corten.core.model import SPEC_FILE, ModelSpec
-from corten.errors import NotFoundError, UsageError
+from corten.errors import UsageError
 from corten.store.layout import Layout
 from corten.store.unpack import unpack
 from corten.store.untar import opened
@@ -127,12 +127,7 @@ def _unpacked(layer: Layer, layout: Layout, folder: Path) -> Path:
         with opened(layout.path(layer.digest), layer) as tar:
             unpack(tar, layer, descriptor, check=_go_on)
     except FileNotFoundError as error:
-        raise NotFoundError(
-            "store.blob_missing",
-            f"blob `{layer.digest}` is not in the store",
-            where=str(layout.root),
-            hint="build the image again",
-        ) from error
+        raise layout.missing(layer.digest) from error
     finally:
         os.close(descriptor)
     return folder

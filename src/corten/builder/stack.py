@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from corten.core.image import Layer
-from corten.errors import NotFoundError, PolicyError
+from corten.core.links import follow, parts
+from corten.errors import PolicyError
 from corten.store.layout import Layout
 from corten.store.untar import LayerTar, Member, MemberKind, opened
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-# How often a link may lead to a link (the kernel's limit, path_resolution(7)).
-_LINKS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +46,29 @@ class Stack:
 
     def resolve(self, path: str) -> str:
         """Where a path leads, links followed and never out of the root; relative. What is not there stays as it is."""
-        rest = _parts(path)
-        found: list[str] = []
-        links = 0
-        while rest:
-            part = rest.pop(0)
-            if part == "..":
-                found = found[:-1]
-                continue
-            node = self._at([*found, part])
-            if isinstance(node, File) and node.target and links < _LINKS:
-                links += 1
-                found = [] if node.target.startswith("/") else found
-                rest = _parts(node.target) + rest
-                continue
-            found.append(part)
-        return "/".join(found)
+        return "/".join(follow(path, self._target))
 
     def file(self, path: str) -> File | None:
         """The file a path leads to; None where there is none, or a folder."""
-        node = self._at(_parts(self.resolve(path)))
+        node = self._at(parts(self.resolve(path)))
         return node if isinstance(node, File) and not node.target else None
 
     def names(self, folder: str) -> list[str]:
         """What is in a folder, sorted; empty where there is none."""
-        node = self._at(_parts(self.resolve(folder)))
+        node = self._at(parts(self.resolve(folder)))
         return sorted(node.children) if isinstance(node, Folder) else []
 
     def walk(self) -> Iterator[tuple[str, File]]:
         """Every file and link by its name."""
         yield from _walk(self.root, "")
 
-    def _at(self, parts: Sequence[str]) -> File | Folder | None:
+    def _target(self, names: Sequence[str]) -> str:
+        node = self._at(names)
+        return node.target if isinstance(node, File) else ""
+
+    def _at(self, names: Sequence[str]) -> File | Folder | None:
         node: File | Folder | None = self.root
-        for part in parts:
+        for part in names:
             node = node.children.get(part) if isinstance(node, Folder) else None
         return node
 
@@ -101,12 +88,7 @@ def read_stack(layout: Layout, layers: Sequence[Layer], wanted: Wanted) -> Stack
                 seen = tar.finish()
                 sizes.append(tar.read_bytes)
         except FileNotFoundError as error:
-            raise NotFoundError(
-                "store.blob_missing",
-                f"blob `{layer.digest}` is not in the store",
-                where=str(layout.root),
-                hint="build the image again",
-            ) from error
+            raise layout.missing(layer.digest) from error
         if seen != layer.diff_id:
             raise PolicyError(
                 "layer.wrong_content",
@@ -188,7 +170,3 @@ def _walk(folder: Folder, prefix: str) -> Iterator[tuple[str, File]]:
             yield from _walk(node, f"{prefix}{name}/")
         else:
             yield prefix + name, node
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in PurePosixPath(path).parts if part != "/"]

@@ -8,12 +8,11 @@ something was not mended.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
 from corten.cli import parser as words
+from corten.cli.json_input import HELP, read_json
 from corten.cli.output import Output, table
-from corten.errors import UsageError
 
 EXAMPLES = """\
   corten drill fraud
@@ -27,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the deployment")
     parser.add_argument("--only", default="", metavar="WORDS", help="of redeploy,kill,hang,gateway,daemon (all)")
     parser.add_argument("--rate", type=words.rate, default=20, metavar="N", help="requests a second (default: 20)")
-    parser.add_argument("-i", "--input", default="", metavar="JSON", help="what to ask (default: the model's example)")
+    parser.add_argument("-i", "--input", default="", metavar="JSON", help=f"{HELP} (default: the model's example)")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         options.name,
         tuple(options.only.split(",")) if options.only else tuple(SCENARIOS),
         rate_per_s=options.rate,
-        body=_body(options.input),
+        body=read_json(options.input) if options.input else None,
         home=Home.from_env(os.environ, uid=os.getuid()),
         listen=output.listen,
     )
@@ -60,12 +59,3 @@ def run(options: argparse.Namespace, output: Output) -> int:
             output.note(f"{each.scenario}: {count} x {reason}")
     played = any(not each.skipped for each in scores)
     return 0 if played and all(each.passed for each in scores) else _UNHEALTHY
-
-
-def _body(text: str) -> object:
-    if not text:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError("cli.usage", "the input is no JSON", why=str(error), hint="-i '{...}'") from error

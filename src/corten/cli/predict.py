@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from pathlib import Path
-from typing import Any
 
 from corten.cli import in_cluster
+from corten.cli.json_input import HELP, read_json
 from corten.cli.output import Output
 from corten.errors import UsageError
 
@@ -28,7 +26,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("name", help="the deployment")
-    parser.add_argument("-i", "--input", default="", metavar="JSON", help="JSON, `@file`, or `-` for standard input")
+    parser.add_argument("-i", "--input", default="", metavar="JSON", help=HELP)
     parser.add_argument("--example", action="store_true", help="ask with the example kept in the image, or zeros")
     in_cluster.add_engine(parser)
 
@@ -40,29 +38,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
     if bool(options.input) == options.example:
         raise UsageError("cli.usage", "say either what to ask or `--example`", hint="corten predict NAME -i '[[1, 2]]'")
-    body = None if options.example else _body(options.input)
+    body = None if options.example else read_json(options.input)
     if in_cluster.meant(options):
         return in_cluster.predict(options, body, output)
     answer = predict(options.name, body, home=Home.from_env(os.environ, uid=os.getuid()))
     output.document(answer)
     output.result(json.dumps(answer, ensure_ascii=False))
     return 0
-
-
-def _body(text: str) -> Any:
-    where = "--input"
-    if text == "-":
-        where, text = "standard input", sys.stdin.read()
-    elif text.startswith("@"):
-        where = text[1:]
-        try:
-            text = Path(where).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                "cli.input_unreadable", f"cannot read `{where}`", why=error.strerror or str(error)
-            ) from error
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UsageError("cli.input_not_json", "the input is not JSON", where=where, why=str(error)) from error
-    return {"inputs": value} if isinstance(value, list) else value

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from corten.core.image import Image
+from corten.core.links import follow
 from corten.errors import EngineError
 
 _ELF: Final = b"\x7fELF"
 _PT_INTERP: Final = 3
-# How often a link may lead to a link (the kernel's limit, path_resolution(7)).
-_LINKS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +51,12 @@ def plain_process(image: Image, root: Path, view: Path, env: Mapping[str, str]) 
 
 def resolve_in(root: Path, path: str) -> Path:
     """Where `path` leads when `root` is the root: links are followed, never out of it."""
-    rest = [part for part in PurePosixPath(path).parts if part != "/"]
-    found: list[str] = []
-    links = 0
-    while rest:
-        part = rest.pop(0)
-        if part == "..":
-            found = found[:-1]
-            continue
-        here = root.joinpath(*found, part)
-        if here.is_symlink() and links < _LINKS:
-            links += 1
-            target = PurePosixPath(here.readlink())
-            found = [] if target.is_absolute() else found
-            rest = [piece for piece in target.parts if piece != "/"] + rest
-            continue
-        found.append(part)
-    return root.joinpath(*found)
+
+    def target(parts: Sequence[str]) -> str:
+        here = root.joinpath(*parts)
+        return str(here.readlink()) if here.is_symlink() else ""
+
+    return root.joinpath(*follow(path, target))
 
 
 def _interpreter(program: Path, image: Image) -> str:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from corten.core.digest import Digest
 from corten.core.image import Descriptor
-from corten.errors import CortenError, NotFoundError, PolicyError
+from corten.errors import CortenError, PolicyError
 from corten.registry.documents import Manifest, read_manifest
 from corten.registry.retry import Retries
 from corten.registry.transfer import Blobs
@@ -45,12 +45,7 @@ class LocalSource:
         try:
             stream = self._layout.path(blob.digest).open("rb", buffering=0)
         except FileNotFoundError as error:
-            raise NotFoundError(
-                "store.blob_missing",
-                f"blob `{blob.digest}` is not in the store",
-                where=str(self._layout.root),
-                hint="build or pull the image again",
-            ) from error
+            raise self._layout.missing(blob.digest) from error
         with stream:
             stream.seek(offset_bytes)
             yield _File(stream)

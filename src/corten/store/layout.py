@@ -68,7 +68,7 @@ class Layout:
             with path.open("rb") as stream:
                 data = stream.read(_DOCUMENT_LIMIT_BYTES + 1)
         except FileNotFoundError as error:
-            raise _missing(digest, self.root) from error
+            raise self.missing(digest) from error
         if len(data) > _DOCUMENT_LIMIT_BYTES:
             raise UsageError(
                 "store.not_a_document",
@@ -262,10 +262,19 @@ class Layout:
             try:
                 seen = Digest.of_file(self.path(layer.digest))
             except FileNotFoundError as error:
-                raise _missing(layer.digest, self.root) from error
+                raise self.missing(layer.digest) from error
             if seen != layer.digest:
                 raise self.quarantine(layer.digest, seen)
         return image
+
+    def missing(self, digest: Digest) -> NotFoundError:
+        """What to raise for a blob that is not there."""
+        return NotFoundError(
+            "store.blob_missing",
+            f"blob `{digest}` is not in the store",
+            where=str(self.root),
+            hint="build or pull the image again",
+        )
 
     def quarantine(self, digest: Digest, seen: Digest) -> PolicyError:
         """Put a blob aside whose content has another digest; what to raise then."""
@@ -378,15 +387,6 @@ def _name(entry: Descriptor) -> str:
 
 def _without_name(entry: Descriptor) -> Descriptor:
     return replace(entry, annotations={key: text for key, text in entry.annotations.items() if key != NAME_ANNOTATION})
-
-
-def _missing(digest: Digest, root: Path) -> NotFoundError:
-    return NotFoundError(
-        "store.blob_missing",
-        f"blob `{digest}` is not in the store",
-        where=str(root),
-        hint="build the image again",
-    )
 
 
 def _not_json(digest: Digest, root: Path, why: str) -> UsageError:

@@ -222,8 +222,8 @@ def test_every_global_of_every_estimator_of_scikit_learn_is_allowed():
         for _, kind in all_estimators():
             try:
                 model = kind().fit(rows, labels)
-            except Exception:  # noqa: S112  # wants parameters or other data
-                continue
+            except (TypeError, ValueError, AttributeError, NotImplementedError, ImportError):
+                continue  # wants parameters or other data
             fitted += 1
             names = []
             unpickler = pickle._Unpickler(io.BytesIO(pickle.dumps(model)))

@@ -161,7 +161,8 @@ def test_wheels_folder_is_on_the_path_of_python(unpacked, codename):
 def test_a_library_that_was_asked_for_works_with_all_it_needs(folder, entries_of, codename):
     root = folder / f"{codename}-with-sound"
     write_tree(root, entries_of(codename, "amd64", ("libsndfile1",)))
-    run(root, "import ctypes; print(ctypes.CDLL('libsndfile.so.1').sf_version_string)")
+    code = "import ctypes; sound = ctypes.CDLL('libsndfile.so.1'); sound.sf_version_string.restype = ctypes.c_char_p"
+    assert run(root, f"{code}; print(sound.sf_version_string().decode())").startswith("libsndfile-1.")
 
 
 @pytest.mark.parametrize("codename", RELEASE_NAMES)
