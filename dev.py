@@ -158,13 +158,13 @@ def test(rest: list[str]) -> int:
     needs = [f"--need={name}" for name in needed()]
     if rest:
         return pytest(*needs, *rest)
-    # The stories take the whole machine, one after the other; the rest is shared out, so that no processor waits.
+    # Stories under load have the machine to themselves; the rest is shared out, so that no processor waits.
     units = unit_tests(*needs)
     histories = pytest(*needs, *ON_ALL_PROCESSORS, "tests/simulation", in_memory=True)
-    stories = pytest(*needs, "tests/e2e")
-    shared = ("tests/contract", "tests/docs", "tests/integration")
-    others = pytest(*needs, *ON_ALL_PROCESSORS, "--dist=loadfile", *shared)
-    return units or histories or stories or others
+    alone = pytest(*needs, "-m", "alone", "tests/e2e")
+    shared = ("tests/contract", "tests/docs", "tests/e2e", "tests/integration")
+    others = pytest(*needs, *ON_ALL_PROCESSORS, "--dist=loadfile", "-m", "not alone", *shared)
+    return units or histories or alone or others
 
 
 def unit_tests(*words: str) -> int:

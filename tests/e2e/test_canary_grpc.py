@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(300)]
 
 MODEL = """
 class Echo:

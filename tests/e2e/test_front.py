@@ -11,7 +11,7 @@ import pytest
 from certificates import write_certificate
 from stories import Load, free_port
 
-pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.alone, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(200)]
 
 ECHO = """
 class Echo:

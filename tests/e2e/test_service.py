@@ -17,6 +17,7 @@ BECOME = (
     f"exec {MANAGER} --user --log-target=null"
 )
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.envoy,
     pytest.mark.network,
     pytest.mark.examples,
