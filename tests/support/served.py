@@ -187,7 +187,7 @@ class Served:
             connection.sock = sock
         return connection
 
-    def ask(self, method, path, body=None, headers=None, timeout_s=10):
+    def ask(self, method, path, body=None, headers=None, timeout_s=30):
         """One request over a connection of its own: status, headers by lower-case name, body."""
         connection = self.connect(timeout_s)
         try:

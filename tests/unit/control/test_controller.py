@@ -115,7 +115,7 @@ def test_a_deployment_is_started_routed_and_done(bench):
     async def story(controller):
         bench.deploy(ONE, replicas=2, env={"A": "b"})
         await bench.until_rolled_out(controller)
-        assert MemoryGateway(bench.wire).weights("m") == {"r1": 2}
+        await bench.until(controller, lambda: MemoryGateway(bench.wire).weights("m") == {"r1": 2})
 
     bench.during(story)
     assert len(bench.running()) == 2
@@ -278,7 +278,7 @@ def test_a_dead_replica_is_replaced(bench):
 def test_a_successor_adopts_replicas_and_gateway_and_disturbs_neither(bench):
     async def first(controller):
         bench.deploy(ONE, replicas=2)
-        await bench.until_rolled_out(controller)
+        await bench.until(controller, lambda: MemoryGateway(bench.wire).weights("m") == {"r1": 2})
 
     async def second(controller):
         await a_while(controller)
