@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -107,3 +109,41 @@ def test_a_deployment_that_asks_for_a_token_gets_it_and_its_end_is_at_once(corte
     assert refused[0][1]["retry-after"] == "1"
     assert refused[0][2]["error"]["code"] == "gateway.rate_limited"
     assert "access" in {one["step"] for one in corten.run("why", "echo", "--json").json["decisions"]}
+
+
+GRPC = """
+import json, sys
+import numpy as np
+import tritonclient.grpc as triton
+
+address, authority, token = sys.argv[1:]
+client = triton.InferenceServerClient(address, ssl=True, root_certificates=authority)
+tensor = triton.InferInput("x", [1], "FP64")
+tensor.set_data_from_numpy(np.array([3.0]))
+seen = []
+for bearer in (token, token[:-4] + "AAAA", ""):
+    headers = {"x-corten-deployment": "echo", **({"authorization": "Bearer " + bearer} if bearer else {})}
+    try:
+        found = client.infer("echo", [tensor], headers=headers, client_timeout=20)
+        seen.append(found.as_numpy(found.get_response().outputs[0].name).tolist())
+    except triton.InferenceServerException as error:
+        seen.append(error.status())
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.clients
+def test_grpc_by_tls_asks_for_a_token_as_the_rest_does(corten, port, tmp_path):
+    (tmp_path / "corten.toml").write_text('name = "echo"\nsource = "echo.py:Echo"\ngrpc = true\nauth = "token"\n')
+    (tmp_path / "echo.py").write_text(ECHO)
+    corten.up(tmp_path, "--port", port)
+    chain, key = write_certificate(tmp_path)
+    corten.run("gateway", "set", "--tls-cert", chain, "--tls-key", key)
+    try:
+        token = corten.run("token", "create", "me", "--for", "echo").out.strip()
+        words = [sys.executable, "-c", GRPC, f"localhost:{port}", chain, token]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [[6.0], "StatusCode.UNAUTHENTICATED", "StatusCode.UNAUTHENTICATED"]
+    finally:
+        corten.run("gateway", "set", "--no-tls")

@@ -21,6 +21,7 @@ from corten.ops.change import rollback
 from corten.ops.deploy import deploy
 from corten.ops.predict import predict
 from corten.ops.status import status
+from corten.ops.stop import stop
 from corten.ops.why import why
 from corten.testing.tiny_image import TinyImage
 
@@ -88,6 +89,29 @@ def test_it_is_frozen_then_stopped_and_each_time_the_next_request_wakes_it(place
     told = [one.message for one in why("tiny", home=place.home).decisions]
     assert "0 to 1 replicas: a request waits" in told
     assert any("frozen: no request for" in line for line in told)
+
+
+def test_who_asks_how_one_at_rest_is_hears_that_it_is_well_and_lets_it_sleep(place):
+    up(place, ANSWER="x")
+    until(lambda: state(place) == "frozen", "it is frozen")
+    for path in ("livez", "readyz"):
+        connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=5)
+        connection.request("GET", f"/tiny/{path}")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (200, {"status": "resting"})
+        assert answer.headers["content-type"] == "application/json"
+        connection.close()
+    time.sleep(1.0)
+    assert state(place) == "frozen"
+    assert place.ask() == "x"
+
+
+def test_why_tells_of_this_life_only(place):
+    place.deploy(ANSWER="a")
+    place.deploy(ANSWER="b")
+    stop("tiny", home=place.home)
+    place.deploy(ANSWER="c")
+    assert [each.message for each in why("tiny", home=place.home).decisions] == ["r1", "r1 serves"]
 
 
 def test_more_than_may_wait_are_told_to_come_back_and_who_leaves_is_forgotten(place):

@@ -95,6 +95,7 @@ class Table:
     rate_per_s: int = _SETTINGS.rate_per_s
     burst: int = _SETTINGS.burst
     pinnable: bool = _SETTINGS.pinnable
+    pure: bool = _SETTINGS.pure
     strategy: Strategy = _SETTINGS.strategy
     freeze_after_s: float = _SETTINGS.rest.freeze_after_s
     stop_after_s: float = _SETTINGS.rest.stop_after_s
@@ -139,6 +140,7 @@ class Table:
             rate_per_s=self.rate_per_s,
             burst=self.burst,
             pinnable=self.pinnable,
+            pure=self.pure,
             strategy=self.strategy,
             rest=Rest(
                 freeze_after_s=self.freeze_after_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
 from corten.cli import in_cluster
 from corten.cli import parser as words
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", nargs="+", help="NAME, NAME@sha256:... or a digest (its first digits do)")
     parser.add_argument("--name", default="", help="the deployment's name (default: the image's)")
     add_run(parser)
+    words.add_requests(parser)
     parser.add_argument("--port", type=words.port, default=None, help="the gateway's port (default: 8080)")
     parser.add_argument(
         "--timeout", type=words.seconds, default=None, metavar="SECONDS", help="in a cluster: how long it may take"
@@ -45,7 +47,12 @@ def run(options: argparse.Namespace, output: Output) -> int:
     result = deploy(
         options.image[0],
         name=options.name,
-        settings=settings_of(options),
+        settings=replace(
+            settings_of(options),
+            max_body_bytes=options.max_body or 0,
+            request_timeout_s=options.request_timeout or 0.0,
+            pure=not options.no_resend,
+        ),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,
         engine=options.engine,

@@ -87,6 +87,12 @@ def deploy(options: argparse.Namespace, output: Output) -> int:
 
     if options.port:
         raise UsageError("cli.usage", "`--port` is the gateway's on this machine", hint="--gateway NAMESPACE/NAME")
+    if options.max_body or options.request_timeout or options.no_resend:
+        raise UsageError(
+            "cli.usage",
+            "`--max-body`, `--request-timeout` and `--no-resend` are the gateway's on this machine",
+            hint="`max_body_bytes` and `request_timeout_s` in corten.toml, for the model itself",
+        )
     if options.name and len(options.image) > 1:
         raise UsageError("cli.usage", "`--name` is for one image", hint="leave it out: names come from the models")
     home = Home.from_env(os.environ, uid=os.getuid())

@@ -120,6 +120,13 @@ def memory(text: str) -> int:
     return parse_memory(text)
 
 
+def size(text: str) -> int:
+    """Read a size in bytes."""
+    from corten.core.resources import parse_size
+
+    return parse_size(text)
+
+
 def cpus(text: str) -> float:
     """Read a number of processors."""
     from corten.core.resources import parse_cpus
@@ -211,6 +218,25 @@ def add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--burst", type=rate, default=None, metavar="N", help="requests at once (default: as --rate)")
     parser.add_argument(
         "--pinnable", action="store_true", help="let clients choose a revision: `x-corten-revision: r3`"
+    )
+
+
+def add_requests(parser: argparse.ArgumentParser) -> None:
+    """What of a request the gateway takes: shared by `up` and `deploy`."""
+    parser.add_argument(
+        "--max-body", type=size, default=None, metavar="SIZE", help="the largest request, as 64m (default: the model's)"
+    )
+    parser.add_argument(
+        "--request-timeout",
+        type=seconds,
+        default=None,
+        metavar="SECONDS",
+        help="how long an answer may be silent (default: the model's)",
+    )
+    parser.add_argument(
+        "--no-resend",
+        action="store_true",
+        help="a request that a replica had when it ended is not sent to another: it may do something twice",
     )
 
 

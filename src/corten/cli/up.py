@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     words.add_registry_trust(parser)
     words.add_canary(parser)
     words.add_access(parser)
+    words.add_requests(parser)
     words.add_strategy(parser)
     parser.add_argument(
         "--timeout", type=float, default=None, metavar="SECONDS", help="how long a replica may take to get ready"
@@ -77,6 +78,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         rate_per_s=options.rate,
         burst=options.burst,
         pinnable=options.pinnable,
+        max_body_bytes=options.max_body,
+        request_timeout_s=options.request_timeout or None,
+        resend=not options.no_resend,
         now_s=time.time(),
         canary=options.canary,
         sticky=options.sticky,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,9 +14,9 @@ from corten.control.answers import Answers
 from corten.control.canaries import Canaries
 from corten.control.exits import ExitWatch
 from corten.control.holding import Holding, Line
-from corten.control.liveness import Look, Vigil, hung
 from corten.control.memory import Memory
 from corten.control.mirror import Mirror
+from corten.control.probation import Probation
 from corten.control.probe import Answer, ask, jobs
 from corten.control.reconcile import (
     Action,
@@ -23,6 +24,7 @@ from corten.control.reconcile import (
     Forget,
     Freeze,
     Kill,
+    RecordExit,
     Remove,
     Resume,
     Seen,
@@ -42,14 +44,14 @@ from corten.control.routes import route_table
 from corten.control.scaler import Scaler
 from corten.control.state import State
 from corten.control.tasks import Tasks
+from corten.control.watch import LOOK_PERIOD_S, Watch
 from corten.core.deployment import Replica, ReplicaState, Revision
 from corten.core.events import Event, Phase
-from corten.core.process import is_stopped
+from corten.core.process import is_gone, is_stopped
 from corten.core.rest import Strategy
 from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
-from corten.observe.host import processor_s, ran_s
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +62,11 @@ PROBE_TIMEOUT_S = 2.0
 FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
 DRAIN_POLL_S = 0.02
 ROUTABLE_POLL_S = 0.002
-LOOK_PERIOD_S, LIVENESS_PERIOD_S, LIVENESS_TIMEOUT_S = 0.5, 5.0, 2.0
+MOMENT_S = 3.0  # for somebody to have nothing to do
 ROOM_S = 20.0  # for others to give back memory; whoever starts goes on then as it is
 LOG_LINES = 50
 _MOST_PASSES = 50
+_KILLED, _UNSEEN = 128 + signal.SIGKILL, -1  # exit codes
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class Controller:
     tell: Callable[[], None]
     ask: Callable[..., Awaitable[Answer]] = ask
     jobs: Callable[..., Awaitable[int]] = jobs
+    stopped: Callable[[int], bool] = is_stopped
+    gone: Callable[[int], bool] = is_gone
     memory: Memory = field(default_factory=Memory)
     trouble: str = ""
     canaries: Canaries = field(init=False)
@@ -109,7 +114,7 @@ class Controller:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
         self.mirror = Mirror(self.state, self.clock)
         self.answers = Answers(self.state, self.router, self._condemn)
-        self.holding = Holding(self._arrived, self._reaches)
+        self.holding = Holding(self._arrived, self._reaches, Probation(self._busiest, self._loses_one))
         self.resting = Resting(
             self.state, self.memory, self.clock, self._changed, self.holding.waiting, self._is_working
         )
@@ -271,6 +276,10 @@ class Controller:
                 new_id = f"{name}-{revision.label}-{self.new_suffix()}"
                 record(self.state, name, action, now_s=now_s, new_id=new_id)
                 self.tasks.ensure(f"start {new_id}", lambda: self._start(new_id, revision))
+            case RecordExit(id=replica):
+                if self._ended_over_requests(name, replica):
+                    self.holding.probation.ended(name)
+                record(self.state, name, action, now_s=now_s)
             case Terminate(id=replica):
                 record(self.state, name, action, now_s=now_s)
                 self.tasks.ensure(f"end {replica}", lambda: self._end(self.engine.terminate, replica))
@@ -297,6 +306,17 @@ class Controller:
                 record(self.state, name, action, now_s=now_s)
         self.tell()
 
+    def _ended_over_requests(self, name: str, replica_id: str) -> bool:
+        """Whether a replica whose end is seen now may have ended over what it had in hand.
+
+        Not when we ended it or somebody killed it, as far as it is known not to have been the kernel, for memory.
+        """
+        working = (ReplicaState.READY, ReplicaState.DRAINING)
+        states = [one.replica.state for one in self.state.replicas(name) if one.replica.id == replica_id]
+        found = self._observed.get(replica_id)
+        by_itself = found is not None and (found.exit_code not in (_KILLED, _UNSEEN) or found.out_of_memory)
+        return states[0] in working and by_itself and not self._notes.setdefault(replica_id, Notes()).hung
+
     async def _start(self, replica_id: str, revision: Revision) -> None:
         settings = revision.settings
         spec = ReplicaSpec(
@@ -311,20 +331,26 @@ class Controller:
         try:
             await self.tasks.off_loop(self.engine.prepare, revision.image)
             await self._make_room(revision.deployment)
+            self.memory.promised.add(replica_id)
             observed = await self.tasks.off_loop(self.engine.start, spec)
         except CortenError as error:
             self._notes.setdefault(replica_id, Notes()).error = error
             _log.error("replica %s did not start: %s", replica_id, error)
             return
+        finally:
+            self.memory.promised.discard(replica_id)
         self._observed[replica_id] = self._just_started[replica_id] = observed
         self.state.locate(replica_id, observed.address, observed.pid)
 
     async def _make_room(self, name: str) -> None:
         """Let what rests give way, one after the other, until a replica of this deployment fits or nothing is left."""
         now_s = asyncio.get_running_loop().time
-        deadline_s = now_s() + ROOM_S
+        deadline_s, patient_until_s = now_s() + ROOM_S, now_s() + MOMENT_S
         while self.memory.lacks(name, self.state.replicas()) and now_s() < deadline_s:
             gone = await self.resting.evict(name, f"`{name}` needs its memory")
+            if not gone and now_s() < patient_until_s:
+                await asyncio.sleep(BUSY_TICK_S)  # who was asked just now may have nothing to do in a moment
+                continue
             if not gone:
                 return
             while self._is_leaving(gone) and now_s() < deadline_s:  # noqa: ASYNC110 -- the state, which tells nobody
@@ -429,43 +455,32 @@ class Controller:
             living.cancel()
 
     async def _until_idle(self, one: ReplicaRecord, notes: Notes) -> None:
-        """Until it has finished what it has; one that is stopped never will, and others can do it in its place."""
-        quiet, vigil = 0, Vigil()
-        # Twice: a request picked before the gateway's worker saw the change may not be counted yet.
-        while quiet < 2 and not notes.hung:
-            quiet = quiet + 1 if await self.router.in_flight(one.replica.address) == 0 else 0
-            if quiet < 2:
-                await asyncio.sleep(DRAIN_POLL_S)
-                pid = one.replica.pid
-                look = Look(asyncio.get_running_loop().time(), None, is_stopped(pid), ran_s=ran_s(pid))
-                vigil = vigil.after(look)
-                notes.hung = hung(vigil, look, others=self._others_ready(one.replica))
+        """Until it has finished what it has; one that hangs never will, and others can do it in its place."""
+        quiet, wait_s, watch = 0, DRAIN_POLL_S, Watch(one.replica, self.ask, self.stopped)
+        try:
+            # Twice: a request picked before the gateway's worker saw the change may not be counted yet.
+            while quiet < 2 and not notes.hung:
+                quiet = quiet + 1 if await self.router.in_flight(one.replica.address) == 0 else 0
+                if quiet < 2:
+                    await asyncio.sleep(wait_s)
+                    # Late by a sixth of the time it took so far.
+                    wait_s = DRAIN_POLL_S if quiet else min(SLOWEST_PROBE_S, wait_s * 1.2)
+                    notes.hung = watch.look(partial(self._others_ready, one.replica))
+        finally:
+            watch.close()
         notes.working = not notes.hung and await self.jobs(one.replica.address, timeout_s=PROBE_TIMEOUT_S) > 0
         notes.idle = not notes.hung
 
     async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
-        """Look whether it is stopped twice a second, ask it every five; while it is silent, ask it all the time."""
-        loop = asyncio.get_running_loop()  # its time is not the wall's clock, which jumps
-        vigil, ask_s, asking = Vigil(), loop.time() + LIVENESS_PERIOD_S, None
+        """Look twice a second whether it lives."""
+        watch = Watch(one.replica, self.ask, self.stopped)
         try:
             while not notes.hung:
                 await asyncio.sleep(LOOK_PERIOD_S)
-                # Beside the looks: who is stopped while it is asked is not to be waited for.
-                if asking is None and (vigil.silent_since_s is not None or loop.time() >= ask_s):
-                    question = self.ask(one.replica.address, "/livez", timeout_s=LIVENESS_TIMEOUT_S)
-                    asking = asyncio.ensure_future(question)
-                answered: bool | None = None
-                if asking is not None and asking.done():
-                    answered, asking, ask_s = bool(asking.result().status), None, loop.time() + LIVENESS_PERIOD_S
-                pid = one.replica.pid
-                look = Look(loop.time(), answered, is_stopped(pid), processor_s(pid), ran_s(pid))
-                vigil = vigil.after(look)
                 # Who takes no requests yet has nothing in hand that could be lost with it.
-                others = not one.routed or self._others_ready(one.replica)
-                notes.hung = hung(vigil, look, others=others)
+                notes.hung = watch.look(lambda: not one.routed or self._others_ready(one.replica))
         finally:
-            if asking is not None:
-                asking.cancel()
+            watch.close()
 
     def _others_ready(self, replica: Replica) -> bool:
         """Whether another replica of its deployment takes requests."""
@@ -484,6 +499,17 @@ class Controller:
         ready = [one.replica for one in self.state.replicas(name) if one.replica.state is ReplicaState.READY]
         counts = await asyncio.gather(*(self.jobs(one.address, timeout_s=PROBE_TIMEOUT_S) for one in ready))
         return any(counts)
+
+    def _loses_one(self, name: str) -> bool:
+        """Whether the process of some replica that takes requests is gone."""
+        working = (ReplicaState.READY, ReplicaState.DRAINING)
+        own = [one.replica for one in self.state.replicas(name) if one.replica.state in working]
+        return any(one.pid and self.gone(one.pid) for one in own)
+
+    async def _busiest(self, name: str) -> int:
+        """How many requests the replica of a deployment that has most is answering."""
+        ready = [one.replica for one in self.state.replicas(name) if one.replica.state is ReplicaState.READY]
+        return max([await self.router.in_flight(one.address) or 0 for one in ready], default=0)
 
     async def _reaches(self, name: str, revision: str) -> bool:
         """Whether the gateway takes some replica of a revision for well."""

@@ -173,7 +173,10 @@ class Statements:
         self._path = path
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, synced: bool = True) -> Iterator[None]:
+        """All or nothing, for ever. What is not `synced` outlives the daemon, and is lost with the machine's power."""
+        if not synced:
+            self._run("PRAGMA synchronous = NORMAL")
         self._run("BEGIN IMMEDIATE")
         try:
             yield
@@ -182,6 +185,9 @@ class Statements:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+        finally:
+            if not synced:
+                self._run("PRAGMA synchronous = FULL")
 
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         try:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from corten.control.news import News
+from corten.control.probation import Probation, Standing
 from corten.core.headers import AGAIN_HEADER, ATTEMPT_HEADER
 from corten.gateway import hold
 from corten.gateway.resources import GRPC
@@ -42,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not answered, and when to ask again."""
+    """Why a request is not answered, and when to ask again (0: never)."""
 
     code: str
     message: str
@@ -53,10 +54,16 @@ class Holding:
     """All that wait, by deployment. Belongs to one event loop.
 
     `arrived` is called with a deployment's name when somebody begins to wait while nobody did. `reaches` says whether
-    the gateway itself takes some replica of a revision for well.
+    the gateway itself takes some replica of a revision for well. `probation` is that of requests to be sent again.
     """
 
-    def __init__(self, arrived: Callable[[str], None], reaches: Callable[[str, str], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        arrived: Callable[[str], None],
+        reaches: Callable[[str, str], Awaitable[bool]],
+        probation: Probation,
+    ) -> None:
+        self.probation = probation
         self._arrived = arrived
         self._reaches = reaches
         self._lines: dict[str, Line] | None = None  # a daemon that has just begun does not know yet
@@ -94,19 +101,28 @@ class Holding:
 
     async def _again(self, request: Request) -> None:
         name, _, revision = request.headers.get(hold.CLUSTER_HEADER, "").partition("/")
+        revision, known = revision.removesuffix(GRPC), request.headers.get(hold.REQUEST_HEADER, "")
+        attempt = request.headers.get(ATTEMPT_HEADER, "")
+        attempts = min(int(attempt), _MOST_ATTEMPTS) if attempt.isdecimal() else 1
+        standing = await self.probation.examine(name, known, attempts)
+        if standing is Standing.GUILTY:
+            message = "the replica that computed this request ended over it, and so did the next; it is not sent again"
+            _refuse(request, Refusal("hold.deadly", message, 0.0), 502)
+            return
         found = await self.place(name, revision)
         if isinstance(found, Refusal) and not self._stands(name, revision):
             # Another takes its place, and is asked by the cluster of the one that went (`resources.substitutes`).
             found = await self.place(name)
         if isinstance(found, Refusal):
             _refuse(request, found, 503)
-        else:
-            # Envoy's workers may not have heard yet of what its admin page says: who came back has come too soon.
-            attempt = request.headers.get(ATTEMPT_HEADER, "")
-            await asyncio.sleep(_AGAIN_PAUSE_S * (min(int(attempt), _MOST_ATTEMPTS) - 1 if attempt.isdecimal() else 0))
-            # Seen by a client only when the gateway has tried as often as it may.
-            headers = ((AGAIN_HEADER, "1"), ("retry-after", "1"))
-            request.fail(_AGAIN, "hold.again", f"`{name}` is ready again; send the request once more", headers=headers)
+            return
+        if standing is Standing.SUSPECT:
+            await self.probation.turn(name, known)
+        # Envoy's workers may not have heard yet of what its admin page says: who came back has come too soon.
+        await asyncio.sleep(_AGAIN_PAUSE_S * (self.probation.in_a_row(name, known) - 1))
+        # Seen by a client only when the gateway has tried as often as it may.
+        headers = ((AGAIN_HEADER, "1"), ("retry-after", "1"))
+        request.fail(_AGAIN, "hold.again", f"`{name}` is ready again; send the request once more", headers=headers)
 
     async def place(self, name: str, revision: str = "") -> str | Refusal:
         """Wait for a revision that takes requests (that one only, if given, once the gateway reaches it again)."""
@@ -139,8 +155,6 @@ class Holding:
                             return self._choose(name)
                     elif await self._reached(name, revision):
                         return revision
-                    else:
-                        await asyncio.sleep(_AGAIN_POLL_S)
         except TimeoutError:
             message = f"no replica of `{name}` got ready within {line.hold_s:g} s"
             return Refusal("hold.too_long", message, line.retry_s)
@@ -179,21 +193,26 @@ class Holding:
         return self._chance.choices(list(weights), list(weights.values()))[0]
 
     async def _reached(self, name: str, revision: str) -> bool:
-        """One look at the gateway for all who wait for the same."""
+        """Wait until the gateway reaches it; one look for all who wait for the same. False: it was taken away."""
         key = (name, revision)
         look = self._looks.get(key)
-        if look is None or look.done():
-            look = self._looks[key] = asyncio.get_running_loop().create_task(self._look(key))
+        if look is None:
+            look = self._looks[key] = asyncio.get_running_loop().create_task(self._look(name, revision))
         return await asyncio.shield(look)
 
-    async def _look(self, key: tuple[str, str]) -> bool:
+    async def _look(self, name: str, revision: str) -> bool:
         try:
-            return await self._reaches(*key)
+            while self.waiting(name) and self._open(name, revision):
+                if await self._reaches(name, revision):
+                    return True
+                await asyncio.sleep(_AGAIN_POLL_S)
+            return False
         finally:
-            del self._looks[key]
+            del self._looks[name, revision]
 
 
 def _refuse(request: Request, refusal: Refusal, status: int) -> None:
     # With x-envoy-ratelimited the gateway does not try again by itself: the client may.
-    headers = (("retry-after", str(math.ceil(refusal.retry_s))), ("x-envoy-ratelimited", "true"))
+    later = (("retry-after", str(math.ceil(refusal.retry_s))),) if refusal.retry_s else ()
+    headers = (*later, ("x-envoy-ratelimited", "true"))
     request.fail(status, refusal.code, refusal.message, headers=headers)

@@ -42,8 +42,11 @@ class Replicas(Journal):
         self._run("UPDATE replicas SET address = ?, pid = ? WHERE id = ?", address, pid, replica_id)
 
     def move(self, replica_id: str, to: ReplicaState, *, now_s: float, reason: str = "") -> None:
-        """A replica enters another state, told to the journal. Ending while draining or stopping settles it."""
-        with self._transaction():
+        """A replica enters another state, told to the journal. Ending while draining or stopping settles it.
+
+        Not synced: processes do not outlive the machine's power either, and requests wait for some of this.
+        """
+        with self._transaction(synced=False):
             self._move(replica_id, to, now_s=now_s, reason=reason)
 
     def abandon(self, replica_id: str, reason: str, *, now_s: float) -> None:
@@ -79,7 +82,7 @@ class Replicas(Journal):
 
     def routed(self, replica_id: str, *, now_s: float) -> None:
         """The gateway sends it requests now."""
-        with self._transaction():
+        with self._transaction(synced=False):
             row = self._one("SELECT deployment, changed_s FROM replicas WHERE id = ?", replica_id)
             if row is not None:
                 self._run("UPDATE replicas SET routed = 1 WHERE id = ?", replica_id)
@@ -101,11 +104,18 @@ class Replicas(Journal):
         self._run("DELETE FROM replicas WHERE id = ?", replica_id)
 
     def restart_clocks(self, *, now_s: float) -> None:
-        """Begin the waits of replicas on their way afresh: a daemon that was away cannot tell how long it was."""
-        self._run(
-            "UPDATE replicas SET changed_s = ? WHERE state IN ('starting', 'draining', 'stopping') OR changed_s > ?",
-            *(now_s, now_s),
-        )
+        """Begin the waits of replicas on their way afresh: a daemon that was away cannot tell how long it was.
+
+        Nor whether the clock was set meanwhile: what began later than now would never be over.
+        """
+        with self._transaction():
+            self._run(
+                "UPDATE replicas SET changed_s = ?"
+                " WHERE state IN ('starting', 'draining', 'stopping') OR changed_s > ?",
+                *(now_s, now_s),
+            )
+            self._run("UPDATE rollouts SET started_s = ? WHERE started_s > ? AND state = 'progressing'", now_s, now_s)
+            self._run("UPDATE deployments SET fallback_s = ? WHERE fallback IS NOT NULL", now_s)
 
 
 def _replica(row: sqlite3.Row) -> ReplicaRecord:

@@ -58,12 +58,13 @@ def _keep_open(now: RevisionRoute, was: RevisionRoute | None) -> RevisionRoute:
 
 def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord]) -> DeploymentRoute:
     # What will be started has its place in the gateway before: that takes longer than an endpoint in it.
-    coming = () if deployment.deleting else (deployment.wanted, deployment.serving)
-    numbers = sorted(
-        {one.replica.revision for one in replicas if _listed(one)} | {each.number for each in coming if each}
-    )
+    wanted = () if deployment.deleting else (deployment.wanted, deployment.serving)
+    coming = {each.number for each in wanted if each}
+    # What has ended keeps its place for as long as its log: what it had in hand is sent again to where it was.
+    numbers = coming | {one.replica.revision for one in replicas if one.ready_s is not None and _was_listed(one)}
     routes = tuple(
-        _revision_route(number, [one for one in replicas if one.replica.revision == number]) for number in numbers
+        _revision_route(number, [one for one in replicas if one.replica.revision == number], gone=number not in coming)
+        for number in sorted(numbers)
     )
     routes = _with_canary(deployment, routes)
     newest = deployment.serving or deployment.wanted
@@ -79,6 +80,8 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         mirror=deployment.canary.mirror if deployment.canary else 0,
         sticky=deployment.wanted.settings.canary.sticky if deployment.canary and deployment.wanted else "",
         hold_s=deployment.rest.hold_s if deployment.wanted and not deployment.deleting else 0.0,
+        resting=deployment.wanted is not None and not deployment.replicas and not deployment.deleting,
+        pure=newest.settings.pure,
     )
 
 
@@ -102,7 +105,7 @@ def _with_canary(deployment: Deployment, routes: tuple[RevisionRoute, ...]) -> t
     return tuple(replace(each, weight=parts.get(each.revision, rollout.share * _PARTS)) for each in routes)
 
 
-def _revision_route(number: int, replicas: Sequence[ReplicaRecord]) -> RevisionRoute:
+def _revision_route(number: int, replicas: Sequence[ReplicaRecord], *, gone: bool) -> RevisionRoute:
     listed = [one for one in replicas if _listed(one)]
     return RevisionRoute(
         revision=f"r{number}",
@@ -112,6 +115,7 @@ def _revision_route(number: int, replicas: Sequence[ReplicaRecord]) -> RevisionR
                 Endpoint(one.replica.address, draining=one.replica.state is not ReplicaState.READY) for one in listed
             )
         ),
+        gone=gone and not listed,
     )
 
 
@@ -121,4 +125,12 @@ def _listed(one: ReplicaRecord) -> bool:
         case ReplicaState.READY | ReplicaState.DRAINING:
             return bool(one.replica.address)
         case ReplicaState.STARTING | ReplicaState.FROZEN | ReplicaState.STOPPING | ReplicaState.EXITED:
+            return False
+
+
+def _was_listed(one: ReplicaRecord) -> bool:
+    match one.replica.state:
+        case ReplicaState.READY | ReplicaState.DRAINING | ReplicaState.STOPPING | ReplicaState.EXITED:
+            return bool(one.replica.address)
+        case ReplicaState.STARTING | ReplicaState.FROZEN:
             return False

@@ -19,7 +19,7 @@ from corten.control.autoscale import (
     Sample,
     decide,
 )
-from corten.control.records import Deployment, ReplicaRecord
+from corten.control.records import Deployment
 from corten.control.resting import Resting, start_s
 from corten.control.router import Router
 from corten.control.state import State
@@ -27,10 +27,9 @@ from corten.core.deployment import ReplicaState, RolloutState
 from corten.core.events import Event, Phase
 from corten.core.traffic import Traffic
 from corten.errors import CortenError
-from corten.observe.host import Processors, available_bytes, processor_s, resident_bytes
+from corten.observe.host import Processors, processor_s
 
 _log = logging.getLogger(__name__)
-_RESERVE_SHARE = 0.1  # of the memory that is free now: for everything else on the machine
 _HUNGRY = 0.4  # of a processor, used by each replica: from there on it is what keeps the processors busy
 
 
@@ -105,7 +104,8 @@ class Scaler:
         pids = [each.replica.pid for each in records if each.replica.pid and each.replica.state is ReplicaState.READY]
         if watched.appetite(pids, sample.at_s) < _HUNGRY:
             host_busy = 0.0  # it waits for something else: another replica does not wait for a processor
-        bounds = Bounds(max(one.scale.least, 1), one.scale.most, one.scale.concurrency, _room(records), host_busy)
+        room = self.resting.memory.room(one.name, self.state.replicas())
+        bounds = Bounds(max(one.scale.least, 1), one.scale.most, one.scale.concurrency, room, host_busy)
         found = decide(tuple(watched.samples), fleet, bounds, watched.memory)
         rolling = one.rollout is not None and one.rollout.state is RolloutState.PROGRESSING
         if rolling and found.direction is Direction.DOWN:
@@ -134,13 +134,3 @@ def _of(name: str, traffic: Mapping[tuple[str, str], Traffic]) -> Traffic:
         busy_s=sum(each.busy_s for each in own),
         in_flight=sum(each.in_flight for each in own),
     )
-
-
-def _room(records: Sequence[ReplicaRecord]) -> int:
-    """How many more replicas the memory takes; those still loading will grow to what the largest has."""
-    live = [one.replica for one in records if one.replica.state in (ReplicaState.READY, ReplicaState.STARTING)]
-    largest = max((resident_bytes(one.pid) for one in live if one.pid), default=0)
-    if not largest:
-        return 1  # nobody knows yet what one takes
-    loading = sum(one.state is ReplicaState.STARTING for one in live)
-    return max(0, int(available_bytes() * (1 - _RESERVE_SHARE)) // largest - loading)

@@ -178,8 +178,8 @@ class State(Rollouts, Replicas):
     def scale(
         self, name: str, replicas: int, reason: str, *, now_s: float, data: Mapping[str, Any], resting: int = 0
     ) -> None:
-        """The requests take so many replicas now, and so many frozen ones. No change of the user's."""
-        with self._transaction():
+        """The requests take so many replicas now, and so many frozen ones. No change of the user's, and not synced."""
+        with self._transaction(synced=False):
             known = self.find(name)
             if known is None or known.scale is None or known.deleting:
                 return

@@ -23,6 +23,7 @@ class Settings:
     take up to it, `concurrency` in flight in each at most.
 
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
+    What is `pure` changes nothing, and is sent again when the replica that had it ends.
     `canary` is how a revision gets its requests, once, `strategy` how it follows the one before. `resources` is what
     one replica may use. `auth` (`none`, `token`, or empty: as it was), `rate_per_s`, `burst` and `pinnable` are the
     deployment's (`core.access.Access`), whichever revision serves; so is `rest`.
@@ -38,6 +39,7 @@ class Settings:
     max_body_bytes: int = 16 << 20
     request_timeout_s: float = 60.0
     grpc: bool = False
+    pure: bool = True
     canary: Canary = field(default_factory=Canary)
     resources: Resources = field(default_factory=Resources)
     strategy: Strategy = Strategy.AUTO

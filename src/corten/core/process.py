@@ -102,6 +102,12 @@ def is_stopped(pid: int) -> bool:
     return found is not None and found[_STATE] == "T"
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, though nobody may have been told of it yet (states Z and X)."""
+    found = _stat(pid)
+    return found is None or found[_STATE] in "ZX"
+
+
 def command(pid: int) -> str:
     """A process's short name (empty when it is gone)."""
     with suppress(OSError):

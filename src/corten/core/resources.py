@@ -25,17 +25,28 @@ class Resources:
     cpus: float = 0.0
 
 
-def parse_memory(text: str) -> int:
-    """`512m`, `2g`, `1.5GiB` or a number of bytes; units are powers of 1024, as podman's and Docker's. Gives bytes.
+def parse_size(text: str) -> int:
+    """`64k`, `512m`, `1.5GiB` or a number of bytes, at least one; units are powers of 1024, as podman's and Docker's.
 
     Raises UsageError `resources.malformed`.
     """
-    match = _MEMORY.fullmatch(text.strip())
-    size_bytes = int(float(match["number"]) * (1 << _UNITS[match["unit"].lower()])) if match else -1
+    if (size_bytes := _bytes(text)) < 1:
+        raise _malformed("a size", text, "a number of bytes, as 65536, 64k or 100m", "max_body_bytes = 104857600")
+    return size_bytes
+
+
+def parse_memory(text: str) -> int:
+    """The same of memory: 0 (no limit), or at least what a server takes. Raises UsageError `resources.malformed`."""
+    size_bytes = _bytes(text)
     if size_bytes and size_bytes < LEAST_MEMORY_BYTES:
         least = f"at least {LEAST_MEMORY_BYTES >> 20}m, as 512m, 2g or 1.5g"
         raise _malformed("an amount of memory", text, least, 'memory = "2g"')
     return size_bytes
+
+
+def _bytes(text: str) -> int:
+    match = _MEMORY.fullmatch(text.strip())
+    return int(float(match["number"]) * (1 << _UNITS[match["unit"].lower()])) if match else -1
 
 
 def parse_cpus(text: str) -> float:

@@ -27,11 +27,15 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class RevisionRoute:
-    """A revision's share of the traffic (weights are relative, 0 keeps it reachable by nobody) and its upstreams."""
+    """A revision's share of the traffic (weights are relative, 0 keeps it reachable by nobody) and its upstreams.
+
+    One that is `gone` takes nothing any more; what its last replica had in hand when that ended is answered by others.
+    """
 
     revision: str
     weight: int
     endpoints: tuple[Endpoint, ...]
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,9 @@ class DeploymentRoute:
     With `grpc`, gRPC leads there too, by host or by the header `x-corten-deployment`.
     With `access.pinnable` clients choose a revision by the header `x-corten-revision: rN`, also one of weight 0.
     With `hold_s`, requests wait up to so long for the controller to say which revision takes them, while none has a
-    weight. With `sticky`, requests with the same value of that header get the same revision. `mirror` percent of them
-    are copied, to compare two revisions by.
+    weight; while it is `resting`, who asks whether it is well is told so and wakes nobody. With `sticky`, requests with
+    the same value of that header get the same revision. `mirror` percent of them are copied, to compare two revisions
+    by. What is not `pure` is never sent again once a replica had it.
     """
 
     deployment: str
@@ -54,6 +59,8 @@ class DeploymentRoute:
     hold_s: float = 0.0
     sticky: str = ""
     mirror: int = 0
+    resting: bool = False
+    pure: bool = True
 
 
 @dataclass(frozen=True, slots=True)

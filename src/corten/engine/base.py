@@ -34,7 +34,7 @@ class Observed:
     `address` is a unix socket's path or `host:port`; `pid` the model's process on this machine (0 when gone or
     unknown); `exit_code` is None while it runs, 128 + signal when a signal ended it, -1 when nobody saw it end.
     `reason` says why it ended where more is known than a code: that its memory ran out, with limit and peak.
-    `frozen`: it may get no processor.
+    `out_of_memory`: it is known to have been that. `frozen`: it may get no processor.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Observed:
     exit_code: int | None = None
     reason: str = ""
     frozen: bool = False
+    out_of_memory: bool = False
 
 
 class Engine(Protocol):

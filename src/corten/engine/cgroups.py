@@ -23,6 +23,7 @@ OWN: Final = "daemon"
 _PERIOD_US: Final = 100_000
 _GONE_S: Final = 0.25
 _POLL_S: Final = 0.002
+OUT_OF_MEMORY: Final = "out of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Usage:
             peak = f" (its memory peaked at {memory_text(self.peak_bytes)})"
             return f"killed by signal 9, by somebody{peak}" if self.peak_bytes else ""
         limit = f"limit {memory_text(self.limit_bytes)}" if self.limit_bytes else "the machine's ran out"
-        return f"out of memory: {limit}, peak {memory_text(self.peak_bytes)}"
+        return f"{OUT_OF_MEMORY}: {limit}, peak {memory_text(self.peak_bytes)}"
 
 
 class Cgroups:

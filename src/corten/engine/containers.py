@@ -25,7 +25,7 @@ from corten.core.image import Image
 from corten.core.process import ProcessId, descendants
 from corten.core.resources import memory_text
 from corten.engine.base import Observed, ReplicaSpec
-from corten.engine.cgroups import Usage
+from corten.engine.cgroups import OUT_OF_MEMORY, Usage
 from corten.engine.connecting import connecting
 from corten.engine.container import (
     DEPLOYMENT_LABEL,
@@ -366,6 +366,7 @@ class Containers:
             pid=0,
             exit_code=code,
             reason=reason or state.error,
+            out_of_memory=reason.startswith(OUT_OF_MEMORY),
         )
         return self._ended[found.id]
 

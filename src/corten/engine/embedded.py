@@ -22,7 +22,7 @@ from corten.core.process import ProcessId, descendants, parent, with_environment
 from corten.core.resources import Resources
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.bytecode import Bytecode, Tree
-from corten.engine.cgroups import Cgroups
+from corten.engine.cgroups import OUT_OF_MEMORY, Cgroups
 from corten.engine.folders import passable
 from corten.engine.freezer import Freezer
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
@@ -340,6 +340,7 @@ class Embedded:
             pid=record.process.pid if running and record.process else 0,
             exit_code=record.exit_code,
             reason=record.reason,
+            out_of_memory=record.reason.startswith(OUT_OF_MEMORY),
             frozen=running and record.frozen,
         )
 

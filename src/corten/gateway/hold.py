@@ -8,24 +8,27 @@ endpoint of the last priority, used while the others have no healthy one. That w
 `x-corten-again`, on which Envoy's retry policy sends the request, which it has kept, to the replica there is by now.
 
 Both are the controller's one socket: `/hold/DEPLOYMENT/...`, `/hold-grpc/DEPLOYMENT/...`, and everything else.
+It speaks HTTP/1.1; clusters of gRPC reach it by a listener of Envoy's own (`again.sock`), which has no other use.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from corten.core.headers import AGAIN_HEADER
-
-Resource = dict[str, Any]
+from corten.gateway.shape import TYPES, Resource
 
 CLUSTER = "hold"
 FILTER = "envoy.filters.http.ext_authz"
 CLUSTER_HEADER = "x-corten-cluster"  # of a request: `DEPLOYMENT/REVISION[-grpc]`; nobody but us can set it
+REQUEST_HEADER = "x-request-id"  # of a request: the same each time it is sent
 REVISION_HEADER = "x-corten-revision"
 PATH, GRPC_PATH = "/hold/", "/hold-grpc/"  # of a check; the deployment's name follows, then the request's own path
 
-_EXT_AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3."
+_MANAGER_TYPE = TYPES + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "extensions.filters.http.router.v3.Router"
+_STREAM = "/ModelStreamInfer"
+_EXT_AUTHZ = TYPES + "extensions.filters.http.ext_authz.v3."
 _LONGER_S = 5.0  # the controller says itself when a wait was too long
 # What the controller says for no; made 503 on the way out. A 5xx of its own would be taken for a failed check.
 REFUSED = 403
@@ -73,6 +76,41 @@ def cluster(socket: Path) -> Resource:
     }
 
 
+def grpc_socket(socket: Path) -> Path:
+    """Where clusters of gRPC find the activator."""
+    return socket.with_name("again.sock")
+
+
+def listener(socket: Path) -> Resource:
+    """HTTP/2 for those clusters, HTTP/1.1 to the controller.
+
+    Whoever answers the controller's way reads a call whole first, so that one whose client goes on sending is refused.
+    """
+    to = {"cluster": CLUSTER, "timeout": "0s", "idle_timeout": "0s"}
+    streams = {"match": {"safe_regex": {"regex": f".*{_STREAM}"}}, "direct_response": {"status": 503}}
+    manager = {
+        "@type": _MANAGER_TYPE,
+        "stat_prefix": "again",
+        "codec_type": "HTTP2",
+        "route_config": {
+            "name": "again",
+            "virtual_hosts": [
+                {"name": "again", "domains": ["*"], "routes": [streams, {"match": {"prefix": "/"}, "route": to}]}
+            ],
+        },
+        "http_filters": [
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": TYPES + _ROUTER}},
+        ],
+        "preserve_external_request_id": True,
+        "stream_idle_timeout": "0s",
+    }
+    return {
+        "name": "again",
+        "address": {"pipe": {"path": str(grpc_socket(socket)), "mode": 0o600}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
 def with_activator(assignment: Resource, socket: Path) -> Resource:
     """The endpoints of a cluster, and behind them the activator."""
     activator = {
@@ -92,6 +130,15 @@ def with_activator(assignment: Resource, socket: Path) -> Resource:
 def retriable_headers() -> list[Resource]:
     """What the activator says when it is time to send the request again."""
     return [{"name": AGAIN_HEADER, "string_match": {"exact": "1"}}]
+
+
+def retry_priority() -> Resource:
+    """Every second attempt is the activator's: only who passes there is sent to a replica again (control.probation)."""
+    kind = TYPES + "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+    return {
+        "name": "envoy.retry_priorities.previous_priorities",
+        "typed_config": {"@type": kind, "update_frequency": 1},
+    }
 
 
 def replies() -> list[Resource]:

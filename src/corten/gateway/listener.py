@@ -145,7 +145,8 @@ def bootstrap(
             "lds_config": config_source(LISTENERS_REFRESH),
         },
         "static_resources": {
-            "clusters": [_xds_cluster(xds_socket), hold.cluster(hold_socket), mirror.cluster(mirror_socket)]
+            "listeners": [hold.listener(hold_socket)],
+            "clusters": [_xds_cluster(xds_socket), hold.cluster(hold_socket), mirror.cluster(mirror_socket)],
         },
         "stats_config": _stats_config(),
         "overload_manager": _overload_manager(downstream_connections),
@@ -230,9 +231,15 @@ def _local_replies() -> Resource:
                 "status_code": 401,
             },
             *(_reply(_REPLIES[status], _status_is(status)) for status in sorted(_REPLIES)),
+            {"filter": _status_is(200), "body_format_override": _as_it_is()},
         ],
         "body_format": _error_format("gateway.failed", "%LOCAL_REPLY_BODY%"),
     }
+
+
+def _as_it_is() -> Resource:
+    said = {"inline_string": "%LOCAL_REPLY_BODY%"}
+    return {"text_format_source": said, "content_type": "application/json"}
 
 
 def _because(detail: str) -> Resource:

@@ -90,5 +90,4 @@ def _assignment(
     name: str, endpoints: tuple[Endpoint, ...], instead: tuple[Endpoint, ...], hold_socket: Path
 ) -> Resource:
     made = resources.load_assignment(name, endpoints, instead)
-    # The activator speaks HTTP/1.1 only.
-    return made if name.endswith(GRPC) else hold.with_activator(made, hold_socket)
+    return hold.with_activator(made, hold.grpc_socket(hold_socket) if name.endswith(GRPC) else hold_socket)

@@ -31,6 +31,8 @@ LISTENERS_REFRESH = "1s"
 
 
 _REPLICA_FIRST_S = 1.0
+# Why a request may always be sent again: no replica has begun with it.
+_NOT_COMPUTED = "connect-failure,refused-stream,retriable-status-codes,retriable-headers,unavailable"
 GRPC = "-grpc"  # at the end of a cluster's name
 DEPLOYMENT_HEADER = "x-corten-deployment"
 # By full name, not `grpc: {}`: what else comes as application/grpc is not for these sockets.
@@ -259,12 +261,12 @@ def _grpc_routes(route: DeploymentRoute, trust: Trust, headers: list[Resource]) 
 def _routes(route: DeploymentRoute, trust: Trust, prefix: str, rewrite: Resource) -> list[Resource]:
     """The routes of HTTP. Whether it is well is told to whoever asks: balancers in front of us have no token."""
     health: list[Resource] = []
-    if route.access.auth is not Auth.NONE:
-        # And wakes nobody.
-        open_to_all = replace(route, access=Access(), hold_s=0.0)
-        for path in ("livez", "readyz"):
-            to = {"prefix_rewrite": f"/{path}"} if rewrite else {}
-            health.append(_weighted(open_to_all, {"path": f"{prefix}{path}"}, to, grpc=False))
+    open_to_all = replace(route, access=Access(), hold_s=0.0)  # and wakes nobody
+    for path in ("livez", "readyz"):
+        match = {"path": f"{prefix}{path}"}
+        to = {"prefix_rewrite": f"/{path}"} if rewrite else {}
+        found = _weighted(open_to_all, match, to, grpc=False)
+        health.append(_well(match) if route.resting and "direct_response" in found else found)
     return [*health, *_guarded(route, trust, {"prefix": prefix}, rewrite, grpc=False)]
 
 
@@ -277,7 +279,8 @@ def _guarded(route: DeploymentRoute, trust: Trust, match: Resource, rewrite: Res
         # One that does not run is told so: whoever asks for a revision does not want another's answer.
         unknown = {"name": REVISION_HEADER, "present_match": True}
         gone = {"match": _with_header(match, unknown), "direct_response": {"status": 404}}
-        found = [*(_pin(route, share, match, rewrite, grpc=grpc) for share in route.revisions), gone, *found]
+        pins = [_pin(route, share, match, rewrite, grpc=grpc) for share in route.revisions if _pinnable(route, share)]
+        found = [*pins, gone, *found]
     per_filter, others = access.of_route(route, trust)
     if grpc:
         per_filter = {**per_filter, GRPC_STATS_FILTER: access.enabled()}
@@ -343,6 +346,18 @@ def _held(route: DeploymentRoute, match: Resource, rewrite: Resource, *, grpc: b
     }
 
 
+def _pinnable(route: DeploymentRoute, share: RevisionRoute) -> bool:
+    """Whether who asks for it gets it, now or, where all are asleep, soon: another would answer in place of one that
+    only finishes what it has.
+    """
+    return _takes_requests(share) or (not share.gone and not _open(route))
+
+
+def _well(match: Resource) -> Resource:
+    """For who asks how one at rest is: the next request is answered."""
+    return {"match": match, "direct_response": {"status": 200, "body": {"inline_string": '{"status":"resting"}'}}}
+
+
 def _takes_requests(share: RevisionRoute) -> bool:
     return any(not endpoint.draining for endpoint in share.endpoints)
 
@@ -367,12 +382,13 @@ def _policy(route: DeploymentRoute) -> Resource:
         "idle_timeout": seconds(route.timeout_s + _REPLICA_FIRST_S),
         "retry_policy": {
             # `reset` repeats a POST whose replica died under it: right for predictions, which change nothing.
-            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,retriable-headers,unavailable",
+            "retry_on": f"{'reset' if route.pure else 'reset-before-request'},{_NOT_COMPUTED}",
             "retriable_headers": hold.retriable_headers(),
             "retriable_status_codes": [
                 503
             ],  # a replica that drains or is not ready; `unavailable` is gRPC's word for it
             "num_retries": 6,
+            "retry_priority": hold.retry_priority(),
             # Who fails at once has the least in hand, and is drawn in three of four cases where there are two.
             "host_selection_retry_max_attempts": 32,
             "retry_host_predicate": [

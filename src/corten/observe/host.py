@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _KIB = 1024
 _IDLE = (3, 4)  # fields of a `cpu` line: idle, and waiting for a disk
@@ -67,11 +66,3 @@ def ran_s(pid: int, proc: Path = Path("/proc")) -> float:
         return int((proc / str(pid) / "schedstat").read_text().split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0
-
-
-def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:
-    """Memory a process holds; 0 when it is gone."""
-    try:
-        return int((proc / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0

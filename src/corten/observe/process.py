@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from corten.observe.memory import share_bytes
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -54,19 +56,10 @@ def _memory(folders: Sequence[Path]) -> Iterator[str]:
             continue
         total_bytes += int(total_pages) * _PAGE_BYTES
         own_bytes = int(resident_pages) * _PAGE_BYTES
-        resident_bytes += own_bytes if len(folders) == 1 else _share_bytes(folder) or own_bytes
+        resident_bytes += own_bytes if len(folders) == 1 else share_bytes(folder) or own_bytes
     if total_bytes:
         yield from _metric("process_resident_memory_bytes", "gauge", "Memory held in RAM.", resident_bytes)
         yield from _metric("process_virtual_memory_bytes", "gauge", "Address space.", total_bytes)
-
-
-def _share_bytes(folder: Path) -> int:
-    """Its own pages and its share of those it shares (PSS); 0 where the kernel does not say."""
-    try:
-        lines = (folder / "smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    except (OSError, ValueError, StopIteration):
-        return 0
 
 
 def _files(folders: Sequence[Path]) -> Iterator[str]:

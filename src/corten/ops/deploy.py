@@ -17,6 +17,7 @@ from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
 from corten.core.image import SPEC_LABEL, Image
+from corten.core.model import Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.resources import Resources
 from corten.errors import EngineError, NotFoundError
@@ -74,6 +75,8 @@ def deploy(
 ) -> Deployed:
     """Deploy an image, given as a digest, `NAME@sha256:...`, the name it was built under or a digest's first digits.
 
+    A `max_body_bytes` or `request_timeout_s` of 0 in the settings is the image's model's, as without any settings.
+
     Returns when the new revision has all requests, or its first share of them if `settings.canary` says so (with `wait`
     when that has ended). Raises NotFoundError for an unknown image, UnhealthyError `deploy.unhealthy` when it did not
     get ready, `deploy.rolled_back` when a canary did worse (the revision before serves on), CortenError
@@ -82,7 +85,7 @@ def deploy(
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
-    settings = settings or Settings()
+    settings = settings or Settings(max_body_bytes=0, request_timeout_s=0.0)
     layout = Layout(home.store)
     # Until the daemon knows of it nothing else may say that the image is wanted.
     with using(home.store):
@@ -90,7 +93,7 @@ def deploy(
         name = parse_name(name or _name_of(layout, str(image), named))
         # Of an image for several platforms, replicas run the one for this machine.
         digest = layout.image(named).digest
-        settings = replace(settings, grpc=_speaks_grpc(layout.image(digest)))
+        settings = _as_the_image_says(settings, layout.image(digest))
         client = connect(home, port=port, engine=engine)
         _warn_of_limits(client, settings, listen)
         change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
@@ -166,17 +169,24 @@ def _generation(client: Client, name: str) -> int:
         return 0
 
 
-def _speaks_grpc(image: Image) -> bool:
+def _as_the_image_says(settings: Settings, image: Image) -> Settings:
     try:
-        return msgspec.json.decode(image.labels.get(SPEC_LABEL, "{}"), type=_Spoken).grpc
+        spec = msgspec.json.decode(image.labels.get(SPEC_LABEL, "{}"), type=_Spec)
     except msgspec.MsgspecError:
-        return False
+        spec = _Spec()  # another tool's
+    return replace(
+        settings,
+        grpc=spec.grpc,
+        max_body_bytes=settings.max_body_bytes or spec.limits.max_body_bytes,
+        request_timeout_s=settings.request_timeout_s or spec.limits.predict_timeout_s,
+    )
 
 
-class _Spoken(msgspec.Struct):
+class _Spec(msgspec.Struct):
     """What is read here of the spec in an image's label."""
 
     grpc: bool = False
+    limits: Limits = msgspec.field(default_factory=Limits)
 
 
 def _name_of(layout: Layout, image: str, digest: Digest) -> str:

@@ -97,6 +97,9 @@ def up(
     rate_per_s: int | None = None,
     burst: int | None = None,
     pinnable: bool = False,
+    max_body_bytes: int | None = None,
+    request_timeout_s: float | None = None,
+    resend: bool = True,
     strategy: Strategy | None = None,
     wait: bool = False,
     listen: Listener = nobody,
@@ -106,7 +109,9 @@ def up(
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
     settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
     `ready_timeout_s`, `canary`, `sticky`, `mirror`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the
-    project's, `egress` and `pinnable` are granted by either. `wait` waits for the canary's end, as in `corten.deploy`.
+    project's, `egress` and `pinnable` are granted by either. `max_body_bytes` and `request_timeout_s` are the
+    gateway's; without `resend` no request is sent again that a replica had when it ended. `wait` waits for the canary's
+    end, as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -149,6 +154,12 @@ def up(
         resources = replace(resources, cpus=parse_cpus(f"{cpus:g}"))
     settings = replace(settings, resources=resources)
     settings = _with_access(settings, auth=auth, rate_per_s=rate_per_s, burst=burst, pinnable=pinnable)
+    settings = replace(
+        settings,
+        max_body_bytes=max_body_bytes or settings.max_body_bytes,
+        request_timeout_s=request_timeout_s or settings.request_timeout_s,
+        pure=settings.pure and resend,
+    )
     deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen, wait=wait)
     return Up(
         built,

@@ -18,6 +18,7 @@ _PAGE = 500
 # The steps of the journal that are decisions; of what replicas went through, only ends that nobody asked for.
 _DECISIONS = ("rollout", "canary", "scale", "rest", "access", "stop")
 _UNWANTED = (ReplicaState.EXITED.value, Phase.WARNING.value)
+_GONE = ("stop", Phase.DONE.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Why:
 
 
 def why(name: str, *, most: int = 20, home: Home | None = None) -> Why:
-    """The newest decisions about a deployment. Raises NotFoundError `control.unknown_deployment`."""
+    """The newest decisions about a deployment, since it was made. Raises NotFoundError `control.unknown_deployment`."""
     home = home or Home.from_env(os.environ, uid=os.getuid())
     client = connect_if_deployed(home)
     if client is None:
@@ -68,11 +69,11 @@ def why(name: str, *, most: int = 20, home: Home | None = None) -> Why:
     after = 0
     while events := client.get(f"/v1/deployments/{name}/events", after=after)["events"]:
         after = events[-1]["seq"]
-        found += [
-            Decision(each["at_s"], each["step"], each["message"], each["data"])
-            for each in events
-            if each["step"] in _DECISIONS or (each["step"], each["phase"]) == _UNWANTED
-        ]
+        for each in events:
+            if (each["step"], each["phase"]) == _GONE:
+                found.clear()  # what came before was another of the same name
+            elif each["step"] in _DECISIONS or (each["step"], each["phase"]) == _UNWANTED:
+                found.append(Decision(each["at_s"], each["step"], each["message"], each["data"]))
         if len(events) < _PAGE:
             break
     rollout = view["rollout"] or {}

@@ -367,7 +367,7 @@ def test_stopping_leaves_no_replica_and_no_route(bench):
 
 
 def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
-    for name, seconds in (("controller.LIVENESS_PERIOD_S", 0.01), ("controller.LOOK_PERIOD_S", 0.01)):
+    for name, seconds in (("watch.ASK_PERIOD_S", 0.01), ("controller.LOOK_PERIOD_S", 0.01)):
         monkeypatch.setattr(f"corten.control.{name}", seconds)
     monkeypatch.setattr("corten.control.liveness.SILENT_S", 0.05)
     silent = set()
@@ -391,10 +391,9 @@ def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
 
 
 def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypatch):
-    for name in ("controller.LIVENESS_PERIOD_S", "controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+    for name in ("watch.ASK_PERIOD_S", "controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
     stopped = asyncio.Event()
-    monkeypatch.setattr("corten.control.controller.is_stopped", lambda _: stopped.is_set())
 
     async def ask(address, path, *, timeout_s):
         del address, timeout_s
@@ -404,7 +403,7 @@ def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypa
         return Answer(200, "")
 
     async def story(controller):
-        controller.ask = ask
+        controller.ask, controller.stopped = ask, lambda _: stopped.is_set()
         bench.deploy(ONE, replicas=2)
         await bench.until_rolled_out(controller)
         await bench.until(controller, lambda: any(verb == "kill" for verb, _ in bench.machine.calls))
@@ -415,9 +414,9 @@ def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypa
 def test_one_that_is_stopped_before_the_gateway_reaches_it_is_replaced_though_it_is_the_only_one(bench, monkeypatch):
     for name in ("controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
-    monkeypatch.setattr("corten.control.controller.is_stopped", lambda _: bool(bench.wire.unhealthy))
 
     async def story(controller):
+        controller.stopped = lambda _: bool(bench.wire.unhealthy)
         bench.deploy(ONE)
         await bench.until(controller, lambda: len(bench.running()) == 1)
         victim = bench.running()[0]

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from corten.control.holding import Holding, Line, Refusal
+from corten.control.probation import Probation
 
 
 class Bench:
@@ -13,7 +14,11 @@ class Bench:
 
     def __init__(self):
         self.arrivals, self.looks, self.reached = [], 0, True
-        self.holding = Holding(self.arrivals.append, self.reaches)
+        self.holding = Holding(self.arrivals.append, self.reaches, Probation(self.busy, lambda _: False))
+
+    async def busy(self, name):
+        del name
+        return 0
 
     async def reaches(self, name, revision):
         del name, revision

@@ -11,9 +11,8 @@ SIZES = {1: 40, 2: 30, 3: 5}  # bytes by process
 
 
 @pytest.fixture
-def memory(monkeypatch):
-    monkeypatch.setattr("corten.control.memory.resident_bytes", SIZES.get)
-    return Memory(100)
+def memory():
+    return Memory(100, held=SIZES.__getitem__, available=lambda: 1000, total=lambda: 1000)
 
 
 def record(pid, deployment="a", state=ReplicaState.READY):
@@ -37,6 +36,14 @@ def test_one_that_loads_will_take_what_the_one_before_took(memory):
     memory.learn([record(1)])
     loading = [record(3, "a", ReplicaState.STARTING)]
     assert memory.left_bytes(loading) == 60
+
+
+def test_there_is_room_for_as_many_as_the_rest_holds_and_for_one_while_nobody_knows(memory):
+    assert memory.room("a", []) == 1
+    memory.learn([record(2)])
+    assert memory.room("a", [record(2)]) == 2
+    assert memory.room("a", [record(2), record(1, "b")]) == 1
+    assert memory.room("a", [record(2), record(1, "b"), record(2, "c")]) == 0
 
 
 def test_what_is_frozen_would_give_way(memory):

@@ -47,8 +47,15 @@ def test_starting_stopping_and_ended_replicas_are_not_listed():
     ]
     # The place of what will be started is there before it.
     assert route_table([M], gone).deployments[0].revisions == (RevisionRoute("r1", 0, ()),)
+
+
+def test_a_revision_that_has_ended_keeps_its_place_for_what_it_had_in_hand_and_nobody_can_choose_it():
     deleted = replace(M, wanted=None, deleting=True)
-    assert route_table([deleted], gone).deployments[0].revisions == ()
+    for state, kept in ((ReplicaState.STOPPING, True), (ReplicaState.EXITED, True), (ReplicaState.STARTING, False)):
+        found = route_table([deleted], [record("a", state=state)]).deployments[0].revisions
+        assert found == ((RevisionRoute("r1", 0, (), gone=True),) if kept else ())
+    leaving = route_table([deleted], [record("a", state=ReplicaState.DRAINING)]).deployments[0].revisions[0]
+    assert not leaving.gone
 
 
 def test_limits_come_from_the_revision_that_serves():

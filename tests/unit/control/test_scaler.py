@@ -18,13 +18,13 @@ from corten.testing.gateway import MemoryGateway, Wire
 class Bench:
     """A deployment of 1 to 4 replicas, one of them ready, on a gateway that tells what it is told to."""
 
-    def __init__(self, state, monkeypatch):
+    def __init__(self, state):
         self.state, self.wire, self.now_s, self.changes = state, Wire(), 100.0, 0
         self.router = Router(lambda _: MemoryGateway(self.wire), 0, lambda: None)
-        resting = Resting(state, Memory(), lambda: self.now_s, self.changed, lambda _: 0, self.working)
+        # A machine with room.
+        memory = Memory(held=lambda _: 1, available=lambda: 5, total=lambda: 10)
+        resting = Resting(state, memory, lambda: self.now_s, self.changed, lambda _: 0, self.working)
         self.scaler = Scaler(state, self.router, lambda: self.now_s, self.changed, resting)
-        # No machine: there is room.
-        monkeypatch.setattr("corten.control.scaler._room", lambda _: 4)
         settings = Settings(replicas=1, most_replicas=4, concurrency=2)
         state.deploy("m", Digest.of(b"1"), settings, generation=None, now_s=1.0)
         state.add_replica(Replica("a", "m", 1, ReplicaState.STARTING, "/a", 0, 1.0, 1.0), replaces=None, now_s=1.0)
@@ -57,8 +57,8 @@ def busy(count, in_flight=0):
 
 
 @pytest.fixture
-def bench(make_state, monkeypatch):
-    return Bench(make_state(), monkeypatch)
+def bench(make_state):
+    return Bench(make_state())
 
 
 def test_requests_that_pile_up_get_replicas_and_the_journal_says_why(bench):

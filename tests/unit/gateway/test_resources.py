@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,35 @@ def test_a_deployment_can_be_pinned_only_where_that_is_enabled(table):
         found = routes_of(RouteTable((route,)))
         pins = [each for each in found if "headers" in each["match"] and "route" in each]
         open_to_all = route.access.auth is Auth.NONE
-        assert len(pins) == (2 * len(route.revisions) if route.access.pinnable and open_to_all else 0)
+        takers = [share for share in route.revisions if any(not each.draining for each in share.endpoints)]
+        asleep = not any(share.weight for share in takers)
+        asked_for = [share for share in route.revisions if share in takers or (asleep and not share.gone)]
+        assert len(pins) == (2 * len(asked_for) if route.access.pinnable and open_to_all else 0)
+
+
+def test_what_is_not_pure_is_sent_again_only_if_no_replica_began_with_it():
+    for pure in (True, False):
+        share = RevisionRoute("r1", 1, (Endpoint("/run/a.sock"),))
+        found = routes_of(RouteTable((DeploymentRoute("iris", (share,), pure=pure),)))
+        policies = [route["route"]["retry_policy"] for route in found if "route" in route]
+        for reasons in (set(each["retry_on"].split(",")) for each in policies):
+            assert ("reset" in reasons) is pure
+            assert {"connect-failure", "retriable-headers", "reset" if pure else "reset-before-request"} <= reasons
+
+
+def test_who_asks_how_one_at_rest_is_hears_that_it_is_well_and_wakes_nobody():
+    asleep = DeploymentRoute("iris", (RevisionRoute("r1", 0, ()),), hold_s=60.0, resting=True)
+    for route in (asleep, replace(asleep, resting=False)):
+        health = [
+            each for each in routes_of(RouteTable((route,))) if each["match"].get("path", "")[-5:] in ("livez", "eadyz")
+        ]
+        assert len(health) == 4
+        assert {each["direct_response"]["status"] for each in health} == {200 if route.resting else 503}
+    awake = replace(asleep, revisions=(RevisionRoute("r1", 1, (Endpoint("/run/a.sock"),)),), resting=False)
+    health = [
+        each for each in routes_of(RouteTable((awake,))) if each["match"].get("path", "")[-5:] in ("livez", "eadyz")
+    ]
+    assert all("weighted_clusters" in each["route"] for each in health)
 
 
 @given(tables, st.sampled_from([Trust(), Trust(("{}",)), Trust(issuers=(Issuer("i", "a", "{}"),))]))

@@ -2,7 +2,7 @@
 
 import os
 
-from corten.observe.host import Processors, available_bytes, processor_s, resident_bytes
+from corten.observe.host import Processors, available_bytes, processor_s
 
 
 def test_how_busy_the_processors_were_is_told_since_the_look_before(tmp_path):
@@ -16,12 +16,10 @@ def test_how_busy_the_processors_were_is_told_since_the_look_before(tmp_path):
 def test_without_proc_nothing_is_known(tmp_path):
     assert Processors(tmp_path).busy() == 0.0
     assert available_bytes(tmp_path) == 0
-    assert resident_bytes(1, tmp_path) == 0
     assert processor_s(1, tmp_path) == 0.0
 
 
 def test_this_process_has_memory_and_used_a_processor():
-    assert resident_bytes(os.getpid()) > 1 << 20
     assert processor_s(os.getpid()) > 0
     assert available_bytes() > 1 << 20
 

@@ -1,0 +1,43 @@
+"""A request that ends the process that computes it, among good ones: real processes, real Envoy."""
+
+import http.client
+import json
+
+import pytest
+from tiny_service import Load
+
+from corten.ops.why import why
+from corten.testing.tiny_image import TinyImage
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
+]
+
+
+def post(place, body):
+    """One request on a connection of its own: (status, Retry-After, document)."""
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=60)
+    try:
+        connection.request("POST", "/tiny/predict", json.dumps(body).encode())
+        answer = connection.getresponse()
+        return answer.status, answer.headers["retry-after"], json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def ends(place):
+    """How many replicas ended by themselves."""
+    told = why("tiny", most=200, home=place.home).decisions
+    return sum("exit code 9" in each.message for each in told)
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_it_ends_two_replicas_at_most_and_takes_no_other_request_along(place, replicas):
+    place.deploy(replicas=replicas)
+    with Load(place, rate=60) as load:
+        status, later, document = post(place, {"deadly": True})
+    assert (status, later, document["error"]["code"]) == (502, None, "hold.deadly")
+    assert load.report["failed"] == 0, load.report
+    assert ends(place) == 2
