@@ -149,7 +149,7 @@ def test_its_environment_holds_nothing_of_the_hosts(told: Mapping[str, Any]) -> 
     contract = {"CORTEN_LISTEN", "CORTEN_DEPLOYMENT", "CORTEN_REVISION", "CORTEN_REPLICA", "CORTEN_START"}
     contract |= {"CORTEN_JOBS_DIR"}
     image = {"PATH", "LANG", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
-    assert set(told["env"]) - ours - contract - image <= {"HOME", "PWD", "PYTHONPYCACHEPREFIX"}
+    assert set(told["env"]) - ours - contract - image <= {"HOME", "PWD", "PYTHONPYCACHEPREFIX", "CORTEN_TRACE_IMPORTS"}
     assert "seeded-secret-5d1f" not in json.dumps(told)
 
 
