@@ -111,7 +111,11 @@ def of_image(image: ImageSeen) -> Iterator[Finding]:
     )
     kept = sorted(name for name, text in image.env.items() if text and _is_secretive(name))
     yield _finding(
-        subject, "no secret in its environment", not kept, ", ".join(kept) or "none by name", "give it with --secret"
+        subject,
+        "no secret in its environment",
+        not kept,
+        ", ".join(kept) or "none by name",
+        "leave it out of the image; give it where it runs, with --env",
     )
     for kind in ("SBOM", "provenance"):
         there = kind in image.attached
