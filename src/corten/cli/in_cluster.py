@@ -193,6 +193,21 @@ def stop(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def promote(options: argparse.Namespace, output: Output) -> int:
+    """Promote, then print the URL."""
+    from corten.errors import UsageError
+    from corten.ops.kubernetes import promote as all_for_it
+
+    if options.to != 100:
+        raise UsageError("cli.usage", "in a cluster a canary gets all or none", hint="corten deploy IMAGE --canary 25%")
+    done = all_for_it(options.name, place(options), listen=output.listen)
+    output.document(done.as_dict())
+    if done.outcome:
+        output.note(f"{done.name} {done.outcome.release.label} has all requests")
+    output.result(done.url)
+    return 0
+
+
 def rollback(options: argparse.Namespace, output: Output) -> int:
     """Roll back, then print the URL."""
     from corten.ops.kubernetes import rollback as go_back

@@ -9,6 +9,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from corten.cli import in_cluster
 from corten.cli import parser as words
 from corten.cli.output import Output
 
@@ -27,10 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=words.percent, default=100, metavar="PERCENT", help="its share (default: 100, all)"
     )
+    in_cluster.add_engine(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Promote, then print the URL."""
+    if in_cluster.meant(options):
+        return in_cluster.promote(options, output)
     from corten.core.home import Home
     from corten.ops.change import promote
 

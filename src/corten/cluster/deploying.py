@@ -97,25 +97,50 @@ def go_back(
 
     Raises NotFoundError `control.no_earlier_revision`, `control.unknown_revision`, UnhealthyError.
     """
-    clock = clock or Clock()
     releases = release.history(api, name, namespace)
-    serving = release.current(releases)
     target = _target(name, releases, to)
+    # What is tried gets no request any more, then it goes.
+    objects.apply(api, [one for one in target.manifests if one["kind"] == ROUTE.name], namespace)
+    api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
+    return _serve(api, releases, target, namespace, listen, clock or Clock())
+
+
+def promote(api: Api, name: str, namespace: str, *, listen: Listener = nobody, clock: Clock | None = None) -> Outcome:
+    """All requests for the release that is being tried, as it was recorded.
+
+    Raises NotFoundError `control.no_canary`, UnhealthyError.
+    """
+    releases = release.history(api, name, namespace)
+    tried = next((one for one in reversed(releases) if one.state is ReleaseState.PROGRESSING), None)
+    if tried is None:
+        raise NotFoundError(
+            "control.no_canary", f"no release of `{name}` is being tried", hint=f"corten k8s history {name}"
+        )
+    return _serve(api, releases, tried, namespace, listen, clock or Clock())
+
+
+def _serve(  # noqa: PLR0917
+    api: Api, releases: Sequence[Release], target: Release, namespace: str, listen: Listener, clock: Clock
+) -> Outcome:
+    """Have a release that is recorded serve, and take away what others left."""
+    name, serving = target.deployment, release.current(releases)
     if target.state is not ReleaseState.DEPLOYED:
         # Who is cut off here leaves objects of its; by that they are found.
         release.mark(api, target, ReleaseState.PROGRESSING, namespace)
     left = [
         one for one in releases if one.state in (ReleaseState.DEPLOYED, ReleaseState.PROGRESSING) and one is not target
     ]
+    routes = [one for one in target.manifests if one["kind"] == ROUTE.name]
     objects.take_back(api, [each for one in left for each in one.manifests], target.manifests, namespace)
-    objects.apply(api, target.manifests, namespace)
-    api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
+    objects.apply(api, [one for one in target.manifests if one not in routes], namespace)
     patience = clock.patience(_SLACK_S + _deadline_s(target))
     seen = wait(api, name, target.label, namespace, patience, listen)
     if seen.step is Step.FAILED:
         raise _unhealthy(name, target.label, seen.trouble, "")
     if seen.wanted:
         verify(api, name, target.label, namespace, patience, listen)
+    objects.apply(api, routes, namespace)
+    api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
     release.mark(api, target, ReleaseState.DEPLOYED, namespace)
     # Before they are marked: of those nobody asks any more what they left behind.
     objects.prune(api, [each for one in left for each in one.manifests], target.manifests, namespace)

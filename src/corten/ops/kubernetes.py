@@ -13,6 +13,7 @@ from typing import Any
 from corten.cluster import objects, release
 from corten.cluster.deploying import Clock, Outcome, go_back
 from corten.cluster.deploying import deploy as deploy_one
+from corten.cluster.deploying import promote as promote_one
 from corten.cluster.differing import Difference, differences
 from corten.cluster.drilling import Score, kill_one
 from corten.cluster.facts import discover
@@ -177,6 +178,13 @@ def rollback(name: str, to: str, place: Place, *, listen: Listener = nobody) -> 
     with _connected(place) as api:
         namespace = place.namespace or api.namespace
         return Done(name, namespace, go_back(api, parse_name(name), namespace, to, listen=listen))
+
+
+def promote(name: str, place: Place, *, listen: Listener = nobody) -> Done:
+    """All requests for the canary. Raises NotFoundError `control.no_canary`, UnhealthyError."""
+    with _connected(place) as api:
+        namespace = place.namespace or api.namespace
+        return Done(name, namespace, promote_one(api, parse_name(name), namespace, listen=listen))
 
 
 def history(name: str, place: Place) -> list[Release]:

@@ -98,6 +98,19 @@ def run_until_empty(here, run):
     return run("k8s", "drill", "fraud", "[1]", code=6)[1]
 
 
+def test_a_canary_that_stays_at_its_share_is_promoted(here, run):
+    assert "control.no_canary" in run("promote", "fraud", code=3)[1]
+    run("deploy", image("fraud"), "--replicas", 4)
+    _, err = run("deploy", image("better"), "--name", "fraud", "--replicas", 4, "--canary", "20%")
+    assert "20 % of the requests" in err
+    assert here.revisions() == {"r1", "r2"}
+    assert "cli.usage" in run("promote", "fraud", "--to", 50, code=2)[1]
+    run("promote", "fraud")
+    assert here.revisions() == {"r2"}
+    assert here.states() == {"r1": "superseded", "r2": "deployed"}
+    assert here.server.names("deployments") == ["fraud"]
+
+
 def test_of_many_each_is_told_and_the_worst_decides_the_exit_code(here, run):
     here.server.fault("team/bad", Fault.CRASH)
     out, err = run("deploy", image("good"), image("bad"), code=6)
