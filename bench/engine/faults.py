@@ -96,8 +96,18 @@ def out_of_memory(place: Place) -> Iterator[None]:
 
 
 def ended_for_memory(place: Place) -> list[str]:
-    events = Client(place.home).get(f"/v1/deployments/{place.name}/events")["events"]
-    return [each["message"] for each in events if each["step"] == "exited" and "memory" in each["message"]]
+    return [each["message"] for each in journal(place) if each["step"] == "exited" and "memory" in each["message"]]
+
+
+def journal(place: Place) -> list[dict]:
+    """All lines, which are told in parts."""
+    found: list[dict] = []
+    while True:
+        after = found[-1]["seq"] if found else 0
+        part = Client(place.home).get(f"/v1/deployments/{place.name}/events", after=after)["events"]
+        if not part:
+            return found
+        found += part
 
 
 @contextlib.contextmanager
@@ -174,7 +184,7 @@ def clock_jump(place: Place) -> Iterator[None]:
 
 def daemon_clock_s(place: Place) -> float:
     """The time of the daemon's last journal line, by its own clock."""
-    return float(Client(place.home).get(f"/v1/deployments/{place.name}/events")["events"][-1]["at_s"])
+    return float(journal(place)[-1]["at_s"])
 
 
 @contextlib.contextmanager

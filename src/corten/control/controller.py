@@ -430,14 +430,28 @@ class Controller:
                 return None
 
     async def _until_ready(self, one: ReplicaRecord, notes: Notes) -> None:
-        while not notes.probed:
-            answer = await self.ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
-            notes.answer = f"{answer.status} {answer.text}" if answer.status else answer.text
-            notes.probed = answer.status == 200
-            # In proportion to the time it took so far: seldom late by more than a fortieth.
-            age_s = self.clock() - one.replica.started_s
-            if not notes.probed:
-                await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 40)))
+        watching = asyncio.ensure_future(self._until_stopped(one, notes))
+        try:
+            while not (notes.probed or notes.hung):
+                answer = await self.ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
+                notes.answer = f"{answer.status} {answer.text}" if answer.status else answer.text
+                notes.probed = answer.status == 200
+                # In proportion to the time it took so far: seldom late by more than a fortieth.
+                age_s = self.clock() - one.replica.started_s
+                if not notes.probed:
+                    await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 40)))
+        finally:
+            watching.cancel()
+
+    async def _until_stopped(self, one: ReplicaRecord, notes: Notes) -> None:
+        """Look twice a second whether one that starts was stopped by a signal: then it never gets ready."""
+        vigil, pid = Vigil(), one.replica.pid
+        while not notes.hung:
+            await asyncio.sleep(LOOK_PERIOD_S)
+            look = Look(asyncio.get_running_loop().time(), None, is_stopped(pid), ran_s=ran_s(pid))
+            vigil = vigil.after(look)
+            notes.hung = hung(vigil, look, others=True)
+        self.wake.set()
 
     async def _until_routable(self, one: ReplicaRecord, notes: Notes) -> None:
         wait_s = ROUTABLE_POLL_S

@@ -373,7 +373,7 @@ class _Planner:
         for each in self.seen:
             if each.state is ReplicaState.STARTING and not each.probed and self.late(each):
                 yield Kill(each.id, f"not ready within {self.settings_of(each).ready_timeout_s:g} s")
-            elif each.state in (ReplicaState.READY, ReplicaState.DRAINING) and each.hung:
+            elif (each.live or each.state is ReplicaState.DRAINING) and each.hung:
                 yield Kill(each.id, each.hung)
 
     def temper(self) -> Iterator[Action]:

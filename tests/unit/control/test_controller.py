@@ -426,6 +426,20 @@ def test_one_that_is_stopped_before_the_gateway_reaches_it_is_replaced_though_it
     bench.during(story)
 
 
+def test_one_that_is_stopped_while_it_starts_is_replaced(bench, monkeypatch):
+    for name in ("controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+        monkeypatch.setattr(f"corten.control.{name}", 0.01)
+    monkeypatch.setattr("corten.control.controller.is_stopped", lambda _: True)
+
+    async def story(controller):
+        bench.refuse_ready.add("m-r1")
+        bench.deploy(ONE)
+        await bench.until(controller, lambda: any(verb == "kill" for verb, _ in bench.machine.calls))
+        await bench.until(controller, lambda: bench.state.replicas("m")[0].replica.reason.startswith("hung"))
+
+    bench.during(story)
+
+
 def test_at_rest_the_last_replica_is_frozen_and_the_next_request_wakes_it(bench):
     async def story(controller):
         bench.deploy(ONE, replicas=0, most_replicas=2)
