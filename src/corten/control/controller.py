@@ -14,6 +14,7 @@ from corten.control.answers import Answers
 from corten.control.canaries import Canaries
 from corten.control.exits import ExitWatch
 from corten.control.holding import Holding, Line
+from corten.control.liveness import Look, Vigil, hung
 from corten.control.memory import Memory
 from corten.control.mirror import Mirror
 from corten.control.probation import Probation
@@ -52,6 +53,7 @@ from corten.core.rest import Strategy
 from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
+from corten.observe.host import ran_s
 
 _log = logging.getLogger(__name__)
 
@@ -444,11 +446,11 @@ class Controller:
             watching.cancel()
 
     async def _until_stopped(self, one: ReplicaRecord, notes: Notes) -> None:
-        """Look twice a second whether one that starts was stopped by a signal: then it never gets ready."""
+        """Look twice a second whether one that starts was stopped; not whether it answers: it may load for minutes."""
         vigil, pid = Vigil(), one.replica.pid
         while not notes.hung:
             await asyncio.sleep(LOOK_PERIOD_S)
-            look = Look(asyncio.get_running_loop().time(), None, is_stopped(pid), ran_s=ran_s(pid))
+            look = Look(asyncio.get_running_loop().time(), None, self.stopped(pid), ran_s=ran_s(pid))
             vigil = vigil.after(look)
             notes.hung = hung(vigil, look, others=True)
         self.wake.set()

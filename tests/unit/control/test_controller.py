@@ -416,12 +416,11 @@ def test_one_that_is_stopped_before_the_gateway_reaches_it_is_replaced_though_it
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
 
     async def story(controller):
-        controller.stopped = lambda _: bool(bench.wire.unhealthy)
+        first = "m-r1-000000"
+        bench.wire.unhealthy.add(f"/memory/{first}/s")
+        controller.stopped = lambda _: bench.state.replicas("m")[0].replica.state is ReplicaState.READY
         bench.deploy(ONE)
-        await bench.until(controller, lambda: len(bench.running()) == 1)
-        victim = bench.running()[0]
-        bench.wire.unhealthy.add(f"/memory/{victim}/s")
-        await bench.until(controller, lambda: ("kill", victim) in bench.machine.calls)
+        await bench.until(controller, lambda: ("kill", first) in bench.machine.calls)
 
     bench.during(story)
 
@@ -429,9 +428,9 @@ def test_one_that_is_stopped_before_the_gateway_reaches_it_is_replaced_though_it
 def test_one_that_is_stopped_while_it_starts_is_replaced(bench, monkeypatch):
     for name in ("controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
-    monkeypatch.setattr("corten.control.controller.is_stopped", lambda _: True)
 
     async def story(controller):
+        controller.stopped = lambda _: True
         bench.refuse_ready.add("m-r1")
         bench.deploy(ONE)
         await bench.until(controller, lambda: any(verb == "kill" for verb, _ in bench.machine.calls))
