@@ -578,6 +578,7 @@ class Controller:
             case Strategy.SWAP:
                 return True
             case Strategy.AUTO:
+                self.memory.learn(records)  # of one that got ready a moment ago nobody has looked yet
                 return not self.memory.takes_another(name, records)
 
     def note(self, deployment: str, step: str, phase: Phase, message: str) -> None:
