@@ -156,7 +156,12 @@ def growth(samples: Sequence[Sample]) -> dict[str, dict[str, object]]:
         values = [asdict(each)[name] for each in samples]
         then, now = statistics.median(values[quarter : 2 * quarter]), statistics.median(values[-quarter:])
         slack = SLACK["state_mb" if name.startswith("state") else kind]
-        found[name] = {"second": then, "last": now, "most": max(values), "flat": now <= then * (1 + GROWTH) + slack}
+        found[name] = {
+            "second": round(then, 2),
+            "last": round(now, 2),
+            "most": max(values),
+            "flat": now <= then * (1 + GROWTH) + slack,
+        }
     return found
 
 
