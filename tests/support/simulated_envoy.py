@@ -12,6 +12,7 @@ import contextlib
 import random
 from dataclasses import dataclass, field
 
+from corten.core.headers import ATTEMPT_HEADER
 from corten.core.route import Endpoint
 from corten.core.traffic import Traffic
 from corten.gateway import hold
@@ -272,7 +273,7 @@ class SimulatedEnvoy:
 
     async def _sent(self, asked: Asked, cluster: str, host: Host, attempt: int, idle_s: float) -> tuple[Answer, str]:
         """The answer, and why it may be worth another try."""
-        headers = {hold.CLUSTER_HEADER: cluster, hold.ATTEMPT_HEADER: str(attempt), "x-request-id": str(asked.id)}
+        headers = {hold.CLUSTER_HEADER: cluster, ATTEMPT_HEADER: str(attempt), "x-request-id": str(asked.id)}
         host.active += 1
         try:
             async with asyncio.timeout(idle_s):

@@ -563,6 +563,9 @@ class World:
         self.clients.add(task)
         task.add_done_callback(self.clients.discard)
         await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.bugs.append(repr(error))
+            return Answer(0, code="the simulated gateway failed")
         return None if task.cancelled() else task.result()
 
     def _was_away(self, still_s: float) -> bool:
