@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +25,11 @@ from corten.testing.engine_contract import EngineContract
 from corten.testing.tiny_image import TinyImage
 
 HELLO = """
-import os, pathlib
+import hashlib, os, pathlib
 print("hello")
 print("CORTEN_REVISION=" + os.environ["CORTEN_REVISION"])
+if "KEY_FILE" in os.environ:
+    print("KEY=" + hashlib.sha256(pathlib.Path(os.environ["KEY_FILE"]).read_bytes()).hexdigest())
 """
 # The file tells the test that the handler is in place.
 WAIT = """
@@ -97,11 +101,28 @@ class TestMemory(EngineContract):
                 engine.machine.unkillable.add(replica_id)
             engine.say(replica_id, "hello")
             engine.say(replica_id, f"CORTEN_REVISION=r{spec.revision}")
+            for name, value in spec.secrets.items():
+                engine.say(replica_id, f"{name}={hashlib.sha256(value).hexdigest()}")
 
         return settle
 
+    @pytest.fixture
+    def holding(self, make_engine: Callable[[], Memory]) -> Callable[[bytes], object]:
+        return lambda value: [spec for spec in make_engine().machine.specs.values() if value in spec.secrets.values()]
+
 
 class RealEngine(EngineContract):
+    @pytest.fixture
+    def holding(self, real_home: Home) -> Callable[[bytes], object]:
+        places = (real_home.root, real_home.run, Path("/dev/shm"))
+
+        def holds(path: Path, value: bytes) -> bool:
+            with suppress(OSError):
+                return path.is_file() and value in path.read_bytes()
+            return False
+
+        return lambda value: [path for place in places for path in place.rglob("*") if holds(path, value)]
+
     @pytest.fixture
     def images(self, real_images: BuiltImages) -> BuiltImages:
         return real_images

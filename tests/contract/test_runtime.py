@@ -140,6 +140,17 @@ def test_2_7_jobs_are_kept_where_it_is_told(tmp_path):
         assert len(list(tmp_path.glob("[!.]*.job"))) == 1
 
 
+def test_2_8_a_secret_is_read_by_the_model_alone(tmp_path):
+    (tmp_path / "KEY").write_text("canary-7f3a")
+    with Served({"entry": "secretive"}, env={"KEY_FILE": str(tmp_path / "KEY")}) as server:
+        server.until()
+        status, _, body = server.ask("POST", "/predict", b"{}")
+        assert (status, json.loads(body)) == (200, {"outputs": 11})
+        assert "canary-7f3a" not in json.dumps(server.log)
+        for path in ("/", "/openapi.json", "/metrics"):
+            assert b"canary-7f3a" not in server.ask("GET", path)[2]
+
+
 # The image's folder is there when temporary files are in memory (`dev.py check`).
 SEEN = ["--ro-bind-try", "/dev/shm", "/dev/shm"]
 

@@ -20,7 +20,7 @@ USER = "nobody"
 WAIT = """
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-print(os.getuid(), flush=True)
+print(os.getuid(), pathlib.Path(os.environ["KEY_FILE"]).read_text(), flush=True)
 pathlib.Path(os.environ["CORTEN_LISTEN"].removeprefix("unix:")).touch()
 time.sleep(600)
 """
@@ -37,14 +37,14 @@ from corten.ops.security import replica_seen
 
 home, image = Home(Path(sys.argv[1])), Digest.parse(sys.argv[2])
 engine = Podman.from_env(home, dict(os.environ))
-started = engine.start(ReplicaSpec("a-r1-x", "a", 1, image))
+started = engine.start(ReplicaSpec("a-r1-x", "a", 1, image, secrets={"KEY": b"value"}))
 deadline_s = time.monotonic() + 30
 while not Path(started.address).exists():
     assert time.monotonic() < deadline_s, engine.logs("a-r1-x")
     time.sleep(0.05)
 told = {"describe": dict(engine.describe()), "log": list(engine.logs("a-r1-x"))}
 told["socket"] = os.stat(started.address).st_uid
-told["rules"] = {one.rule: one.verdict.value for one in of_replica(replica_seen("a-r1-x", started.pid, egress=False))}
+told["rules"] = {one.rule: one.verdict.value for one in of_replica(replica_seen("a-r1-x", started.pid, egress=False, given=("KEY",)))}
 engine.freeze("a-r1-x")
 told["frozen"] = engine.list()[0].frozen
 engine.thaw("a-r1-x")
@@ -54,7 +54,8 @@ while (seen := engine.list()[0]).running:
     time.sleep(0.05)
 told["exit_code"] = seen.exit_code
 engine.remove("a-r1-x")
-told["left"] = [path.name for path in home.run.iterdir() if path.name != "podman.sock"]
+told["left"] = [path.name for path in Path("/dev/shm").glob("corten-secrets-*") if path.owner() == "nobody"]
+told["left"] += [path.name for path in home.run.iterdir() if path.name != "podman.sock"]
 print(json.dumps(told))
 """
 
@@ -120,10 +121,11 @@ def test_the_user_is_who_runs_it_and_nobody_in_there(place):
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["log"] == ["65532"]
+    assert told["log"] == ["65532 value"]
     assert told["socket"] == 65534
     assert told["describe"]["user"] == "uid 65532, outside your own"
     rules = told["rules"]
     assert rules.pop("processes are limited") in ("pass", "cannot")  # without root, cgroups of version 1 limit nothing
     assert set(rules.values()) == {"pass"}
+    assert "secrets are files in memory, readable by it alone" in rules
     assert (told["frozen"], told["exit_code"], told["left"]) == (True, 0, [])

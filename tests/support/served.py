@@ -50,6 +50,11 @@ def sleepy(seconds=0.0, text=""):
     return text
 
 
+def secretive(seconds=0.0):
+    with open(os.environ["KEY_FILE"]) as file:
+        return len(file.read())
+
+
 def touchy(x=None, text=""):
     if x == "input":
         raise InputError("x is not that", path="x")
@@ -104,6 +109,8 @@ class Toy:
             return Rows(lambda x: x, DType(argument), (None, 2))
         if what == "sleepy":
             return Calls(sleepy, "seconds", "text")
+        if what == "secretive":
+            return Calls(secretive, "seconds")
         if what == "touchy":
             return Calls(touchy, "x", "text")
         if what == "threads":  # as an OpenMP pool has them

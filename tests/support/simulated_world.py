@@ -30,6 +30,7 @@ from corten.control.probe import Answer as Probed
 from corten.control.router import Router
 from corten.control.state import State
 from corten.control.tasks import Tasks
+from corten.control.vault import Vault
 from corten.core.deployment import ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.front import Front
@@ -385,6 +386,7 @@ class World:
                 new_suffix=lambda: f"{next(self.serial):06d}",
                 wake=wake,
                 tell=lambda: None,
+                vault=Vault(Path("memory")),
                 ask=self._ask,
                 jobs=self._jobs,
                 stopped=self.machine.stopped,

@@ -10,13 +10,14 @@ from corten.cli import in_cluster
 from corten.cli import parser as words
 from corten.cli.output import Output
 from corten.cli.promote import canary_note
-from corten.cli.running import add_cluster, add_run, settings_of
+from corten.cli.running import add_cluster, add_run, add_secret, secret_values, settings_of
 from corten.errors import UsageError
 
 EXAMPLES = """\
   corten deploy fraud@sha256:4f0c...
   corten deploy $(corten build model.joblib) --replicas 2
   corten deploy fraud --engine kubernetes --namespace models --replicas 2..8
+  corten deploy fraud --secret DB_PASSWORD=/etc/fraud/password
 """
 
 
@@ -32,6 +33,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     in_cluster.add_engine(parser, of_replicas=True)
     add_cluster(parser)
+    add_secret(
+        parser,
+        "NAME=PATH",
+        "a file the replicas find in memory, as NAME_FILE tells them (`-`: standard input); "
+        "in a cluster KEY=SECRET/ENTRY, a variable out of a Secret there",
+    )
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -53,6 +60,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             request_timeout_s=options.request_timeout or 0.0,
             pure=not options.no_resend,
         ),
+        secrets=secret_values(options.secret),
         home=Home.from_env(os.environ, uid=os.getuid()),
         port=options.port,
         engine=options.engine,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from corten.cli import parser as words
 from corten.cli.output import Output, table
-from corten.cli.running import settings_of
+from corten.cli.running import secret_variables, settings_of
 
 if TYPE_CHECKING:
     from corten.ops.kubernetes import Place
@@ -55,7 +55,6 @@ def refuse_its_words(options: argparse.Namespace) -> None:
         "namespace",
         "host",
         "gateway",
-        "secret",
         "pull_secret",
         "weights",
         "gpus",
@@ -95,6 +94,7 @@ def deploy(options: argparse.Namespace, output: Output) -> int:
         )
     if options.name and len(options.image) > 1:
         raise UsageError("cli.usage", "`--name` is for one image", hint="leave it out: names come from the models")
+    secrets = secret_variables(options.secret)
     home = Home.from_env(os.environ, uid=os.getuid())
     cluster = Cluster(
         gateway=options.gateway,
@@ -105,7 +105,7 @@ def deploy(options: argparse.Namespace, output: Output) -> int:
     workloads = [
         replace(
             workload_of(image, options.name, settings_of(options), home=home, weights=options.weights),
-            secrets=tuple(options.secret),
+            secrets=secrets,
             host=options.host,
             gpus=options.gpus,
             cluster=cluster,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corten.cli.output import Output
-from corten.cli.running import add_cluster, add_run, settings_of
+from corten.cli.running import add_cluster, add_run, add_secret, secret_variables, settings_of
 
 if TYPE_CHECKING:
     from corten.exporters.base import Cluster
@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="the deployment's name (default: the model's)")
     add_run(parser)
     add_cluster(parser)
+    add_secret(parser, "KEY=SECRET/ENTRY", "an environment variable out of a Secret of the cluster")
     parser.add_argument(
         "--kubernetes-version", type=version, default=None, metavar="X.Y", help="the oldest it is for (default: 1.34)"
     )
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         settings=settings_of(options),
         cluster=_cluster(options),
         weights=options.weights,
-        secrets=tuple(options.secret),
+        secrets=secret_variables(options.secret),
         host=options.host,
         gpus=options.gpus,
         home=Home.from_env(os.environ, uid=os.getuid()),

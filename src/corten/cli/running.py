@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from corten.cli import parser as words
+from corten.errors import UsageError
 
 if TYPE_CHECKING:
     from corten.core.deployment import Settings
@@ -58,14 +61,6 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--host", default="", help="the host name clients ask by (default: the path /NAME/)")
     group.add_argument("--gateway", default="", metavar="NAMESPACE/NAME", help="the Gateway that routes are bound to")
     group.add_argument(
-        "--secret",
-        action="append",
-        default=[],
-        type=secret,
-        metavar="KEY=SECRET/ENTRY",
-        help="an environment variable out of a Secret; repeatable",
-    )
-    group.add_argument(
         "--pull-secret", action="append", default=[], metavar="SECRET", help="to pull the image with; repeatable"
     )
     group.add_argument("--weights", default="", metavar="IMAGE", help="mount the model's files from their own image")
@@ -76,15 +71,58 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def secret(text: str) -> SecretVariable:
-    """Read `KEY=SECRET/ENTRY`."""
+def add_secret(parser: argparse.ArgumentParser, metavar: str, told: str) -> None:
+    """A secret: what its right side names is up to whoever runs the replicas."""
+    parser.add_argument(
+        "--secret", action="append", default=[], type=words.key_value, metavar=metavar, help=f"{told}; repeatable"
+    )
+
+
+def secret_variables(given: Sequence[tuple[str, str]]) -> tuple[SecretVariable, ...]:
+    """Read `KEY=SECRET/ENTRY`, as clusters have it. Raises UsageError."""
     from corten.exporters.base import SecretVariable
 
-    variable, place = words.key_value(text)
+    return tuple(SecretVariable(variable, *_entry(variable, place)) for variable, place in given)
+
+
+def _entry(variable: str, place: str) -> tuple[str, str]:
     name, slash, entry = place.partition("/")
-    if not name or not slash or not entry:
-        raise argparse.ArgumentTypeError(f"expected KEY=SECRET/ENTRY, got `{text}`")
-    return SecretVariable(variable, name, entry)
+    # What the API calls a Secret: a DNS subdomain.
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name) or not slash or not entry or "/" in entry:
+        raise UsageError(
+            "cli.usage",
+            f"`--secret {variable}={place}` names no entry of a Secret",
+            why="a cluster has its own secrets: no file of this machine is sent there",
+            hint=f"--secret {variable}=SECRET/ENTRY; `kubectl create secret generic SECRET --from-file ENTRY=PATH`",
+        )
+    return name, entry
+
+
+def secret_values(given: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+    """Read `NAME=PATH`, a file of this machine, or `NAME=-`, standard input. Raises UsageError."""
+    names, paths = [name for name, _ in given], [path for _, path in given]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UsageError("cli.usage", f"secret `{twice}` is given twice", hint="one `--secret` a name")
+    if paths.count("-") > 1:
+        raise UsageError("cli.usage", "standard input can be read once", why="two secrets are to come from it")
+    return {name: _value(name, path) for name, path in given}
+
+
+def _value(name: str, path: str) -> bytes:
+    """No more than shows that it is too much."""
+    from corten.core.secret import MOST_BYTES
+
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            return file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "secret.unreadable",
+            f"secret `{name}` cannot be read",
+            where=path,
+            why=getattr(error, "strerror", None) or str(error),
+            hint=f"--secret {name}=PATH, or {name}=- for standard input (SECRET/ENTRY is for --engine kubernetes)",
+        ) from error
 
 
 def gpus(text: str) -> int:

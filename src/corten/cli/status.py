@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from corten.cli import in_cluster
 from corten.cli.output import Output, table
+
+if TYPE_CHECKING:
+    from corten.ops.status import ReplicaStatus
 
 EXAMPLES = """\
   corten status
@@ -50,7 +54,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             output.result(f"\n{one.name}: {one.reason}")
     replicas = [("replica", "revision", "state", "since", "pid", "restarts", "")]
     replicas += [
-        (each.id, f"r{each.revision}", each.state, each.since, str(each.pid or "-"), str(each.restarts), each.reason)
+        (each.id, f"r{each.revision}", each.state, each.since, str(each.pid or "-"), str(each.restarts), _told(each))
         for one in seen.deployments
         for each in one.replicas
     ]
@@ -58,3 +62,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         output.result("\n" + table(replicas))
     output.note(f"\nengine: {seen.engine}  ·  gateway: {seen.gateway}  ·  daemon: {seen.daemon}")
     return 0
+
+
+def _told(replica: ReplicaStatus) -> str:
+    return replica.reason or (f"secrets {', '.join(replica.secrets)}" if replica.secrets else "")

@@ -13,12 +13,14 @@ import time
 from corten.cli import parser as words
 from corten.cli.output import Output
 from corten.cli.promote import canary_note
+from corten.cli.running import add_secret, secret_values
 
 EXAMPLES = """\
   corten up model.joblib
   corten up annotator.py:Annotator --replicas 2
   corten up . --port 9000
   corten up . --engine podman
+  corten up . --secret DB_PASSWORD=password.txt
 """
 
 
@@ -33,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
     )
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+    add_secret(
+        parser,
+        "NAME=PATH",
+        "a file the replicas find in memory, as NAME_FILE tells them (`-`: standard input)",
+    )
     words.add_registry_trust(parser)
     words.add_canary(parser)
     words.add_access(parser)
@@ -72,6 +79,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         port=options.port,
         engine=options.engine,
         env=dict(options.env),
+        secrets=secret_values(options.secret),
         egress=options.egress,
         ready_timeout_s=options.timeout,
         auth=options.auth,

@@ -5,7 +5,7 @@
     GET    /v1/version                                                            -> {"version"}
     GET    /v1/status
     GET    /v1/deployments/NAME
-    PUT    /v1/deployments/NAME             {"image", "settings", "generation"?}  -> Accepted
+    PUT    /v1/deployments/NAME             {"image", "settings", "secrets"?, "generation"?} -> Accepted
     DELETE /v1/deployments/NAME
     POST   /v1/deployments/NAME/rollback    {"to"?, "generation"?}                -> Accepted
     POST   /v1/deployments/NAME/promote     {"share"?, "generation"?}             -> Accepted
@@ -44,6 +44,7 @@ from corten.control.issue import Issuance
 from corten.control.news import News
 from corten.control.signing import check_jwks
 from corten.core.access import Access, Issuer, Trust
+from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.name import parse_name
 from corten.core.rest import Strategy
@@ -188,7 +189,8 @@ class Api:
             # The state is up to a second behind.
             one = replace(one, rollout=replace(one.rollout, compared=controller.mirror.of(one.rollout)))
         records = controller.state.replicas(name)
-        revisions = {record.replica.revision for record in records}
+        numbers = {record.replica.revision for record in records}
+        settings = {number: controller.state.revision(name, number).settings for number in numbers}
         return views.deployment_view(
             one,
             records,
@@ -196,7 +198,7 @@ class Api:
             image=str(tried.image) if tried else "",
             judgement=controller.canaries.judgements.get(name),
             waiting=controller.holding.waiting(name),
-            egress={each for each in revisions if controller.state.revision(name, each).settings.egress},
+            settings=settings,
         )
 
     async def _deploy(self, name: str, change: wire.Change) -> Any:
@@ -209,13 +211,25 @@ class Api:
             if swap:
                 # While requests wait is no time to unpack it.
                 await controller.tasks.off_loop(controller.engine.prepare, image)
-            accepted = controller.state.deploy(
-                name, image, change.settings, generation=change.generation, now_s=controller.clock(), swap=swap
-            )
+            settings = self._with_secrets(name, change)
+            try:
+                accepted = controller.state.deploy(
+                    name, image, settings, generation=change.generation, now_s=controller.clock(), swap=swap
+                )
+            finally:
+                if change.secrets:  # of a change that was refused
+                    controller.sweep_secrets()
             if not self._guarded():
                 await self._in_force()
         self._changed()
         return accepted
+
+    def _with_secrets(self, name: str, change: wire.Change) -> Settings:
+        if not change.secrets:
+            return change.settings
+        known = self._controller.state.find(name)
+        before = known.wanted.settings.secret_ids if known and known.wanted else {}
+        return replace(change.settings, secret_ids=self._controller.vault.keep(change.secrets, before))
 
     async def _roll_back(self, name: str, back: wire.Back) -> Any:
         controller = self._controller

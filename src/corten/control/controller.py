@@ -45,6 +45,7 @@ from corten.control.routes import route_table
 from corten.control.scaler import Scaler
 from corten.control.state import State
 from corten.control.tasks import Tasks
+from corten.control.vault import Vault
 from corten.control.watch import LOOK_PERIOD_S, Watch
 from corten.core.deployment import Replica, ReplicaState, Revision
 from corten.core.events import Event, Phase
@@ -95,6 +96,7 @@ class Controller:
     new_suffix: Callable[[], str]
     wake: asyncio.Event
     tell: Callable[[], None]
+    vault: Vault
     ask: Callable[..., Awaitable[Answer]] = ask
     jobs: Callable[..., Awaitable[int]] = jobs
     stopped: Callable[[int], bool] = is_stopped
@@ -134,6 +136,7 @@ class Controller:
         """Take over what an earlier daemon left: forget nothing that runs, end what nobody knows."""
         self._exits = ExitWatch(self.wake.set)
         self.state.restart_clocks(now_s=self.clock())
+        self.sweep_secrets()
         await self._look()
         known = {one.replica.id: one for one in self.state.replicas()}
         for stray in set(self._observed) - set(known):
@@ -304,6 +307,7 @@ class Controller:
                 record(self.state, name, action, now_s=now_s, details=details)
             case Forget():
                 record(self.state, name, action, now_s=now_s)
+                self.sweep_secrets()
             case _:
                 record(self.state, name, action, now_s=now_s)
         self.tell()
@@ -320,6 +324,13 @@ class Controller:
         return states[0] in working and by_itself and not self._notes.setdefault(replica_id, Notes()).hung
 
     async def _start(self, replica_id: str, revision: Revision) -> None:
+        try:
+            await self._begin(replica_id, revision)
+        except CortenError as error:
+            self._notes.setdefault(replica_id, Notes()).error = error
+            _log.error("replica %s did not start: %s", replica_id, error)
+
+    async def _begin(self, replica_id: str, revision: Revision) -> None:
         settings = revision.settings
         spec = ReplicaSpec(
             id=replica_id,
@@ -329,16 +340,13 @@ class Controller:
             env={**settings.env, "CORTEN_DRAIN_S": f"{settings.drain_s:g}"},
             egress=settings.egress,
             resources=settings.resources,
+            secrets=self.vault.read(settings.secret_ids),
         )
         try:
             await self.tasks.off_loop(self.engine.prepare, revision.image)
             await self._make_room(revision.deployment)
             self.memory.promised.add(replica_id)
             observed = await self.tasks.off_loop(self.engine.start, spec)
-        except CortenError as error:
-            self._notes.setdefault(replica_id, Notes()).error = error
-            _log.error("replica %s did not start: %s", replica_id, error)
-            return
         finally:
             self.memory.promised.discard(replica_id)
         self._observed[replica_id] = self._just_started[replica_id] = observed
@@ -580,6 +588,10 @@ class Controller:
             case Strategy.AUTO:
                 self.memory.learn(records)  # of one that got ready a moment ago nobody has looked yet
                 return not self.memory.takes_another(name, records)
+
+    def sweep_secrets(self) -> None:
+        """Keep no secret that no revision has."""
+        self.vault.sweep(self.state.secret_ids())
 
     def note(self, deployment: str, step: str, phase: Phase, message: str) -> None:
         """Write a line into a deployment's journal."""

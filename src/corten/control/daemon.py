@@ -37,6 +37,7 @@ from corten.control.news import News
 from corten.control.router import GatewayMaker, Router
 from corten.control.state import State
 from corten.control.tasks import Tasks
+from corten.control.vault import Vault
 from corten.core.front import Front
 from corten.core.home import Home
 from corten.engine.base import Engine
@@ -92,6 +93,7 @@ class Daemon:
             wake=self._wake,
             tell=self._news.tell,
             memory=Memory.from_env(os.environ),
+            vault=Vault(home.secrets),
         )
         self.api = Api(self.controller, self._news, self.end, home.state / "keys")
 

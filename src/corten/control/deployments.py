@@ -75,6 +75,11 @@ class Deployments(Journal):
             created_s=row["created_s"],
         )
 
+    def secret_ids(self) -> frozenset[str]:
+        """The secrets of all revisions there are."""
+        rows = self._all("SELECT DISTINCT value AS id FROM revisions, json_each(settings, '$.secret_ids')")
+        return frozenset(row["id"] for row in rows)
+
     def _revision_or_none(self, name: str, number: int | None) -> Revision | None:
         return None if number is None else self.revision(name, number)
 

@@ -1,4 +1,4 @@
-"""Which images the control plane still needs, read beside a running daemon and without one."""
+"""Which images and secrets the control plane still needs, read beside a running daemon and without one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from corten.core.digest import Digest
 from corten.core.home import Home
 
 _TIMEOUT_S: Final = 5.0
-_IMAGES: Final = """
-SELECT DISTINCT image FROM revisions r WHERE
+_KEPT: Final = """
     number > (SELECT max(number) FROM revisions n WHERE n.deployment = r.deployment) - :keep
     OR EXISTS (SELECT 1 FROM deployments d WHERE d.name = r.deployment AND r.number IN (d.wanted, d.serving))
     OR EXISTS (SELECT 1 FROM replicas p WHERE p.deployment = r.deployment AND p.revision = r.number
@@ -21,6 +20,8 @@ SELECT DISTINCT image FROM revisions r WHERE
     OR EXISTS (SELECT 1 FROM rollouts o WHERE o.deployment = r.deployment AND o.state = 'progressing'
                AND r.number IN (o.origin, o.target))
 """
+_IMAGES: Final = f"SELECT DISTINCT image FROM revisions r WHERE {_KEPT}"  # noqa: S608 -- all of it is ours
+_SECRETS: Final = f"SELECT DISTINCT value FROM revisions r, json_each(settings, '$.secret_ids') WHERE {_KEPT}"  # noqa: S608
 
 
 def images_in_use(home: Home, keep: int) -> frozenset[Digest]:
@@ -29,6 +30,15 @@ def images_in_use(home: Home, keep: int) -> frozenset[Digest]:
 
     Raises CortenError `state.*` when the state cannot be read: nobody may then think that nothing is in use.
     """
+    return frozenset(map(Digest.parse, _kept(home, _IMAGES, keep)))
+
+
+def secrets_in_use(home: Home, keep: int) -> frozenset[str]:
+    """The secrets of the same revisions, by their ids. Raises as `images_in_use` does."""
+    return _kept(home, _SECRETS, keep)
+
+
+def _kept(home: Home, sql: str, keep: int) -> frozenset[str]:
     path = home.state / "corten.db"
     if not path.exists():
         return frozenset()
@@ -37,6 +47,6 @@ def images_in_use(home: Home, keep: int) -> frozenset[Digest]:
             # A file that has not got its tables yet is of a daemon that is just starting: nothing was deployed.
             if not state.execute("SELECT 1 FROM sqlite_master WHERE name = 'revisions'").fetchone():
                 return frozenset()
-            return frozenset(Digest.parse(row[0]) for row in state.execute(_IMAGES, {"keep": keep}))
+            return frozenset(row[0] for row in state.execute(sql, {"keep": keep}))
     except sqlite3.Error as error:
         raise translate(path, error) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -13,10 +14,11 @@ from corten.control.reconcile import Seen as SeenReplica
 from corten.control.reconcile import back_off_s, crash_looping, deaths_in_a_row
 from corten.control.records import Deployment, ReplicaRecord
 from corten.core.access import Access
-from corten.core.deployment import ReplicaState, RolloutState
+from corten.core.deployment import ReplicaState, RolloutState, Settings
 from corten.core.front import Front, near_host
 from corten.gateway.certificate import Certificate
 
+_NO_SETTINGS: Mapping[int, Settings] = MappingProxyType({})
 _SHOWN = tuple(state for state in ReplicaState if state is not ReplicaState.EXITED)
 
 
@@ -43,7 +45,10 @@ class RolloutView(msgspec.Struct, frozen=True):
 
 
 class ReplicaView(msgspec.Struct, frozen=True):
-    """One replica; `restarts` counts the deaths in a row before it. `egress`: it may open connections."""
+    """One replica; `restarts` counts the deaths in a row before it. `egress`: it may open connections.
+
+    `secrets` are the names of what it finds in /run/secrets.
+    """
 
     id: str
     revision: int
@@ -55,6 +60,7 @@ class ReplicaView(msgspec.Struct, frozen=True):
     restarts: int
     reason: str
     egress: bool = False
+    secrets: tuple[str, ...] = ()
 
 
 class DeploymentView(msgspec.Struct, frozen=True):
@@ -149,11 +155,11 @@ def deployment_view(
     image: str,
     judgement: Judgement | None = None,
     waiting: int = 0,
-    egress: Container[int] = (),
+    settings: Mapping[int, Settings] = _NO_SETTINGS,
 ) -> DeploymentView:
     """A deployment with its replicas; ended ones are shown only while something follows from them.
 
-    `egress` are the revisions that may open connections.
+    `settings` are those of its revisions, by number.
     """
     shown = [record for record in records if record.replica.state in _SHOWN or not record.settled]
     current = one.serving or one.wanted
@@ -174,7 +180,7 @@ def deployment_view(
         scale=f"{one.scale.least}..{one.scale.most}" if one.scale else "",
         waiting=waiting,
         fallback=f"r{one.fallback}" if one.fallback is not None else "",
-        replicas=tuple(_replica_view(record, egress) for record in shown),
+        replicas=tuple(_replica_view(record, settings.get(record.replica.revision, Settings())) for record in shown),
     )
 
 
@@ -237,7 +243,7 @@ def _rollout_view(one: Deployment, judgement: Judgement | None) -> RolloutView |
     )
 
 
-def _replica_view(record: ReplicaRecord, egress: Container[int]) -> ReplicaView:
+def _replica_view(record: ReplicaRecord, settings: Settings) -> ReplicaView:
     replica = record.replica
     return ReplicaView(
         id=replica.id,
@@ -249,5 +255,6 @@ def _replica_view(record: ReplicaRecord, egress: Container[int]) -> ReplicaView:
         changed_s=replica.changed_s,
         restarts=replica.restarts,
         reason=replica.reason,
-        egress=replica.revision in egress,
+        egress=settings.egress,
+        secrets=tuple(sorted(settings.secret_ids)),
     )

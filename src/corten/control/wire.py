@@ -19,6 +19,7 @@ from corten.core.front import Front
 from corten.core.name import parse_name
 from corten.core.resources import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS
 from corten.core.scale import MOST_REPLICAS
+from corten.core.secret import check_secrets
 from corten.errors import (
     CortenError,
     EngineError,
@@ -44,11 +45,15 @@ _HTTP_STATUS: dict[int, int] = {1: 500, 2: 400, 3: 404, 4: 502, 5: 503, 6: 500, 
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of PUT /v1/deployments/NAME. `generation`: the one this change was made for (0: none existed)."""
+    """The body of PUT /v1/deployments/NAME. `generation`: the one this change was made for (0: none existed).
+
+    `secrets` are their values, in base64; `settings` know them by ids that only the daemon gives.
+    """
 
     image: str
     settings: Settings = msgspec.field(default_factory=Settings)
     generation: int | None = None
+    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
 class Back(msgspec.Struct, forbid_unknown_fields=True):
@@ -134,6 +139,7 @@ def read(body: bytes | bytearray, kind: type[Any]) -> Any:
     if isinstance(value, Change):
         Digest.parse(value.image)
         check_settings(value.settings)
+        check_secrets(value.secrets, value.settings.env)
     if isinstance(value, Promotion) and not 1 <= value.share <= ALL:
         raise UsageError("control.bad_request", f"not a share: `{value.share}`", why="expected 1 to 100 percent")
     if isinstance(value, NewToken):
@@ -220,6 +226,8 @@ def check_settings(settings: Settings) -> None:
     shares = settings.canary.steps
     if list(shares) != sorted({share for share in shares if 0 < share < ALL}):
         raise _bad("canary", list(shares), "rising shares from 1 to 99 percent")
+    if settings.secret_ids:
+        raise _bad("secret_ids", ", ".join(settings.secret_ids), "their values, beside the settings")
     for name, value in settings.env.items():
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
             raise _bad("env", name, "names of letters, digits and `_`, values without NUL")

@@ -23,6 +23,7 @@ class Settings:
     take up to it, `concurrency` in flight in each at most.
 
     `env` reaches the model's process; `egress` lets it open connections to the outside; `grpc` is what the image says.
+    `secret_ids` are names of secrets, and the ids by which the daemon knows their values.
     What is `pure` changes nothing, and is sent again when the replica that had it ends.
     `canary` is how a revision gets its requests, once, `strategy` how it follows the one before. `resources` is what
     one replica may use. `auth` (`none`, `token`, or empty: as it was), `rate_per_s`, `burst` and `pinnable` are the
@@ -48,6 +49,7 @@ class Settings:
     rate_per_s: int = 0
     burst: int = 0
     pinnable: bool = False
+    secret_ids: Mapping[str, str] = field(default_factory=dict)
 
     def access(self, before: Access) -> Access:
         """Who may ask and how often; who said nothing of tokens leaves that as it was `before`."""

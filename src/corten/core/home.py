@@ -21,7 +21,7 @@ class Home:
         store/      OCI image layout: oci-layout, index.json, blobs/sha256/
         trees/      unpacked layers the embedded engine runs from
         cache/      wheels/ debs/ layers/ locks/ uv/: may be deleted at any time
-        state/      corten.db, daemon.lock, daemon.log, gateway/, keys/ (private, to sign tokens with)
+        state/      corten.db, daemon.lock, daemon.log, gateway/, keys/ (private, to sign tokens with), secrets/
         replicas/   one folder a replica: log, status
         run         sockets (elsewhere when the path would be too long for one)
     """
@@ -54,6 +54,11 @@ class Home:
     @property
     def state(self) -> Path:
         return self.root / "state"
+
+    @property
+    def secrets(self) -> Path:
+        """Values of the deployments' secrets: the owner's alone."""
+        return self.root / "state" / "secrets"
 
     @property
     def replicas(self) -> Path:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from corten.core.secret import SECRETS
+
 USER: Final = 65532
 _SECRETIVE: Final = ("SECRET", "PASSWORD", "PASSWD", "TOKEN", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY")
 # A path to a secret is none.
@@ -63,7 +65,8 @@ class ReplicaSeen:
     """A running replica, seen from outside. None is what could not be read.
 
     `inside` and `outside` are its user's numbers in and out of its user namespace. `interfaces` are its network's;
-    `shares` the namespaces it has in common with Corten. `open` are of its own files those somebody else may read.
+    `shares` the namespaces it has in common with Corten. It was `given` secrets of these names; `secrets` are
+    the files it has of them, with their mode bits.
     """
 
     id: str
@@ -77,6 +80,8 @@ class ReplicaSeen:
     interfaces: tuple[str, ...] | None = None
     shares: frozenset[str] | None = None
     processes: int | None = None
+    given: tuple[str, ...] = ()
+    secrets: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def of_image(image: ImageSeen) -> Iterator[Finding]:
         "no secret in its environment",
         not kept,
         ", ".join(kept) or "none by name",
-        "leave it out of the image; give it where it runs, with --env",
+        "leave it out of the image; give it where it runs: corten deploy --secret NAME=PATH",
     )
     for kind in ("SBOM", "provenance"):
         there = kind in image.attached
@@ -167,6 +172,8 @@ def of_replica(replica: ReplicaSeen) -> Iterator[Finding]:
     )
     yield from _files(subject, replica)
     yield _network(subject, replica)
+    if replica.given:
+        yield _secrets(subject, replica)
     shared = sorted((replica.shares or frozenset()) - {"net"})
     yield _seen(
         subject,
@@ -221,6 +228,22 @@ def _may_write(mount: MountSeen) -> bool:
         return True
     # The engine's own small tmpfs over a read-only root belong to root.
     return mount.kind == "tmpfs" and mount.target in ("/run", "/var/tmp", "/run/secrets", "/sys/fs/cgroup")  # noqa: S108
+
+
+def _secrets(subject: str, replica: ReplicaSeen) -> Finding:
+    rule = "secrets are files in memory, readable by it alone"
+    if replica.mounts is None or replica.secrets is None:
+        return Finding(subject, rule, Verdict.CANNOT, "could not be seen")
+    mount = next((one for one in reversed(replica.mounts) if one.target == SECRETS), None)
+    if mount is None or mount.kind != "tmpfs" or mount.writable:
+        seen = (
+            "not a mount of its own" if mount is None else f"{mount.kind}, {'' if mount.writable else 'not '}writable"
+        )
+        return _finding(subject, rule, passed=False, seen=seen)
+    missing = sorted(set(replica.given) - replica.secrets.keys())
+    opened = sorted(f"{name} ({mode:o})" for name, mode in replica.secrets.items() if mode & 0o077)
+    seen = ", ".join(opened or [f"{name} is missing" for name in missing] or replica.given)
+    return _finding(subject, rule, not (opened or missing), seen)
 
 
 def _network(subject: str, replica: ReplicaSeen) -> Finding:

@@ -16,6 +16,8 @@ class ReplicaSpec:
 
     To both the engine adds what tells a replica who and where it is: CORTEN_LISTEN, CORTEN_DEPLOYMENT, CORTEN_REVISION
     (`rN`), CORTEN_REPLICA. `resources` is what it may use at most, as far as `describe` says that it is kept to.
+    Each of its `secrets` becomes a file in memory which the replica alone can read, and NAME_FILE tells it where; the
+    value is in nothing else the engine makes, and gone with the replica.
     """
 
     id: str
@@ -25,6 +27,7 @@ class ReplicaSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     egress: bool = False
     resources: Resources = field(default_factory=Resources)
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

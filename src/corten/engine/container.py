@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from corten.core.image import Image
+from corten.core.secret import SECRETS
 from corten.engine.base import ReplicaSpec
 from corten.engine.docker_api import Json
 from corten.engine.launch import at_most
@@ -40,9 +41,10 @@ _ASK: Final = (
 class Container:
     """One replica as a container.
 
-    `image` is what the engine calls it, `labels` whose it is. `run` and `jobs` are its folders on this machine.
-    `userns`: how users are mapped, `seccomp`: the filter, both in the engine's words (empty: its own). `healthy`: let
-    the engine ask it, too, whether it lives. `limits`: whether the engine can limit what it uses.
+    `image` is what the engine calls it, `labels` whose it is. `run` and `jobs` are its folders on this machine,
+    `secrets` one in its memory (None: it has none). `userns`: how users are mapped, `seccomp`: the filter, both in the
+    engine's words (empty: its own). `healthy`: let the engine ask it, too, whether it lives. `limits`: whether it can
+    limit what it uses.
     """
 
     spec: ReplicaSpec
@@ -57,6 +59,7 @@ class Container:
     healthy: bool = False
     limits: bool = True
     seccomp: str = ""
+    secrets: Path | None = None
 
 
 def body(container: Container) -> Json:
@@ -90,7 +93,7 @@ def _host(container: Container) -> Json:
         "ShmSize": bounds.shm_bytes,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", *([f"seccomp={container.seccomp}"] if container.seccomp else [])],
-        "Mounts": [_bind(container.run, RUN), _bind(container.jobs, JOBS)],
+        "Mounts": [*_mounts(container)],
         "Ulimits": [*_ulimits(bounds)],
         "LogConfig": {"Type": "json-file", "Config": dict(_LOG_LIMITS)},
         "RestartPolicy": {"Name": "no"},  # who starts it again is Corten
@@ -118,6 +121,12 @@ def _tmpfs(bounds: Bounds) -> Iterator[tuple[str, str]]:
     # podman lays tmpfs without a size over these two of a read-only root, for everybody to fill.
     for path in ("/run", "/var/tmp"):  # noqa: S108
         yield path, "rw,noexec,nosuid,nodev,size=65536,mode=0755"
+
+
+def _mounts(container: Container) -> Iterator[Json]:
+    yield from (_bind(container.run, RUN), _bind(container.jobs, JOBS))
+    if container.secrets is not None:
+        yield {**_bind(container.secrets, SECRETS), "ReadOnly": True}
 
 
 def _bind(source: Path, target: str) -> Json:

@@ -45,6 +45,7 @@ from corten.engine.places import SOCKET, Places, check_image, environment
 from corten.engine.record import check_id
 from corten.engine.sandbox import JOBS, RUN, Bounds
 from corten.engine.seccomp_profile import stricter
+from corten.engine.secret_files import SecretFiles
 from corten.errors import CortenError, EngineError
 from corten.store.layout import Layout
 from corten.store.writing import atomic_write, translated
@@ -74,6 +75,7 @@ class Containers:
     def __init__(self, home: Home, api: DockerApi, *, bounds: Bounds | None = None, uid: int | None = None) -> None:
         self._home = home
         self._places = Places(home)
+        self._secrets = SecretFiles(home)
         self._api = api
         self._bounds = bounds or Bounds()
         self._uid = os.geteuid() if uid is None else uid
@@ -248,6 +250,7 @@ class Containers:
             root, foreign = self._uid == 0, self._uid != 0 and not self._keeps_id()
             mode = 0o777 if foreign else 0o700
             self._places.make_for(spec.id, spec.deployment, nobodys=root, mode=mode)
+            self._secrets.make(spec.id, spec.secrets, nobodys=root, foreign=foreign)
             yield
         except BaseException:
             with suppress(CortenError):
@@ -280,6 +283,7 @@ class Containers:
             seccomp=self._seccomp,
             healthy=not self._version.is_podman or Path("/run/systemd/system").is_dir(),
             limits=self._info.memory_limit and self._limits(),
+            secrets=self._secrets.folder(spec.id) if spec.secrets else None,
         )
 
     def _keeps_id(self) -> bool:
@@ -440,6 +444,7 @@ class Containers:
     def _forget(self, replica_id: str, deployment: str) -> None:
         """Remove a replica's folders, and what is known of jobs with the last of its deployment."""
         shutil.rmtree(self._places.run(replica_id), ignore_errors=True)
+        self._secrets.remove(replica_id)
         folder = self._home.replicas / replica_id
         if folder.is_dir():
             away = self._home.replicas / f".old-{secrets.token_hex(8)}"

@@ -31,6 +31,7 @@ from corten.engine.places import SOCKET, Places, check_image, environment
 from corten.engine.plain import plain_process
 from corten.engine.record import START_VARIABLE, Record, ReplicaFolder, check_id
 from corten.engine.sandbox import JOBS, RUN, Bounds, Cell, Host, Sandbox
+from corten.engine.secret_files import SecretFiles
 from corten.errors import CortenError, EngineError, UsageError
 from corten.store.layout import Layout
 from corten.store.trees import Prepared, Trees
@@ -68,6 +69,7 @@ class Embedded:
     ) -> None:
         self._home = home
         self._places = Places(home)
+        self._secrets = SecretFiles(home)
         self._freezer = freezer or Freezer()
         self._bwrap = bwrap or shutil.which("bwrap")
         self._sandbox = sandbox
@@ -260,7 +262,8 @@ class Embedded:
                 self._cgroups.enter(record.groups, launched.process)
             noted = folder.write(replace(record, process=launched.process, watcher=launched.watcher))
 
-        env = _environment(image, spec, record, f"{RUN}/{SOCKET}") | {"CORTEN_JOBS_DIR": JOBS}
+        env = environment(image, spec, f"unix:{RUN}/{SOCKET}")
+        env |= {START_VARIABLE: record.token, "CORTEN_JOBS_DIR": JOBS}
         cell = Cell(
             root=prepared.root,
             hostname=spec.id,
@@ -274,6 +277,7 @@ class Embedded:
             jobs=self._places.jobs(spec.deployment),
             egress=spec.egress,
             resolver=_RESOLVER.resolve() if spec.egress and _RESOLVER.exists() else None,
+            secrets=spec.secrets,
         )
         launch_sandbox(
             found,
@@ -290,10 +294,13 @@ class Embedded:
     def _start_plain(self, record: Record, spec: ReplicaSpec, image: Image, prepared: Prepared) -> Record:
         folder = self._folder(record.id)
         view = self._trees.view(image, prepared)
-        env = _environment(image, spec, record, record.address)
+        host = self._plain_host()
+        self._secrets.make(spec.id, spec.secrets, nobodys=host is Host.NOBODY)
+        secrets = str(self._secrets.folder(spec.id))
+        env = environment(image, spec, f"unix:{record.address}", secrets) | {START_VARIABLE: record.token}
         env |= {"CORTEN_JOBS_DIR": str(self._places.jobs(spec.deployment))}
         plain = plain_process(image, prepared.root, view, env)
-        process = launch_plain(plain, self._bounds_of(spec), log=folder.log, host=self._plain_host())
+        process = launch_plain(plain, self._bounds_of(spec), log=folder.log, host=host)
         if process:
             self._cgroups.enter(record.groups, process)
         return folder.write(replace(record, process=process))
@@ -406,6 +413,7 @@ class Embedded:
             self._cgroups.remove(record.groups)
         self._freezer.forget(folder.id)
         shutil.rmtree(self._places.run(folder.id), ignore_errors=True)
+        self._secrets.remove(folder.id)
         for path in folder.path.iterdir():
             if path.name != "record.json":
                 path.unlink()
@@ -475,10 +483,6 @@ class Embedded:
         with suppress(OSError):  # disk full: what was seen is still true, and seen again next time
             folder.write(record)
         return record
-
-
-def _environment(image: Image, spec: ReplicaSpec, record: Record, socket: str) -> dict[str, str]:
-    return environment(image, spec, f"unix:{socket}") | {START_VARIABLE: record.token}
 
 
 def _is_free(spec: ReplicaSpec) -> bool:

@@ -122,8 +122,10 @@ def launch_sandbox(
     `engine.start_failed` or `engine.sandbox_failed`, and then nothing is left running.
     """
     name, _, value = marker.partition("=")
-    arguments = "\0".join(options(cell, bounds, found.features)).encode(errors="surrogateescape") + b"\0"
     with ExitStack() as stack:
+        secrets = {name: stack.enter_context(_memory("secret", value)) for name, value in cell.secrets.items()}
+        words = options(cell, bounds, found.features, secrets)
+        arguments = "\0".join(words).encode(errors="surrogateescape") + b"\0"
         told, telling = _pipe(stack)
         held, holding = _pipe(stack)
         given = {
@@ -143,7 +145,7 @@ def launch_sandbox(
             ),
             env={name: value},
             output=_opened(stack, log, os.O_APPEND),
-            pass_fds=tuple(given.values()),
+            pass_fds=(*given.values(), *secrets.values()),
             cwd="/",
             host=found.host,
         )

@@ -14,6 +14,7 @@ from corten.adapters.threads import THREADS_VARIABLE
 from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.platform import Platform
+from corten.core.secret import SECRETS, variable
 from corten.engine.base import ReplicaSpec
 from corten.engine.folders import make_passable, make_private
 from corten.engine.sandbox import GID, UID
@@ -77,8 +78,11 @@ class Places:
                 folder.chmod(mode)
 
 
-def environment(image: Image, spec: ReplicaSpec, listen: str) -> dict[str, str]:
-    """A replica's environment: the image's, then the deployment's, then what the contract says (ARCHITECTURE.md)."""
+def environment(image: Image, spec: ReplicaSpec, listen: str, secrets: str = SECRETS) -> dict[str, str]:
+    """A replica's environment: the image's, then the deployment's, then what the contract says (ARCHITECTURE.md).
+
+    `secrets` is the folder it finds those in.
+    """
     # What a quota leaves idle only waits.
     threads = {THREADS_VARIABLE: str(max(1, int(spec.resources.cpus)))} if spec.resources.cpus else {}
     return {
@@ -87,6 +91,7 @@ def environment(image: Image, spec: ReplicaSpec, listen: str) -> dict[str, str]:
         **threads,
         **image.env,
         **spec.env,
+        **{variable(name): f"{secrets}/{name}" for name in spec.secrets},
         "CORTEN_LISTEN": listen,
         "CORTEN_DEPLOYMENT": spec.deployment,
         "CORTEN_REVISION": f"r{spec.revision}",

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from corten.core.secret import SECRETS
 from corten.store.merge import Mount
 from corten.store.trees import PYCACHE
 
@@ -21,6 +22,7 @@ GID: Final = 65532
 # Where a replica finds its socket folder.
 RUN: Final = "/run/corten"
 JOBS: Final = f"{RUN}/jobs"
+_SECRETS_BYTES: Final = 2 << 20  # more than they may have
 # Read by libraries that count processors (onnxruntime, OpenBLAS, libgomp); no other part of /sys is shown.
 _SYS_SHOWN: Final = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
@@ -74,7 +76,7 @@ class Cell:
 
     `run`: its own folder on the host, writable, found at /run/corten (None: none). `jobs`: one it shares with the other
     replicas of its deployment, at /run/corten/jobs. `pycache`: bytecode made before,
-    read-only. `resolver`: the host's resolv.conf, for egress.
+    read-only. `resolver`: the host's resolv.conf, for egress. `secrets`: what it finds in /run/secrets.
     """
 
     root: Path
@@ -89,17 +91,18 @@ class Cell:
     egress: bool = False
     resolver: Path | None = None
     pycache: Path | None = None
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def options(cell: Cell, bounds: Bounds, features: Features) -> tuple[str, ...]:
-    """The options of bwrap for a cell, without the command and without descriptors.
+def options(cell: Cell, bounds: Bounds, features: Features, secrets: Mapping[str, int]) -> tuple[str, ...]:
+    """The options of bwrap for a cell, without the command and without descriptors but those its `secrets` come from.
 
     To be passed by `--args FD`: on the command line everybody on the machine could read the environment in `ps`.
     """
-    return tuple(_options(cell, bounds, features))
+    return tuple(_options(cell, bounds, features, secrets))
 
 
-def _options(cell: Cell, bounds: Bounds, features: Features) -> Iterator[str]:
+def _options(cell: Cell, bounds: Bounds, features: Features, secrets: Mapping[str, int]) -> Iterator[str]:
     # --unshare-all only tries to make a user namespace; --unshare-user insists.
     yield from ("--unshare-all", "--unshare-user", "--uid", str(UID), "--gid", str(GID))
     if cell.egress:
@@ -116,10 +119,16 @@ def _options(cell: Cell, bounds: Bounds, features: Features) -> Iterator[str]:
         yield from ("--ro-bind", str(cell.pycache), f"/{PYCACHE}")
     yield from _read_only_folders(cell)
     yield from _system(cell)
+    if secrets:
+        # The root is read-only: mount points need a folder to be in.
+        yield from ("--perms", "0755", "--tmpfs", "/run")
+        yield from _secret_files(secrets, features)
     if cell.run is not None:
         yield from ("--bind", str(cell.run), RUN)
         if cell.jobs is not None:
             yield from ("--bind", str(cell.jobs), JOBS)
+    if secrets:
+        yield from ("--remount-ro", "/run")
     yield "--clearenv"
     for name, value in sorted(cell.env.items()):
         yield from ("--setenv", name, value)
@@ -131,6 +140,13 @@ def _tmpfs(target: str, size_bytes: int, features: Features, *, mode: str) -> It
     if features.sized_tmpfs:
         yield from ("--size", str(size_bytes))
     yield from ("--tmpfs", target)
+
+
+def _secret_files(secrets: Mapping[str, int], features: Features) -> Iterator[str]:
+    yield from _tmpfs(SECRETS, _SECRETS_BYTES, features, mode="0500")
+    for name, descriptor in secrets.items():
+        yield from ("--perms", "0400", "--file", str(descriptor), f"{SECRETS}/{name}")
+    yield from ("--remount-ro", SECRETS)
 
 
 def _read_only_folders(cell: Cell) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from corten.core.image import SPEC_LABEL, Image
 from corten.core.model import Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.resources import Resources
+from corten.core.secret import check_secrets
 from corten.errors import EngineError, NotFoundError
 from corten.store.guard import using
 from corten.store.layout import Layout
@@ -66,6 +68,7 @@ def deploy(
     name: str = "",
     settings: Settings | None = None,
     *,
+    secrets: Mapping[str, str | bytes] | None = None,
     home: Home | None = None,
     port: int | None = None,
     engine: str = "",
@@ -77,6 +80,9 @@ def deploy(
 
     A `max_body_bytes` or `request_timeout_s` of 0 in the settings is the image's model's, as without any settings.
 
+    Of each of the `secrets` the replicas find a file in memory, `/run/secrets/NAME`, as NAME_FILE in their environment
+    tells them. They are the revision's, as its `env` is: what is not given again is not there any more.
+
     Returns when the new revision has all requests, or its first share of them if `settings.canary` says so (with `wait`
     when that has ended). Raises NotFoundError for an unknown image, UnhealthyError `deploy.unhealthy` when it did not
     get ready, `deploy.rolled_back` when a canary did worse (the revision before serves on), CortenError
@@ -86,6 +92,7 @@ def deploy(
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
     settings = settings or Settings(max_body_bytes=0, request_timeout_s=0.0)
+    given = check_secrets(secrets or {}, settings.env)
     layout = Layout(home.store)
     # Until the daemon knows of it nothing else may say that the image is wanted.
     with using(home.store):
@@ -96,7 +103,8 @@ def deploy(
         settings = _as_the_image_says(settings, layout.image(digest))
         client = connect(home, port=port, engine=engine)
         _warn_of_limits(client, settings, listen)
-        change = {"image": str(digest), "settings": msgspec.to_builtins(settings)}
+        told = {one: b64encode(value).decode() for one, value in given.items()}
+        change = {"image": str(digest), "settings": msgspec.to_builtins(settings), "secrets": told}
         try:
             accepted = _put(client, name, change)
         except EngineError as error:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corten.control.retention import images_in_use
+from corten.control.retention import images_in_use, secrets_in_use
+from corten.control.vault import Vault
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
@@ -73,7 +74,7 @@ def gc(
     now_s: float | None = None,
     listen: Listener = nobody,
 ) -> Collected:
-    """Remove what no name, no deployment's `keep` newest revisions and no replica leads to.
+    """Remove what no name, no deployment's `keep` newest revisions and no replica leads to, secrets among it.
 
     The download cache is cut to `cache_bytes`, least recently used first. Builds, imports and deploys wait meanwhile,
     and it waits for them; what runs goes on running. Killed at any moment it leaves everything valid.
@@ -95,6 +96,7 @@ def gc(
         if not dry_run:
             store_gc.remove(layout, removal)
             layout.sweep(now_s=now_s)
+            Vault(home.secrets).sweep(secrets_in_use(home, keep))
         _said(listen, "store", f"{len(removal.entries)} manifests, {len(removal.blobs)} blobs", removal.freed_bytes)
         trees = gc_trees.collect(Trees(layout, home.trees), reach, dry_run=dry_run)
         _said(listen, "trees", _described(trees), trees.freed_bytes)

@@ -16,6 +16,7 @@ from corten.builder.artifact import BUNDLE_TYPE, SBOM_TYPE, STATEMENT_TYPE
 from corten.control.client import connect_if_deployed
 from corten.core.digest import Digest
 from corten.core.home import Home
+from corten.core.secret import SECRETS
 from corten.core.security import (
     EngineSeen,
     Finding,
@@ -53,7 +54,11 @@ def _findings(home: Home, status: Mapping[str, Any]) -> Iterator[Finding]:
     for one in status["deployments"]:
         for replica in one["replicas"]:
             if replica["pid"] and replica["state"] != "exited":
-                yield from of_replica(replica_seen(replica["id"], replica["pid"], egress=replica["egress"]))
+                yield from of_replica(
+                    replica_seen(
+                        replica["id"], replica["pid"], egress=replica["egress"], given=tuple(replica["secrets"])
+                    )
+                )
 
 
 def image_seen(layout: Layout, digest: Digest) -> ImageSeen:
@@ -67,7 +72,9 @@ def image_seen(layout: Layout, digest: Digest) -> ImageSeen:
     return ImageSeen(digest.short, config.config.user, image.entrypoint, image.env, frozenset(attached))
 
 
-def replica_seen(replica_id: str, pid: int, *, egress: bool, proc: Path = Path("/proc")) -> ReplicaSeen:
+def replica_seen(
+    replica_id: str, pid: int, *, egress: bool, given: tuple[str, ...] = (), proc: Path = Path("/proc")
+) -> ReplicaSeen:
     """What the kernel tells of a replica's process; what may not be read is None."""
     process = proc / str(pid)
     status = _status(process)
@@ -84,6 +91,8 @@ def replica_seen(replica_id: str, pid: int, *, egress: bool, proc: Path = Path("
         interfaces=_interfaces(process),
         shares=_shares(process, proc / "self"),
         processes=_most_processes(process),
+        given=given,
+        secrets=_secrets(process),
     )
 
 
@@ -97,7 +106,13 @@ class _ImageConfig(msgspec.Struct, frozen=True):
 
 def _files(home: Home) -> Iterator[tuple[str, int]]:
     """The mode bits of what nobody else should reach."""
-    for path in (home.daemon_socket, home.state / "corten.db", home.replicas, *(home.state / "keys").glob("*")):
+    for path in (
+        home.daemon_socket,
+        home.state / "corten.db",
+        home.replicas,
+        *(home.state / "keys").glob("*"),
+        *home.secrets.glob("*"),
+    ):
         with suppress(OSError):
             yield str(path), stat.S_IMODE(path.stat().st_mode)
 
@@ -164,6 +179,14 @@ def _shares(process: Path, ours: Path) -> frozenset[str] | None:
         )
     except OSError:
         return None
+
+
+def _secrets(process: Path) -> Mapping[str, int] | None:
+    """The mode bits of its secrets' files."""
+    with suppress(OSError):
+        files = (process / "root" / SECRETS.lstrip("/")).iterdir()
+        return {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
+    return None
 
 
 def _most_processes(process: Path) -> int | None:

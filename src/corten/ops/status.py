@@ -17,7 +17,10 @@ from corten.ops.deploy import url_of
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One replica. `since`: how long it has been in its state, for people; `restarts`: deaths in a row before it."""
+    """One replica. `since`: how long it has been in its state, for people; `restarts`: deaths in a row before it.
+
+    `secrets` are the names of what it was given.
+    """
 
     id: str
     revision: int
@@ -27,6 +30,7 @@ class ReplicaStatus:
     restarts: int
     reason: str
     address: str
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ def _replica(each: Mapping[str, Any], now_s: float) -> ReplicaStatus:
         pid=each["pid"],
         restarts=each["restarts"],
         reason=each["reason"],
+        secrets=tuple(each["secrets"]),
         address=each["address"],
     )
 
@@ -163,6 +168,7 @@ def _as_dict(one: DeploymentStatus) -> dict[str, Any]:
                 "pid": each.pid,
                 "restarts": each.restarts,
                 "reason": each.reason,
+                "secrets": list(each.secrets),
                 "address": each.address,
             }
             for each in one.replicas

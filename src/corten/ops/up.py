@@ -19,6 +19,7 @@ from corten.core.model import Example
 from corten.core.platform import Platform
 from corten.core.resources import parse_cpus, parse_memory
 from corten.core.rest import Strategy
+from corten.core.secret import check_secrets
 from corten.ops.build import build
 from corten.ops.built import Built
 from corten.ops.deploy import Deployed, deploy
@@ -86,6 +87,7 @@ def up(
     cpus: float | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str | bytes] | None = None,
     egress: bool = False,
     ready_timeout_s: float | None = None,
     engine: str = "",
@@ -110,11 +112,12 @@ def up(
     settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
     `ready_timeout_s`, `canary`, `sticky`, `mirror`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the
     project's, `egress` and `pinnable` are granted by either. `max_body_bytes` and `request_timeout_s` are the
-    gateway's; without `resend` no request is sent again that a replica had when it ended. `wait` waits for the canary's
-    end, as in `corten.deploy`.
+    gateway's; without `resend` no request is sent again that a replica had when it ended. `secrets` and `wait` are as
+    in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
+    secrets = check_secrets(secrets or {}, env or {})
     built = build(
         source,
         home=home,
@@ -160,7 +163,17 @@ def up(
         request_timeout_s=request_timeout_s or settings.request_timeout_s,
         pure=settings.pure and resend,
     )
-    deployed = deploy(built.digest, built.name, settings, home=home, port=port, engine=engine, listen=listen, wait=wait)
+    deployed = deploy(
+        built.digest,
+        built.name,
+        settings,
+        secrets=secrets,
+        home=home,
+        port=port,
+        engine=engine,
+        listen=listen,
+        wait=wait,
+    )
     return Up(
         built,
         deployed,

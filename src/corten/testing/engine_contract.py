@@ -3,9 +3,12 @@
 # ruff: noqa: D102 -- the name of a test is its sentence
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
@@ -20,8 +23,9 @@ _DEADLINE_S = 20.0
 class Images(Protocol):
     """Images to run the contract with, each in the store of the engine under test.
 
-    `obedient` prints `hello` and `CORTEN_REVISION=...`, waits, and exits with 0 on SIGTERM. `stubborn` ignores SIGTERM.
-    `failing` prints `cannot go on` and exits with 3. `careless` has no handler for SIGTERM.
+    `obedient` prints `hello`, `CORTEN_REVISION=...` and, where it has a secret KEY, `KEY=` and the SHA-256 of the file
+    at KEY_FILE, in hexadecimal; it waits, and exits with 0 on SIGTERM. `stubborn` ignores SIGTERM. `failing` prints
+    `cannot go on` and exits with 3. `careless` has no handler for SIGTERM.
     """
 
     @property
@@ -38,8 +42,8 @@ class EngineContract:
     """The contract as tests.
 
     Fixtures to provide: `make_engine` (called twice it gives two engines on the same machine and home, as a daemon and
-    its successor are), `images`, and `settle(engine, id)`, which waits until a replica has come as far as it comes by
-    itself.
+    its successor are), `images`, `settle(engine, id)`, which waits until a replica has come as far as it comes by
+    itself, and `holding(value)`, the places where some bytes are, of all the engine may have written to.
     """
 
     @pytest.fixture
@@ -114,6 +118,20 @@ class EngineContract:
             started = [*pool.map(engine.start, specs)]
         assert all(seen.running for seen in started)
         assert sorted(seen.id for seen in engine.list()) == [spec.id for spec in specs]
+
+    def test_a_replica_reads_its_secrets_and_they_are_nowhere_afterwards(
+        self, engine: Engine, images: Images, settle: Callable[[Engine, str], None], holding: Callable[[bytes], object]
+    ) -> None:
+        value = secrets.token_hex(16).encode()
+        given = hashlib.sha256(value).hexdigest()
+        for replica_id in ("a-r1-x", "a-r1-y"):
+            engine.start(replace(_spec(replica_id, images.obedient), secrets={"KEY": value}))
+            settle(engine, replica_id)
+            _wait_for_log(engine, replica_id, ["hello", "CORTEN_REVISION=r1", f"KEY={given}"])
+        engine.remove("a-r1-x")
+        assert _seen(engine, "a-r1-y").running
+        engine.remove("a-r1-y")
+        assert not holding(value)
 
     # -- ends
 

@@ -11,6 +11,7 @@ from corten.control.news import News
 from corten.control.probe import Answer
 from corten.control.router import Router
 from corten.control.tasks import Tasks
+from corten.control.vault import Vault
 from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
 from corten.core.rest import Rest
@@ -25,8 +26,9 @@ ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 class Bench:
     """A controller on a machine and a gateway that outlive it; time runs ten times as fast where it is waited for."""
 
-    def __init__(self, state):
+    def __init__(self, state, vault):
         self.state = state
+        self.vault = vault
         self.machine = Machine()
         self.wire = Wire()
         self.refuse_ready = set()
@@ -46,6 +48,7 @@ class Bench:
             new_suffix=lambda: f"{next(self.serial):06d}",
             wake=wake,
             tell=news.tell,
+            vault=self.vault,
             ask=self.ask,
             jobs=self.jobs,
         )
@@ -107,8 +110,8 @@ async def a_while(controller):
 
 
 @pytest.fixture
-def bench(make_state):
-    return Bench(make_state())
+def bench(make_state, tmp_path):
+    return Bench(make_state(), Vault(tmp_path / "secrets"))
 
 
 def test_a_deployment_is_started_routed_and_done(bench):
@@ -556,3 +559,58 @@ def test_a_daemon_that_dies_at_each_line_of_its_journal_loses_nothing(bench):
         assert deaths < 40
     assert deaths > 6
     assert MemoryGateway(bench.wire).weights("m") == {"r2": 2}
+
+
+def test_each_replica_has_the_secrets_of_its_revision_until_nobody_can_want_them(bench, monkeypatch):
+    def deploy(value, replicas=1):
+        wanted = bench.state.find("m")
+        before = wanted.wanted.settings.secret_ids if wanted else {}
+        bench.deploy(ONE, replicas=replicas, secret_ids=bench.vault.keep({"KEY": value}, before))
+
+    given = []
+    start = Memory.start
+
+    def noted(engine, spec):
+        given.append((spec.revision, spec.secrets["KEY"]))
+        return start(engine, spec)
+
+    monkeypatch.setattr(Memory, "start", noted)
+
+    async def story(controller):
+        for value in (b"one", b"two", b"two"):
+            deploy(value)
+            await bench.until_rolled_out(controller)
+        bench.state.roll_back("m", 1, generation=None, now_s=bench.now_s)
+        await bench.until_rolled_out(controller)
+        # The third time it was the same.
+        assert given == [(1, b"one"), (2, b"two")]
+        assert bench.state.deployment("m").serving.number == 1
+        deploy(b"one", replicas=2)
+        await bench.until(controller, lambda: given[2:] == [(1, b"one")])
+        assert len([*bench.vault.folder.iterdir()]) == 2
+        bench.state.delete("m", now_s=bench.now_s)
+        await bench.until(controller, lambda: not bench.state.deployments())
+        assert [*bench.vault.folder.iterdir()] == []
+
+    bench.during(story)
+
+
+def test_a_secret_that_is_lost_is_told_and_the_revision_before_serves_on(bench):
+    async def story(controller):
+        bench.deploy(ONE)
+        await bench.until_rolled_out(controller)
+        bench.deploy(ONE, secret_ids={"KEY": "gone"})
+        await bench.until_rolled_out(controller, RolloutState.FAILED)
+        assert bench.state.deployment("m").serving.number == 1
+        assert "secret `KEY` is not there any more" in bench.state.deployment("m").rollout.reason
+
+    bench.during(story)
+
+
+def test_what_an_earlier_daemon_kept_for_nobody_is_swept(bench):
+    bench.vault.keep({"KEY": b"never accepted"}, {})
+
+    async def story(_controller):
+        assert [*bench.vault.folder.iterdir()] == []
+
+    bench.during(story)

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from corten.control.retention import images_in_use
+from corten.control.retention import images_in_use, secrets_in_use
 from corten.control.state import State
 from corten.core.deployment import Replica, ReplicaState, Settings
 from corten.core.digest import Digest
@@ -78,3 +78,13 @@ def test_a_state_that_cannot_be_read_is_no_empty_state(home) -> None:
 def test_a_state_without_tables_yet_needs_nothing(home) -> None:
     sqlite3.connect(home.state / "corten.db").close()
     assert images_in_use(home, 3) == frozenset()
+
+
+def test_secrets_are_needed_as_long_as_the_images_they_go_with(home, state) -> None:
+    for number in (1, 2, 3):
+        settings = Settings(secret_ids={"KEY": f"id{number}"} if number < 3 else {})
+        state.deploy("m", image(number), settings, generation=None, now_s=float(number))
+        state.finish_rollout("m", now_s=float(number))
+    assert secrets_in_use(home, 1) == frozenset()
+    assert secrets_in_use(home, 2) == {"id2"}
+    assert secrets_in_use(home, 3) == state.secret_ids() == {"id1", "id2"}

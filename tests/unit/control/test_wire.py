@@ -57,6 +57,24 @@ def test_a_value_of_the_environment_is_never_repeated_in_an_error():
     assert "secret" not in json.dumps(caught.value.as_dict())
 
 
+def test_secrets_come_beside_the_settings_which_only_name_them():
+    body = json.loads(change()) | {"secrets": {"KEY": "dmFsdWU="}}
+    assert wire.read(json.dumps(body).encode(), wire.Change).secrets == {"KEY": b"value"}
+    with pytest.raises(UsageError, match="secret_ids"):
+        wire.read(change(settings={"secret_ids": {"KEY": "id"}}), wire.Change)
+
+
+@pytest.mark.parametrize(
+    "secrets", [{"KEY": "aHVudGVyMg"}, {"KEY": ["aHVudGVyMg=="]}, {"A B": "aHVudGVyMg=="}, {"CORTEN_X": "aHVudGVyMg=="}]
+)
+def test_a_value_of_a_secret_is_never_repeated_in_an_error(secrets):
+    with pytest.raises(UsageError) as caught:
+        wire.read(json.dumps(json.loads(change()) | {"secrets": secrets}).encode(), wire.Change)
+    told = json.dumps(caught.value.as_dict())
+    assert "hunter2" not in told
+    assert "aHVudGVyMg" not in told
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"image": 1}', b'{"image": "latest"}', b"\xff", b'{"x": 1}'])
 def test_what_is_no_change_is_a_usage_error(body):
     with pytest.raises(UsageError):

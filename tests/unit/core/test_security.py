@@ -112,3 +112,32 @@ def test_an_engine_without_a_sandbox_or_with_open_doors_fails():
     found = verdicts(of_engine(plain))
     assert found.pop("memory, processors and processes are limited") is Verdict.CANNOT
     assert set(found.values()) == {Verdict.FAIL}
+
+
+SECRETIVE = replace(
+    GOOD,
+    mounts=(*GOOD.mounts, MountSeen("/run/secrets", "tmpfs", writable=False)),
+    given=("KEY",),
+    secrets={"KEY": 0o400},
+)
+FILES = "secrets are files in memory, readable by it alone"
+
+
+def test_who_has_no_secrets_is_not_judged_by_them():
+    assert FILES not in verdicts(of_replica(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (SECRETIVE, Verdict.PASS),
+        (replace(SECRETIVE, secrets={"KEY": 0o444}), Verdict.FAIL),
+        (replace(SECRETIVE, secrets={}), Verdict.FAIL),
+        (replace(SECRETIVE, secrets=None), Verdict.CANNOT),
+        (replace(SECRETIVE, mounts=GOOD.mounts), Verdict.FAIL),
+        (replace(SECRETIVE, mounts=(MountSeen("/run/secrets", "ext4", writable=False),)), Verdict.FAIL),
+        (replace(SECRETIVE, mounts=(MountSeen("/run/secrets", "tmpfs", writable=True),)), Verdict.FAIL),
+    ],
+)
+def test_secrets_have_to_be_in_memory_and_its_own(seen, verdict):
+    assert verdicts(of_replica(seen))[FILES] is verdict

@@ -19,11 +19,11 @@ IMAGE = Image(
 )
 
 
-def asked(*, userns="", healthy=False, limits=True, **spec):
+def asked(*, userns="", healthy=False, limits=True, folder=None, **spec):
     replica = ReplicaSpec("a-r1-x", "a", 1, IMAGE.digest, **spec)
     container = Container(
         replica, IMAGE, "localhost/corten:1", {"k": "v"}, {"B": "2", "A": "1"}, Path("/r"), Path("/j"),
-        Bounds(tmp_bytes=7, shm_bytes=8), userns, healthy, limits,
+        Bounds(tmp_bytes=7, shm_bytes=8), userns, healthy, limits, secrets=folder,
     )  # fmt: skip
     return body(container)
 
@@ -129,3 +129,10 @@ def test_layers_are_there_as_far_as_another_image_begins_with_them(others, count
     )
     told = [[str(Digest.of(name.encode())) for name in names] for names in others]
     assert shared(replace(IMAGE, layers=layers), told) == frozenset(layer.diff_id for layer in layers[:count])
+
+
+def test_secrets_are_a_read_only_folder_and_their_values_nowhere():
+    document = asked(folder=Path("/dev/shm/x"), secrets={"KEY": b"value"})
+    mounts = document["HostConfig"]["Mounts"]
+    assert mounts[2] == {"Type": "bind", "Source": "/dev/shm/x", "Target": "/run/secrets", "ReadOnly": True}
+    assert "value" not in str(document)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -11,7 +12,7 @@ NEW = Features()
 
 
 def told(cell=CELL, features=NEW, bounds=None):
-    return options(cell, bounds or Bounds(), features)
+    return options(cell, bounds or Bounds(), features, {})
 
 
 def after(given_options, flag, count=1):
@@ -80,3 +81,20 @@ def test_the_environment_is_exactly_what_is_given(env):
     pairs = {assignments[i + 1]: assignments[i + 2] for i in range(0, len(assignments), 3)}
     assert pairs == env
     assert set(assignments[::3]) <= {"--setenv"}
+
+
+def test_secrets_are_read_only_files_in_memory_from_descriptors():
+    cell = replace(CELL, secrets={"KEY": b"value"}, run=Path("/r"))
+    given = options(cell, Bounds(), NEW, {"KEY": 7})
+    at = given.index("/run/secrets")
+    assert given[at - 1] == "--tmpfs"
+    assert given[at + 1 : at + 6] == ("--perms", "0400", "--file", "7", "/run/secrets/KEY")
+    assert given[at + 6 : at + 8] == ("--remount-ro", "/run/secrets")
+    # After what is mounted on it.
+    assert given.index("/run/corten") < len(given) - given[::-1].index("/run")
+    assert "value" not in " ".join(given)
+    assert "value" not in repr(cell)
+
+
+def test_without_secrets_there_is_nothing_of_them():
+    assert "/run/secrets" not in told(replace(CELL, run=Path("/r")))

@@ -84,8 +84,15 @@ def test_the_command_prints_documents_or_paths(home, tmp_path, capsys, monkeypat
 
 @pytest.mark.parametrize(
     "words",
-    [["--kubernetes-version", "1.28"], ["--secret", "A=b"], ["--gpus", "-1"], ["--with", "magic"]],
-    ids=lambda words: words[0],
+    [
+        ["--kubernetes-version", "1.28"],
+        ["--secret", "A=b"],
+        ["--secret", "A=./b"],
+        ["--secret", "A=/b/c"],
+        ["--gpus", "-1"],
+        ["--with", "magic"],
+    ],
+    ids=" ".join,
 )
 def test_options_that_mean_nothing_are_refused(words, capsys):
     assert cli.main(["render", ELSEWHERE, *words]) == 2
