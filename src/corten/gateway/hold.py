@@ -8,7 +8,7 @@ endpoint of the last priority, used while the others have no healthy one. That w
 `x-corten-again`, on which Envoy's retry policy sends the request, which it has kept, to the replica there is by now.
 
 Both are the controller's one socket: `/hold/DEPLOYMENT/...`, `/hold-grpc/DEPLOYMENT/...`, and everything else.
-It speaks HTTP/1.1; clusters of gRPC reach it by a listener of Envoy's own (`again.sock`), which has no other use.
+It speaks HTTP/1.1; clusters of gRPC reach it by a listener of Envoy's own (`envoy-again.sock`), which has no other use.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def cluster(socket: Path) -> Resource:
 
 def grpc_socket(socket: Path) -> Path:
     """Where clusters of gRPC find the activator."""
-    return socket.with_name("again.sock")
+    return socket.with_name("envoy-again.sock")
 
 
 def listener(socket: Path) -> Resource:
