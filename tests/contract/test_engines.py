@@ -108,7 +108,10 @@ class TestMemory(EngineContract):
 
     @pytest.fixture
     def holding(self, make_engine: Callable[[], Memory]) -> Callable[[bytes], object]:
-        return lambda value: [spec for spec in make_engine().machine.specs.values() if value in spec.secrets.values()]
+        machine = make_engine().machine
+        return lambda value: [
+            one for one in machine.observed.values() if one.running and value in machine.specs[one.id].secrets.values()
+        ]
 
 
 class RealEngine(EngineContract):

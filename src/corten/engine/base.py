@@ -17,7 +17,7 @@ class ReplicaSpec:
     To both the engine adds what tells a replica who and where it is: CORTEN_LISTEN, CORTEN_DEPLOYMENT, CORTEN_REVISION
     (`rN`), CORTEN_REPLICA. `resources` is what it may use at most, as far as `describe` says that it is kept to.
     Each of its `secrets` becomes a file in memory which the replica alone can read, and NAME_FILE tells it where; the
-    value is in nothing else the engine makes, and gone with the replica.
+    value is in nothing else the engine makes, and gone when the replica has ended.
     """
 
     id: str

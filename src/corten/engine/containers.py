@@ -361,6 +361,7 @@ class Containers:
         if code == 128 + signal.SIGKILL and self._noted(replica_id, _ENDED):
             code = 128 + signal.SIGTERM
         reason = self._why_killed(found) if code == 128 + signal.SIGKILL else ""
+        self._secrets.remove(replica_id)
         self._ended[found.id] = Observed(
             id=replica_id,
             deployment=_label(found.config, DEPLOYMENT_LABEL),

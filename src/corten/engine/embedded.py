@@ -330,6 +330,7 @@ class Embedded:
         running = record.exit_code is None and record.process is not None and record.process.alive
         if not running and record.exit_code is None:
             code = self._exit_code(record, folder)
+            self._secrets.remove(record.id)
             reason = self._cgroups.usage(record.groups).reason if code == 128 + signal.SIGKILL else ""
             record = self._write(folder, replace(record, exit_code=code, reason=reason))
         if running:

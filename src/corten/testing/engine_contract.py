@@ -130,7 +130,8 @@ class EngineContract:
             _wait_for_log(engine, replica_id, ["hello", "CORTEN_REVISION=r1", f"KEY={given}"])
         engine.remove("a-r1-x")
         assert _seen(engine, "a-r1-y").running
-        engine.remove("a-r1-y")
+        engine.kill("a-r1-y")
+        _wait_for_end(engine, "a-r1-y")
         assert not holding(value)
 
     # -- ends
