@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -154,7 +154,9 @@ def processes_of(home: Path):
 
 def make_home():
     # Not below pytest's own folder: that is closed (0700), and replicas run as another user.
-    folder = Path(tempfile.mkdtemp(prefix="corten-e2e-", dir="/tmp"))
+    # Nor with tempfile's underscores: podman takes the path of a layout for a repository's name.
+    folder = Path("/tmp") / f"corten-e2e-{secrets.token_hex(6)}"
+    folder.mkdir()
     folder.chmod(0o755)
     return folder
 

@@ -1,7 +1,8 @@
 """gRPC on a unix socket before several processes: bytes go to and fro between a client and one of them.
 
 gRPC's library accepts its connections itself, so they cannot be handed over as those of HTTP are, and only TCP ports
-can be listened on by many. Each process listens beside the socket, and the master relays to the one with the fewest.
+can be listened on by many. Each process listens beside the socket, and the master relays to the one with the fewest,
+of several to the one that has waited longest.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Relays:
         self._shared = shared
         self._ready = ready
         self._open: Counter[int] = Counter()
+        self._turns: dict[int, int] = {}  # which relay was a slot's last
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accepted(self) -> asyncio.Protocol:
@@ -40,7 +42,7 @@ class Relays:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, client: _Side) -> None:
-        for slot in sorted(self._ready(), key=lambda slot: self._open[slot]):
+        for slot in sorted(self._ready(), key=lambda slot: (self._open[slot], self._turns.get(slot, 0))):
             worker = _Side(lost=partial(self._open.subtract, [slot]))
             path = str(own_address(self._shared, slot).path)
             try:
@@ -48,6 +50,7 @@ class Relays:
             except OSError:
                 continue  # it is ending
             self._open[slot] += 1
+            self._turns[slot] = max(self._turns.values(), default=0) + 1
             client.join(worker)
             return
         client.close()
