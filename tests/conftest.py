@@ -45,6 +45,7 @@ NEEDS = (
     "sigstore",
     "umoci",
     "rpm",
+    "curl",
     "systemd",
     "torch",
 )

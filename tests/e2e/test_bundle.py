@@ -31,12 +31,12 @@ def bundles(digits_model):
 
 @pytest.mark.bwrap
 @pytest.mark.envoy
-def test_a_machine_without_a_network_runs_what_was_carried_to_it(bundles, cold):
+def test_a_machine_without_a_network_runs_what_was_carried_to_it(bundles, cold, port):
     _, folder = bundles
     offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     first = cold.run("import", folder / "one.tar", "--json", env=offline).json
     assert first["attached"] >= 1, "at least the lock came along"
-    url = cold.run("deploy", "digits", "--json", env=offline).json["url"]
+    url = cold.run("deploy", "digits", "--port", str(port), "--json", env=offline).json["url"]
     assert ask(url, {"inputs": [[0.0] * 64]})[0] == 200
     second = cold.run("import", folder / "two.tar", "--json", env=offline).json
     assert second["images"][0]["digest"] != first["images"][0]["digest"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,6 +31,21 @@ class Net(torch.nn.Module):
         return self.last(torch.relu(self.hidden(x)))
 """
 
+OWN = """
+
+from pathlib import Path
+
+
+class Own:
+    def __init__(self, models: Path):
+        self.net = Net()
+        self.net.load_state_dict(torch.load(models / "state.pt", weights_only=True))
+
+    def predict(self, pixels: list[float]) -> list[float]:
+        with torch.inference_mode():
+            return self.net(torch.tensor([pixels]))[0].tolist()
+"""
+
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):
@@ -48,6 +64,13 @@ def train(tmp_path_factory):
         return folder
 
     return run
+
+
+@pytest.fixture(scope="module")
+def nets(train):
+    """The folder with a small network in all its forms, and what it answered when it was trained."""
+    folder = train("train_nets.py")
+    return folder, json.loads((folder / "net.json").read_text())
 
 
 @pytest.fixture
@@ -71,10 +94,9 @@ def near(answers, expected):
         assert answer == pytest.approx(row, abs=1e-5)
 
 
-def test_a_class_of_pytorch_and_its_weights_answer_as_in_training_without_cuda(corten, port, train, lock_torch):
+def test_a_class_of_pytorch_and_its_weights_answer_as_in_training_without_cuda(corten, port, nets, lock_torch):
     options, env = lock_torch
-    folder = train("train_nets.py")
-    told = json.loads((folder / "net.json").read_text())
+    folder, told = nets
     given = [folder / "net.py:Net", "--file", folder / "net.safetensors", "--port", port, *options]
     up = corten.up(*given, env=env)
     status, answer = ask(up["url"], {"inputs": told["rows"]}, timeout_s=60)
@@ -83,6 +105,43 @@ def test_a_class_of_pytorch_and_its_weights_answer_as_in_training_without_cuda(c
     assert not [name for name in packages(corten, up) if name.startswith(("nvidia", "cuda", "triton"))]
     assert up["build"]["size_bytes"] < 250_000_000
     assert ask(up["url"], {"inputs": [["no number"]]})[0] == 422
+
+
+def test_an_exported_program_is_told_by_its_content_and_takes_rows_in_turns(corten, port, folder, nets, lock_torch):
+    options, env = lock_torch
+    trained, told = nets
+    shutil.copy(trained / "program.pt2", folder / "weights.bin")
+    up = corten.up(folder / "weights.bin", "--port", port, "--name", "program", *options, env=env)
+    for count in (1, 20):  # it was exported for 16 at most
+        status, answer = ask(up["url"], {"inputs": told["rows"][:count]}, timeout_s=60)
+        assert status == 200, answer
+        near(answer["outputs"], told["answers"][:count])
+    assert ask(up["url"], {"inputs": [[1.0, 2.0]]})[0] == 422
+
+
+def test_a_torchscript_program_answers_the_same(corten, port, nets, lock_torch):
+    options, env = lock_torch
+    trained, told = nets
+    up = corten.up(trained / "script.pt", "--port", port, "--name", "script", *options, env=env)
+    status, answer = ask(up["url"], {"inputs": told["rows"]}, timeout_s=60)
+    assert status == 200, answer
+    near(answer["outputs"], told["answers"])
+    refused, answer = ask(up["url"], {"inputs": [["x", *told["rows"][0][1:]]]})
+    assert refused == 422, answer
+
+
+def test_a_state_dict_is_served_by_a_class_of_ones_own_that_loads_it(corten, port, folder, nets, lock_torch):
+    options, env = lock_torch
+    trained, told = nets
+    (folder / "model").mkdir()
+    shutil.copy(trained / "net.pt", folder / "model" / "state.pt")
+    (folder / "own.py").write_text(NET + OWN)
+    refused = corten.run("build", folder / "model" / "state.pt", "--json", code=2)
+    assert "net.py:Net --file state.pt" in refused.json["error"]["hint"]
+    up = corten.up(f"{folder}/own.py:Own", "--port", port, "--name", "own", *options, env=env)
+    status, answer = ask(up["url"], {"pixels": told["rows"][0]}, timeout_s=60)
+    assert status == 200, answer
+    near([answer["outputs"]], told["answers"][:1])
 
 
 def test_a_folder_without_a_graph_is_run_by_transformers(corten, port, train, lock_torch):

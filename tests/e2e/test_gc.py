@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from stories import CORTEN, Corten, ask, end, make_home, until
+from stories import CORTEN, Corten, ask, end, free_port, make_home, until
 
 from corten.core.digest import Digest
 from corten.store.layout import Layout
@@ -27,9 +27,10 @@ def corten(digits_model):
     project.mkdir()
     # Of the first revision nothing is kept to go back to at once: its image would be in use.
     (project / "corten.toml").write_text('name = "digits"\nsource = "digits.joblib"\nkeep_previous_s = 0\n')
+    port = str(free_port())
     for path in digits_model["paths"]:
         shutil.copyfile(path, project / "digits.joblib")
-        url = corten.up(project)["url"]
+        url = corten.up(project, "--port", port)["url"]
     yield corten, url
     end(corten)
 

@@ -80,9 +80,10 @@ def test_building_with_the_newest_packages_gives_the_very_same_image(rebased, ou
 
 @pytest.mark.bwrap
 @pytest.mark.envoy
-def test_it_is_deployed_like_any_other_and_answers_as_before(rebased, outdated):
+def test_it_is_deployed_like_any_other_and_answers_as_before(rebased, outdated, port):
     corten, _, before = outdated
-    url = corten.run("deploy", str(before.digest), "--name", "diagnosis", "--json").json["url"]
+    named = ["--name", "diagnosis", "--port", str(port)]
+    url = corten.run("deploy", str(before.digest), *named, "--json").json["url"]
     expected = ask(url, BODY)
     assert expected[0] == 200
     deployed = corten.run("deploy", "diagnosis", "--json").json

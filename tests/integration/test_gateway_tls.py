@@ -50,6 +50,7 @@ def served_name(site):
     return found.subject.rfc4514_string()
 
 
+@pytest.mark.curl
 def test_requests_come_by_tls_with_http_2_for_who_offers_it_and_the_key_is_copied_nowhere(site):
     async def story():
         pair = write_certificate(site.folder)

@@ -91,7 +91,7 @@ def test_skopeo_finds_each_platform_in_the_index(built, architecture):
 @pytest.mark.envoy
 def test_an_index_is_deployed_as_this_machines_image(built):
     corten, document = built
-    deployed = corten.run("deploy", "diagnosis", "--json").json
+    deployed = corten.run("deploy", "diagnosis", "--port", str(free_port()), "--json").json
     here = str(Platform.of_machine())
     assert deployed["image"] == next(one["digest"] for one in document["platforms"] if one["platform"] == here)
     assert corten.run("predict", "diagnosis", "--json", "--example").code == 0

@@ -39,6 +39,9 @@ def main(folder):
     torch.save(net, folder / "pickled.pt")
     torch.save({name: value for name, value in state.items() if name != "last.bias"}, folder / "short.pt")
     torch.save({**state, "last.weight": state["last.weight"][:, :3]}, folder / "narrow.pt")
+    several = torch.export.Dim("rows", max=16)
+    torch.export.save(torch.export.export(net, (rows[:3],), dynamic_shapes=[{0: several}]), folder / "program.pt2")
+    torch.jit.save(torch.jit.trace(net, rows[:2]), folder / "script.pt")
     told = {
         "rows": rows[-200:].tolist(),
         "answers": answers.tolist(),
