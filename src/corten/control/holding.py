@@ -20,7 +20,7 @@ from corten.gateway.resources import GRPC
 from corten.http import Request
 
 _AGAIN_POLL_S = 0.02
-_AGAIN_PAUSE_S, _MOST_ATTEMPTS = 0.02, 20
+_AGAIN_PAUSE_S, _MOST_ATTEMPTS = 0.04, 20
 # A thousand at once are more than a socket's queue holds; four a millisecond are not. The first twenty need not wait.
 _EVERY_S, _BATCH_S = 0.00025, 0.005
 _AGAIN = 425  # Too Early (RFC 8470): what a client may see only if it cannot be sent again
