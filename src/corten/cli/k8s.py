@@ -11,6 +11,7 @@ import time
 
 from corten.cli.in_cluster import place
 from corten.cli.output import Output, table
+from corten.cli.running import add_additions
 from corten.errors import UsageError
 
 EXAMPLES = """\
@@ -36,14 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="NAME ...", help="the deployment, and what the action needs")
     parser.add_argument("--context", default="", help="of the kubeconfig (default: its current one)")
     parser.add_argument("--namespace", default="", help="default: the context's")
-    parser.add_argument(
-        "--with",
-        dest="additions",
-        action="append",
-        default=[],
-        choices=("gateway-api", "keda", "keda-http", "prometheus"),
-        help="rbac: what the cluster has; repeatable",
-    )
+    add_additions(parser, "rbac: what the cluster has; repeatable")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:

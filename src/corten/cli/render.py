@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corten.cli.output import Output
-from corten.cli.running import add_cluster, add_run, add_secret, secret_variables, settings_of
+from corten.cli.running import add_additions, add_cluster, add_run, add_secret, secret_variables, settings_of
 
 if TYPE_CHECKING:
     from corten.exporters.base import Cluster
@@ -43,14 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubernetes-version", type=version, default=None, metavar="X.Y", help="the oldest it is for (default: 1.34)"
     )
-    parser.add_argument(
-        "--with",
-        dest="additions",
-        action="append",
-        default=[],
-        choices=("gateway-api", "keda", "keda-http", "prometheus"),
-        help="what the cluster has; repeatable",
-    )
+    add_additions(parser, "what the cluster has; repeatable")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:

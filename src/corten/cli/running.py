@@ -54,6 +54,18 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
+def add_additions(parser: argparse.ArgumentParser, told: str) -> None:
+    """What the cluster has besides Kubernetes itself, where nobody asks it; `told` is the option's help."""
+    parser.add_argument(
+        "--with",
+        dest="additions",
+        action="append",
+        default=[],
+        choices=("gateway-api", "keda", "keda-http", "prometheus"),
+        help=told,
+    )
+
+
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Where in a cluster a deployment is to be, and what of the cluster it uses."""
     group = parser.add_argument_group("in a cluster")

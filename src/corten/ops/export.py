@@ -15,7 +15,7 @@ from corten.builder.tar import in_order, tar
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.home import Home
-from corten.core.image import NAME_ANNOTATION
+from corten.core.image import NAME_ANNOTATION, Descriptor
 from corten.core.meter import Meter
 from corten.core.name import suggest_name
 from corten.errors import CortenError
@@ -73,8 +73,7 @@ def export(
     path = Path(path).absolute()
     layout = Layout(home.store)
     with using(home.store):
-        descriptor = layout.resolve(image)
-        name = descriptor.annotations.get(NAME_ANNOTATION) or suggest_name(image.partition("@")[0])
+        descriptor, name = _named(layout, image)
         contents = store_gc.read(layout, [descriptor.digest])
         wanted = bundle.plan(
             name, descriptor, contents, _titles(layout, contents), without=_elsewhere(layout, contents, delta_from)
@@ -107,8 +106,7 @@ def export_docker(image: str, path: str | Path, *, home: Home | None = None, lis
     path = Path(path).absolute()
     layout = Layout(home.store)
     with using(home.store):
-        descriptor = layout.resolve(image)
-        name = descriptor.annotations.get(NAME_ANNOTATION) or suggest_name(image.partition("@")[0])
+        descriptor, name = _named(layout, image)
         found = layout.image(descriptor.digest)
         listen(Event("export", Phase.STARTED, path.name))
         # Docker calls what has no registry before it docker.io's.
@@ -126,6 +124,12 @@ def export_docker(image: str, path: str | Path, *, home: Home | None = None, lis
         left_out=0,
         seconds=time.perf_counter() - began_s,
     )
+
+
+def _named(layout: Layout, image: str) -> tuple[Descriptor, str]:
+    """The image meant, and the name it goes by."""
+    descriptor = layout.resolve(image)
+    return descriptor, descriptor.annotations.get(NAME_ANNOTATION) or suggest_name(image.partition("@")[0])
 
 
 def _elsewhere(layout: Layout, contents: store_gc.Contents, other: str | Path) -> frozenset[Digest]:
