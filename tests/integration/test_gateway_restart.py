@@ -5,6 +5,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from gateway_site import revision, table, until
 
 from corten.errors import EngineError
-from corten.gateway import hot
+from corten.gateway import envoy, hot
 from corten.gateway.process import find_binary
 from corten.http import run
 from corten.testing.load import Load
@@ -48,6 +49,7 @@ def test_a_restart_under_load_loses_nothing_and_what_was_under_way_is_answered(s
             with pytest.raises(EngineError) as refused:
                 await gateway.restart()
             assert refused.value.code == "gateway.restarting"
+            assert 590 < float(re.search(r"ends in (\d+) s", refused.value.why)[1]) <= 610
             # The old one hears of changes as long as somebody is connected to it.
             await gateway.apply(table(revision(2, b)))
             report = await load
@@ -155,6 +157,35 @@ def test_a_newer_binary_takes_over_when_a_daemon_adopts_the_gateway(site):
             assert Path(f"/proc/{second.pid}/exe").readlink() == newer
             report = await load
             assert report.failed == 0, report.as_dict()
+
+    run(story())
+
+
+@needs_shared_memory
+def test_a_second_upgrade_within_minutes_waits_until_the_gateway_before_the_first_has_ended(site, monkeypatch):
+    monkeypatch.setattr(hot, "LONGEST_ANSWER_S", 1)
+    monkeypatch.setattr(hot, "_OVERLAP_S", 1)
+    monkeypatch.setattr(envoy, "_HOUSEKEEPING_S", 0.2)
+
+    async def story():
+        a = site.upstream("a")
+        first = site.gateway()
+        await first.start(table(revision(1, a)))
+        await first.restart()
+        old = first.pid
+        await first.detach()
+        newer = site.folder / "envoy"
+        os.link(find_binary(), newer)
+        async with site.serving(table(revision(1, a)), binary=newer) as second:
+            with pytest.raises(EngineError) as refused:
+                await second.restart()
+            assert refused.value.code == "gateway.restarting"
+
+            async def replaced():
+                return second.pid not in (old, 0)
+
+            await until(replaced, timeout_s=30)
+            assert Path(f"/proc/{second.pid}/exe").readlink() == newer
 
     run(story())
 

@@ -192,12 +192,7 @@ class Envoy:
                 raise hot.no_hot_restart("this machine has no shared memory at /dev/shm, or had none when it started")
             self._line.see_before(self.front)
             if self._line.before is not None:
-                raise EngineError(
-                    "gateway.restarting",
-                    "an earlier restart still answers its last requests",
-                    why=f"process {self._line.before.pid} ends {hot.LONGEST_ANSWER_S} s after it was replaced",
-                    hint="wait for it, or see `corten status`",
-                )
+                raise hot.restarting(self._line.before.pid, old.age_s)
             start = self._prepare(self._line.epoch + 1)
             atomic_write(self._config, start.bootstrap, mode=0o600)
             await hot.require_heir(Path(f"/proc/{old.pid}/exe"), start.binary, self._config)
@@ -421,11 +416,20 @@ class Envoy:
                 self._xds.publish(_secret(found))
 
     async def _bring_up_to_date(self) -> None:
-        """Replace an Envoy that an older Corten started, or of an older binary; end what it took over from."""
+        """Replace an Envoy that an older Corten started, or of an older binary; end what it took over from.
+
+        After a second upgrade within minutes that waits until the one before the first has ended.
+        """
         try:
-            if self._line.made_of != self._prepare(0).made_of:
-                _log.info("the gateway is of an older version: replacing it")
-                await self.restart()
+            while self._line.made_of != self._prepare(0).made_of:
+                try:
+                    _log.info("the gateway is of an older version: replacing it")
+                    await self.restart()
+                except EngineError as error:
+                    if error.code != "gateway.restarting":
+                        raise
+                    _log.info("not yet: %s", error, extra=error.as_dict())
+                    await asyncio.sleep(_HOUSEKEEPING_S)
         except CortenError as error:
             _log.warning("the gateway stays as it is: %s", error, extra=error.as_dict())
 

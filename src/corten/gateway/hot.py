@@ -70,6 +70,17 @@ def no_hot_restart(why: str) -> EngineError:
     )
 
 
+def restarting(before: int, age_s: float) -> EngineError:
+    """The error where process `before` still answers what it has, after one of that age took over from it."""
+    left_s = max(0.0, LONGEST_ANSWER_S + _OVERLAP_S - age_s)
+    return EngineError(
+        "gateway.restarting",
+        "an earlier restart still answers its last requests",
+        why=f"process {before} ends in {left_s:.0f} s at most, and three cannot share the sockets",
+        hint="wait for that, or in a quiet moment: `corten gateway restart --cold`",
+    )
+
+
 def _base_id(run: Path) -> int:
     """Tells the Envoys of one home from all others on the machine."""
     digest = hashlib.sha256(f"{os.getuid()}:{run}".encode()).digest()

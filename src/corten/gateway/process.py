@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -177,6 +178,11 @@ class Process:
             return True
         _reap(self.pid)
         return False
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it started, suspended time included, as the kernel counts `start_ticks`."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """Let go of it without ending it. Safe to repeat."""
