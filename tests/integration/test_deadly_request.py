@@ -41,3 +41,12 @@ def test_it_ends_two_replicas_at_most_and_takes_no_other_request_along(place, re
     assert (status, later, document["error"]["code"]) == (502, None, "hold.deadly")
     assert load.report["failed"] == 0, load.report
     assert ends(place) == 2
+
+
+def test_one_that_takes_its_time_for_that_ends_three_at_most_and_no_other_request_is_refused_for_it(place):
+    place.deploy(replicas=2)
+    with Load(place, rate=60) as load:
+        status, _, document = post(place, {"deadly": True, "work_s": 1.0})
+    assert (status, document["error"]["code"]) == (502, "hold.deadly")
+    assert load.report["failed"] == 0, load.report
+    assert ends(place) <= 3

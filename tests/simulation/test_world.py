@@ -148,17 +148,38 @@ def test_a_canary_gets_what_it_deserves_though_daemons_die_over_it(failing, kept
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_a_request_that_kills_its_replica_kills_two_at_most_and_takes_no_other_request_along(replicas):
+    for seed in range(2):
+        assert executions(seed, Model(ready_s=1.0), replicas) == 2
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_one_that_takes_its_time_for_that_kills_three_at_most(at_once):
+    for seed in range(3):
+        assert executions(seed, Model(ready_s=1.0, deadly_s=1.5, at_once=at_once, service_s=0.01), 2) <= 3
+
+
+def test_a_daemon_that_dies_between_two_deaths_makes_no_third():
+    for seed in range(3):
+        assert executions(seed, Model(ready_s=0.2, deadly_s=2.5, at_once=8, service_s=0.01), 2, dies=True) == 2
+
+
+def executions(seed, model, replicas, *, dies=False):
+    """How often a request that ends whoever computes it was computed, among good ones that are all answered."""
+
     async def story(world):
-        await world.deploy("m", Model(ready_s=1.0), replicas=replicas)
+        await world.deploy("m", model, replicas=replicas)
         await world.until(lambda: world.settled("m"))
         load = asyncio.create_task(world.load("m", 60.0, 6.0))
         await asyncio.sleep(1.0)
         world.ask("m", poison=True)
+        if dies:
+            await world.until(lambda: len(world.machine.alive()) < replicas)
+            await asyncio.sleep(0.7)
+            world.kill_daemon()
         await load
         await world.all_answered()
 
-    for seed in range(2):
-        world, _ = live(seed, story)
-        (bad,) = [each for each in world.outcomes if each.poison]
-        assert (bad.status, bad.code.partition(":")[0]) == (502, "hold.deadly"), world.story()
-        assert world.executions[bad.id] == 2
+    world, _ = live(seed, story)
+    (bad,) = [each for each in world.outcomes if each.poison]
+    assert (bad.status, bad.code.partition(":")[0]) == (502, "hold.deadly"), world.story()
+    return world.executions[bad.id]

@@ -16,13 +16,17 @@ FIRST_PID = 10_000_000  # above any the kernel gives: what looks into /proc find
 
 @dataclass(frozen=True)
 class Model:
-    """How replicas of an image behave. `ready_s`: None when they never get ready. `failing`: the share of errors."""
+    """How replicas of an image behave. `ready_s`: None when they never get ready. `failing`: the share of errors.
+
+    `deadly_s`: how long a poisoned request is computed before it ends its replica.
+    """
 
     ready_s: float | None = 0.5
     service_s: float = 0.03
     dies_after_s: float | None = None
     ends_after_term_s: float = 0.05
     failing: float = 0.0
+    deadly_s: float = 0.0
     size: int = 100
     at_once: int = 8
 
@@ -36,11 +40,9 @@ class Process:
         self.address = f"/run/{spec.id}/s"
         self.code: int | None = None
         self.frozen = self.stopped = self.leaving = False
-        self.suspect = ""  # as `serve` notes it: whose request is computed though it was in dying hands before
         self._ready_s = None if model.ready_s is None else loop.time() + model.ready_s
         self._hands: dict[asyncio.Future, Asked] = {}
         self._queue: deque[tuple[asyncio.Future, Asked]] = deque()
-        self._suspects: deque[tuple[asyncio.Future, Asked]] = deque()
         self._computing = 0
         self._owed: list[Callable[[], None]] = []  # what would have happened while it got no processor
         if model.dies_after_s is not None:
@@ -64,7 +66,7 @@ class Process:
             raise ResetError
         return 200 if self.ready or path == "/livez" else 503
 
-    async def handle(self, asked: Asked, headers) -> Answer:
+    async def handle(self, asked: Asked) -> Answer:
         if self.code is not None:
             raise GoneError
         loop = asyncio.get_running_loop()
@@ -72,9 +74,6 @@ class Process:
         self._hands[done] = asked
         if self._ready_s is None or loop.time() < self._ready_s:
             self._when_awake(lambda: self._finish(done, Answer(503, code="loading")))
-        elif self._world.is_suspect(headers):
-            self._suspects.append((done, asked))
-            self._go_on()
         else:
             self._queue.append((done, asked))
             self._go_on()
@@ -89,21 +88,16 @@ class Process:
         if not self.awake:
             self._owed.append(self._go_on)
             return
-        if self._suspects and not self.suspect:
-            done, asked = self._suspects.popleft()
-            self.suspect = str(asked.id)
-            self._compute(done, asked)
         while self._queue and self._computing < self.model.at_once:
             self._compute(*self._queue.popleft())
 
     def _compute(self, done: asyncio.Future, asked: Asked) -> None:
         if done.done():  # the gateway has given it up
-            self.suspect = "" if self.suspect == str(asked.id) else self.suspect
             return
         self._computing += 1
         self._world.computed(asked, self)
         if asked.poison:
-            self.die(139)
+            asyncio.get_running_loop().call_later(self.model.deadly_s, self.die, 139)
             return
         chance = self._world.chance
         took_s = min(chance.expovariate(1 / self.model.service_s), 5 * self.model.service_s)
@@ -113,7 +107,6 @@ class Process:
     def _computed(self, done: asyncio.Future, asked: Asked, answer: Answer) -> None:
         def finish() -> None:
             self._computing -= 1
-            self.suspect = "" if self.suspect == str(asked.id) else self.suspect
             self._finish(done, answer)
             self._go_on()
 

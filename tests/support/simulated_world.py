@@ -280,7 +280,7 @@ class World:
         found = self.machine.at(address)
         if found is None:
             raise GoneError
-        return await found.handle(asked, headers)
+        return await found.handle(asked)
 
     async def probe(self, address: str, path: str) -> int:
         found = self.machine.at(address)
@@ -301,10 +301,6 @@ class World:
         if life.dead or task.cancelled():
             raise ResetError
         return request.answer
-
-    def is_suspect(self, headers) -> bool:
-        del headers
-        return False
 
     def computed(self, asked: Asked, process) -> None:
         del process

@@ -62,9 +62,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+        time.sleep(float(body.get("work_s", 0)))
         if body.get("deadly"):
             os._exit(9)
-        time.sleep(float(body.get("work_s", 0)))
         self.answer(200, json.dumps({"outputs": env.get("ANSWER", "one")}).encode())
 
 

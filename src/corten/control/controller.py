@@ -118,7 +118,8 @@ class Controller:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
         self.mirror = Mirror(self.state, self.clock)
         self.answers = Answers(self.state, self.router, self._condemn)
-        self.holding = Holding(self._arrived, self._reaches, Probation(self._busiest, self._loses_one))
+        probation = Probation(self._busiest, self._loses_one, self.state.suspects, self.clock)
+        self.holding = Holding(self._arrived, self._reaches, probation)
         self.resting = Resting(
             self.state, self.memory, self.clock, self._changed, self.holding.waiting, self._is_working
         )

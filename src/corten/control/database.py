@@ -162,6 +162,15 @@ MIGRATIONS: Sequence[str] = (
     ALTER TABLE rollouts ADD COLUMN mirror INTEGER NOT NULL DEFAULT 0 CHECK (mirror BETWEEN 0 AND 100);
     ALTER TABLE rollouts ADD COLUMN compared TEXT NOT NULL DEFAULT '{}';
     """,
+    # Requests that were in the hands of a replica when it ended, and how often.
+    """
+    CREATE TABLE suspects (
+        deployment TEXT NOT NULL,
+        request TEXT NOT NULL,
+        ends INTEGER NOT NULL CHECK (ends >= 1),
+        seen_s REAL NOT NULL
+    ) STRICT;
+    """,
 )
 
 

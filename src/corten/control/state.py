@@ -17,6 +17,7 @@ from corten.control.database import open_database
 from corten.control.records import Accepted, Deployment, Scale
 from corten.control.replicas import Replicas
 from corten.control.rollouts import Rollouts
+from corten.control.suspects import Suspects
 from corten.core.access import Access, Auth
 from corten.core.canary import Canary
 from corten.core.deployment import ACCESS_KEYS, RolloutState, Settings
@@ -44,6 +45,11 @@ class State(Rollouts, Replicas):
     def credentials(self) -> Credentials:
         """Whose tokens are valid, in the same file."""
         return Credentials(self._connection, self._path)
+
+    @property
+    def suspects(self) -> Suspects:
+        """Requests that may have ended their replica, in the same file."""
+        return Suspects(self._connection, self._path)
 
     # What users change
 

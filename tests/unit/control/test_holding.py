@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+from planner_world import memory_state
 
 from corten.control.holding import Holding, Line, Refusal
 from corten.control.probation import Probation
@@ -14,7 +15,11 @@ class Bench:
 
     def __init__(self):
         self.arrivals, self.looks, self.reached = [], 0, True
-        self.holding = Holding(self.arrivals.append, self.reaches, Probation(self.busy, lambda _: False))
+        self.holding = Holding(
+            self.arrivals.append,
+            self.reaches,
+            Probation(self.busy, lambda _: False, memory_state().suspects, lambda: 0.0),
+        )
 
     async def busy(self, name):
         del name

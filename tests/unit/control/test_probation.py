@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from planner_world import memory_state
 
 from corten.control.probation import APART_S, CALM_S, LATELY_S, TOLD_S, Probation, Standing
 from corten.testing.clock import run_at_once
@@ -15,7 +16,13 @@ class Bench:
 
     def __init__(self):
         self.hands, self.dying = 0, True
-        self.probation = Probation(self.busy, lambda _: self.dying)
+        self.state = memory_state()
+        self.probation = self.daemon()
+
+    def daemon(self):
+        """Another one, which knows what the one before wrote down."""
+        clock = asyncio.get_running_loop().time
+        return Probation(self.busy, lambda _: self.dying, self.state.suspects, clock)
 
     async def busy(self, name):
         del name
@@ -28,6 +35,12 @@ class Bench:
             await asyncio.sleep(ended_s)
             self.probation.ended("m")
         return await task
+
+    async def come_back(self, *requests, attempt):
+        """A replica ended, and all of these were in its hands."""
+        await asyncio.sleep(0.001)
+        self.probation.ended("m")
+        return await asyncio.gather(*(self.comes(request, attempt) for request in requests))
 
     async def went_s(self, *requests):
         """When each of them was sent on."""
@@ -99,7 +112,7 @@ def test_suspects_go_one_after_the_other_and_wait_for_a_calm_replica_but_not_for
         first, second, third = await bench.went_s(*"abc")
         assert second - first == pytest.approx(APART_S)
         assert third - second == pytest.approx(APART_S)
-        bench.hands = 9
+        bench.hands = 1
         (late,) = await bench.went_s("a")
         assert late - third == pytest.approx(APART_S + CALM_S, abs=0.02)
 
@@ -117,16 +130,68 @@ def test_many_suspects_are_through_in_seconds(tell):
     tell(story)
 
 
-def test_who_was_sent_on_last_before_the_next_end_is_guilty_and_the_others_are_tried_again(tell):
+def test_the_only_one_of_them_in_the_next_dying_hands_is_guilty(tell):
     async def story(bench):
-        for request in "abc":
-            await bench.comes(request, 2, ended_s=0.0)
-        await bench.went_s("a", "b")  # c still waits
-        bench.probation.ended("m")
-        found = await asyncio.gather(bench.comes("a", 4), bench.comes("b", 4))
-        assert found == [SUSPECT, GUILTY]
+        await bench.come_back(*"abc", attempt=2)
+        await bench.went_s("a", "b")  # c still waits, and a was answered
+        assert await bench.come_back("b", attempt=4) == [GUILTY]
         # It met nobody, and is what it was.
         assert await bench.comes("c", 3) is SUSPECT
+
+    tell(story)
+
+
+def test_of_several_in_the_next_dying_hands_none_is_refused_and_each_goes_alone_for_as_long_as_that_took(tell):
+    async def story(bench):
+        bench.hands = 1
+        await bench.come_back(*"abc", attempt=2)
+        a_s, *_ = await bench.went_s(*"abc")
+        await asyncio.sleep(2.0)
+        ended_s = asyncio.get_running_loop().time()
+        assert await bench.come_back(*"abc", attempt=4) == [SUSPECT] * 3
+        again_a_s, again_b_s = await bench.went_s("a", "b")
+        assert again_b_s - again_a_s == pytest.approx(ended_s - a_s + 2 * APART_S, abs=0.05)
+        # Now b ends another replica; c has still to go, and need not wait for it any more.
+        assert await bench.come_back("b", attempt=6) == [GUILTY]
+        (again_c_s,) = await bench.went_s("c")
+        assert again_c_s - again_b_s == pytest.approx(APART_S + CALM_S, abs=0.05)
+
+    tell(story)
+
+
+def test_at_the_third_end_the_last_that_was_sent_on_is_guilty_whoever_else_was_there(tell):
+    async def story(bench):
+        await bench.come_back("a", "b", attempt=2)
+        await bench.went_s("a", "b")
+        await bench.come_back("a", "b", attempt=4)
+        await bench.went_s("a", "b")
+        assert await bench.come_back("a", "b", attempt=6) == [SUSPECT, GUILTY]
+
+    tell(story)
+
+
+def test_who_comes_back_though_no_replica_ended_since_it_was_sent_on_is_not_guilty_of_the_end_before(tell):
+    async def story(bench):
+        await bench.come_back("a", attempt=2)
+        await bench.went_s("a")
+        bench.dying = False
+        assert await bench.comes("a", 4) is SUSPECT
+
+    tell(story)
+
+
+def test_a_daemon_that_dies_between_two_ends_leaves_what_it_knew_to_the_next(tell):
+    async def story(bench):
+        await bench.come_back(*"abc", attempt=2)
+        await bench.went_s("a", "b")
+        bench.probation = bench.daemon()
+        assert await bench.come_back("b", attempt=4) == [GUILTY]
+        bench.probation = bench.daemon()
+        assert await bench.come_back("a", "c", attempt=4) == [SUSPECT] * 2
+        assert await bench.come_back("a", attempt=6) == [GUILTY]
+        await asyncio.sleep(120)
+        bench.probation = bench.daemon()
+        assert await bench.come_back("a", attempt=2) == [SUSPECT]
 
     tell(story)
 
