@@ -47,8 +47,11 @@ def podman_storage() -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def dockerd() -> Iterator[Mapping[str, str]]:
-    """A Docker daemon of its own, with the environment that leads to it. Raises NoEngineError."""
+def dockerd(path: Path | None = None) -> Iterator[Mapping[str, str]]:
+    """A Docker daemon of its own, with the environment that leads to it. Raises NoEngineError.
+
+    `path`: a folder where it finds programs, besides the usual ones.
+    """
     with _folder("corten-docker-") as folder:
         log, settings = folder / "log", folder / "daemon.json"
         settings.write_text("{}")  # not this machine's
@@ -59,6 +62,7 @@ def dockerd() -> Iterator[Mapping[str, str]]:
                     "--data-root", folder / "data", "--exec-root", folder / "exec", "--config-file", settings,
                 ],
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
+                env={**os.environ, "PATH": f"{os.environ['PATH']}:{path}"} if path else None,
             )  # fmt: skip
         try:
             _until_it_listens(folder / "s", process, log)

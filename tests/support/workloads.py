@@ -36,7 +36,9 @@ def settings(draw):
         request_timeout_s=draw(st.floats(0.001, 600)),
         grpc=draw(st.booleans()),
         resources=Resources(
-            draw(st.just(0) | st.integers(32 << 20, 1 << 40)), draw(st.just(0.0) | st.floats(0.05, 1024.0))
+            draw(st.just(0) | st.integers(32 << 20, 1 << 40)),
+            draw(st.just(0.0) | st.floats(0.05, 1024.0)),
+            draw(st.integers(0, 8)),
         ),
         strategy=draw(st.sampled_from([Strategy.AUTO, Strategy.SURGE])),
         pinnable=draw(st.booleans()),
@@ -70,7 +72,6 @@ WORKLOADS = st.builds(
     weights=st.none() | REFERENCES,
     secrets=st.sampled_from([(), (SecretVariable("a_token", "hub", "token"),)]),
     host=st.sampled_from(["", "fraud.example.com"]),
-    gpus=st.integers(0, 8),
     notes=st.sampled_from([{}, {"commit": "4f0c"}]),
     cluster=CLUSTERS,
 ).map(_sound)

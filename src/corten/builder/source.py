@@ -22,7 +22,7 @@ from corten.core.image import Packing
 from corten.core.model import MOST_STREAMS, MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.reference import Reference, is_repository
-from corten.core.resources import Resources, parse_cpus, parse_memory
+from corten.core.resources import Resources, parse_cpus, parse_device, parse_gpus, parse_memory
 from corten.core.rest import Rest, Strategy
 from corten.core.scale import parse_replicas
 from corten.errors import CortenError, NotFoundError, UsageError
@@ -82,6 +82,8 @@ class Table:
     concurrency: int = _SETTINGS.concurrency
     memory: int | str = 0
     cpus: float = 0.0
+    gpus: int = 0
+    devices: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     egress: bool = _SETTINGS.egress
     ready_timeout_s: float = _SETTINGS.ready_timeout_s
@@ -135,7 +137,12 @@ class Table:
             request_timeout_s=self.request_timeout_s,
             grpc=self.grpc,
             canary=replace(parse_canary(self.canary), sticky=parse_sticky(self.sticky), mirror=self.mirror),
-            resources=Resources(parse_memory(str(self.memory)), parse_cpus(f"{self.cpus:g}")),
+            resources=Resources(
+                memory_bytes=parse_memory(str(self.memory)),
+                cpus=parse_cpus(f"{self.cpus:g}"),
+                gpus=parse_gpus(str(self.gpus)),
+                devices=tuple(map(parse_device, self.devices)),
+            ),
             auth=self.auth,
             rate_per_s=self.rate_per_s,
             burst=self.burst,

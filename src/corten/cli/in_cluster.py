@@ -57,7 +57,6 @@ def refuse_its_words(options: argparse.Namespace) -> None:
         "gateway",
         "pull_secret",
         "weights",
-        "gpus",
         "priority_class",
         "context",
         "timeout",
@@ -107,7 +106,6 @@ def deploy(options: argparse.Namespace, output: Output) -> int:
             workload_of(image, options.name, settings_of(options), home=home, weights=options.weights),
             secrets=secrets,
             host=options.host,
-            gpus=options.gpus,
             cluster=cluster,
         )
         for image in options.image

@@ -134,13 +134,36 @@ def cpus(text: str) -> float:
     return parse_cpus(text)
 
 
+def gpus(text: str) -> int:
+    """Read a number of GPUs."""
+    from corten.core.resources import parse_gpus
+
+    return parse_gpus(text)
+
+
+def device(text: str) -> str:
+    """Read the name of a device."""
+    from corten.core.resources import parse_device
+
+    return parse_device(text)
+
+
 def add_resources(parser: argparse.ArgumentParser) -> None:
-    """What one replica may use: shared by `up` and `deploy`."""
+    """What one replica may use: shared by `up`, `deploy`, `render` and `run`."""
     parser.add_argument(
         "--memory", type=memory, default=None, metavar="SIZE", help="of one replica at most, as 512m or 2g"
     )
     parser.add_argument(
         "--cpus", type=cpus, default=None, metavar="N", help="processors one replica may use, as 2 or 0.5"
+    )
+    parser.add_argument("--gpus", type=gpus, default=None, metavar="N", help="NVIDIA's GPUs of one replica")
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        type=device,
+        metavar="VENDOR/CLASS=NAME",
+        help="a device of one replica by the name CDI has for it; repeatable",
     )
 
 

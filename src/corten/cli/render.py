@@ -60,7 +60,6 @@ def run(options: argparse.Namespace, output: Output) -> int:
         weights=options.weights,
         secrets=secret_variables(options.secret),
         host=options.host,
-        gpus=options.gpus,
         home=Home.from_env(os.environ, uid=os.getuid()),
     )
     output.document(rendered.as_dict())

@@ -9,10 +9,12 @@ import argparse
 
 from corten.cli import parser as words
 from corten.cli.output import Output
+from corten.cli.running import add_secret, resources_of, secret_values
 
 EXAMPLES = """\
   corten run fraud
   corten run fraud@sha256:4f0c... --engine podman --memory 512m
+  corten run fraud --secret DB_PASSWORD=password.txt
 """
 
 
@@ -25,12 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env", action="append", default=[], type=words.key_value, metavar="KEY=VALUE", help="repeatable"
     )
     parser.add_argument("--egress", action="store_true", help="let the model open connections to the outside")
+    add_secret(parser, "NAME=PATH", "a file the replica finds in memory, as NAME_FILE tells it (`-`: standard input)")
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Run it; its exit code is ours."""
     from corten.core.events import Event
-    from corten.core.resources import Resources
     from corten.ops.run import run as run_image
 
     def listen(event: Event) -> None:
@@ -42,7 +44,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         engine=options.engine,
         env=dict(options.env),
         egress=options.egress,
-        resources=Resources(options.memory or 0, options.cpus or 0.0),
+        resources=resources_of(options),
+        secrets=secret_values(options.secret),
         listen=listen,
         say=output.result,
     )

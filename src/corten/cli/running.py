@@ -13,6 +13,7 @@ from corten.errors import UsageError
 
 if TYPE_CHECKING:
     from corten.core.deployment import Settings
+    from corten.core.resources import Resources
     from corten.exporters.base import SecretVariable
 
 
@@ -29,11 +30,17 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     words.add_strategy(parser)
 
 
+def resources_of(options: argparse.Namespace) -> Resources:
+    """What one replica may use, as it was given."""
+    from corten.core.resources import Resources
+
+    return Resources(options.memory or 0, options.cpus or 0.0, options.gpus or 0, tuple(options.device))
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """The settings that were given."""
     from corten.core.canary import Canary
     from corten.core.deployment import Settings
-    from corten.core.resources import Resources
     from corten.core.rest import Strategy
 
     plain = Settings()
@@ -45,7 +52,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         env=dict(options.env),
         egress=options.egress,
         canary=replace(options.canary or Canary(), sticky=options.sticky or "", mirror=options.mirror or 0),
-        resources=Resources(options.memory or 0, options.cpus or 0.0),
+        resources=resources_of(options),
         auth=options.auth or "",
         rate_per_s=options.rate or 0,
         burst=options.burst or 0,
@@ -76,7 +83,6 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         "--pull-secret", action="append", default=[], metavar="SECRET", help="to pull the image with; repeatable"
     )
     group.add_argument("--weights", default="", metavar="IMAGE", help="mount the model's files from their own image")
-    group.add_argument("--gpus", type=gpus, default=0, metavar="N", help="GPUs of each replica (nvidia.com/gpu)")
     group.add_argument("--priority-class", default="", metavar="NAME", help="who yields when nodes are full")
     group.add_argument(
         "--no-user-namespaces", action="store_true", help="for nodes whose file systems cannot map users"
@@ -135,10 +141,3 @@ def _value(name: str, path: str) -> bytes:
             why=getattr(error, "strerror", None) or str(error),
             hint=f"--secret {name}=PATH, or {name}=- for standard input (SECRET/ENTRY is for --engine kubernetes)",
         ) from error
-
-
-def gpus(text: str) -> int:
-    """Read a number of GPUs, 0 to 64."""
-    if not text.isdecimal() or not 0 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 64, got `{text}`")
-    return int(text)

@@ -76,6 +76,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         concurrency=options.concurrency,
         memory=options.memory,
         cpus=options.cpus,
+        gpus=options.gpus,
+        devices=tuple(options.device),
         port=options.port,
         engine=options.engine,
         env=dict(options.env),

@@ -17,7 +17,7 @@ from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.front import Front
 from corten.core.name import parse_name
-from corten.core.resources import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS
+from corten.core.resources import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS, MOST_GPUS, parse_device
 from corten.core.scale import MOST_REPLICAS
 from corten.core.secret import check_secrets
 from corten.errors import (
@@ -208,6 +208,10 @@ def check_settings(settings: Settings) -> None:
         raise _bad("memory_bytes", resources.memory_bytes, f"0 (no limit) or at least {LEAST_MEMORY_BYTES}")
     if resources.cpus and not LEAST_CPUS <= resources.cpus <= MOST_CPUS:
         raise _bad("cpus", resources.cpus, f"0 (no limit) or {LEAST_CPUS} to {MOST_CPUS:g}")
+    if not 0 <= resources.gpus <= MOST_GPUS:
+        raise _bad("gpus", resources.gpus, f"0 to {MOST_GPUS}")
+    for device in resources.devices:
+        parse_device(device)
     if settings.auth and settings.auth not in {each.value for each in Auth}:
         raise _bad("auth", settings.auth, "none or token")
     for name in ("rate_per_s", "burst"):

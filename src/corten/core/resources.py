@@ -1,4 +1,4 @@
-"""How much memory and processor one replica may use, as people write it."""
+"""How much memory and processor one replica may use, and which devices it gets, as people write it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,40 @@ from corten.errors import UsageError
 LEAST_MEMORY_BYTES: Final = 32 << 20
 LEAST_CPUS: Final = 0.05
 MOST_CPUS: Final = 1024.0
+MOST_GPUS: Final = 64
 _UNITS: Final = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _CPUS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 _MEMORY: Final = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,3})?)\s*(?P<unit>[bkmgt]?)(i?b)?", re.IGNORECASE)
+# A qualified name of the Container Device Interface (github.com/cncf-tags/container-device-interface, SPEC.md, `kind`
+# and `name`).
+_DEVICE: Final = re.compile(
+    r"(?P<vendor>[A-Za-z]([-\w.]*[A-Za-z0-9])?)/(?P<kind>[A-Za-z]([-\w.]*[A-Za-z0-9])?)"
+    r"=(?P<name>[A-Za-z0-9]([-\w.:]*[A-Za-z0-9])?)",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The most one replica may use; 0: as much as there is. `cpus` is time of processors per time."""
+    """The most one replica may use; 0: as much as there is. `cpus` is time of processors per time.
+
+    Of the machine's devices it gets none but `gpus` of NVIDIA's, and `devices` by the names CDI has for them.
+    """
 
     memory_bytes: int = 0
     cpus: float = 0.0
+    gpus: int = 0
+    devices: tuple[str, ...] = ()
+
+    @property
+    def limited(self) -> bool:
+        """Whether memory or processors are."""
+        return bool(self.memory_bytes or self.cpus)
+
+    @property
+    def with_devices(self) -> bool:
+        """Whether it gets any."""
+        return bool(self.gpus or self.devices)
 
 
 def parse_size(text: str) -> int:
@@ -57,6 +80,30 @@ def parse_cpus(text: str) -> float:
         within = f"{LEAST_CPUS} to {MOST_CPUS:g}, as 2 or 0.5"
         raise _malformed("a number of processors", text, within, "cpus = 1.5")
     return cpus
+
+
+def parse_gpus(text: str) -> int:
+    """`2`: how many of NVIDIA's GPUs, 0 to 64. Raises UsageError `resources.malformed`."""
+    if not text.isascii() or not text.isdecimal() or int(text) > MOST_GPUS:
+        raise UsageError(
+            "resources.malformed",
+            f"not a number of GPUs for a replica: `{text[:40]}`",
+            why=f"expected a number from 0 to {MOST_GPUS}",
+            hint="other devices have names: --device VENDOR/CLASS=NAME",
+        )
+    return int(text)
+
+
+def parse_device(text: str) -> str:
+    """`nvidia.com/gpu=0`: a device as CDI calls it. Raises UsageError `resources.malformed`."""
+    if not _DEVICE.fullmatch(text):
+        raise UsageError(
+            "resources.malformed",
+            f"not the name of a device: `{text[:80]}`",
+            why="expected VENDOR/CLASS=NAME, as the Container Device Interface has it, and no path below /dev",
+            hint="`nvidia-ctk cdi list` shows NVIDIA's, `podman run --device NAME` tries one",
+        )
+    return text
 
 
 def _malformed(what: str, text: str, expected: str, hint: str) -> UsageError:

@@ -154,11 +154,14 @@ class Own:
         return not self.controllers
 
 
-def own_cgroups(proc: Path = Path("/proc/self")) -> Iterator[Own]:
-    """The cgroup of this process in each mounted hierarchy (cgroups(7), proc(5)), or its parent after `make_room`."""
+def own_cgroups(proc: Path = Path("/proc/self"), of: Path | None = None) -> Iterator[Own]:
+    """The cgroup of this process in each mounted hierarchy (cgroups(7), proc(5)), or its parent after `make_room`.
+
+    `of`: of another one, by its folder of /proc.
+    """
     try:
         mounts = [line.split() for line in (proc / "mounts").read_text().splitlines()]
-        own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
+        own = [line.split(":", 2) for line in ((of or proc) / "cgroup").read_text().splitlines()]
     except OSError:
         return
     for _, where, kind, options, *_ in mounts:

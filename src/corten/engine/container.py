@@ -2,7 +2,7 @@
 
 The same profile as the built-in sandbox's (`engine.sandbox`): uid 65532, root read-only, /tmp and /dev/shm of a size,
 no capabilities, no_new_privs, the engine's own seccomp filter, no network unless `egress`, nothing of the host but the
-replica's own folders.
+replica's own folders, and of its devices those that were asked for.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ REPLICA_LABEL: Final = "dev.corten.replica"
 DEPLOYMENT_LABEL: Final = "dev.corten.deployment"
 REVISION_LABEL: Final = "dev.corten.revision"
 IMAGE_LABEL: Final = "dev.corten.image"
-_LOG_LIMITS: Final = {"max-size": "64m", "max-file": "2"}
-_PERIOD_NS: Final = 30_000_000_000
-_TIMEOUT_NS: Final = 5_000_000_000
+GPUS_LABEL: Final = "dev.corten.gpus"
+LOG_BYTES: Final = 64 << 20
+PERIOD_NS: Final = 30_000_000_000
+TIMEOUT_NS: Final = 5_000_000_000
+RETRIES: Final = 3
 # In the image's own Python: there is no curl in it, nor a shell. -I -S: without site-packages, in a few milliseconds.
 _ASK: Final = (
     "import socket,sys\n"
@@ -44,7 +46,8 @@ class Container:
     `image` is what the engine calls it, `labels` whose it is. `run` and `jobs` are its folders on this machine,
     `secrets` one in its memory (None: it has none). `userns`: how users are mapped, `seccomp`: the filter, both in the
     engine's words (empty: its own). `healthy`: let the engine ask it, too, whether it lives. `limits`: whether it can
-    limit what it uses.
+    limit what it uses. `gpus`: which of NVIDIA's it gets. `relabel`: SELinux keeps
+    it from files that are not labelled for it.
     """
 
     spec: ReplicaSpec
@@ -60,6 +63,8 @@ class Container:
     limits: bool = True
     seccomp: str = ""
     secrets: Path | None = None
+    gpus: tuple[int, ...] = ()
+    relabel: bool = False
 
 
 def body(container: Container) -> Json:
@@ -76,12 +81,17 @@ def body(container: Container) -> Json:
     }
     if container.healthy:
         document["Healthcheck"] = {
-            "Test": ["CMD", container.source.entrypoint[0], "-I", "-S", "-c", _ASK, f"{RUN}/{SOCKET}"],
-            "Interval": _PERIOD_NS,
-            "Timeout": _TIMEOUT_NS,
-            "Retries": 3,
+            "Test": alive(container),
+            "Interval": PERIOD_NS,
+            "Timeout": TIMEOUT_NS,
+            "Retries": RETRIES,
         }
     return document
+
+
+def alive(container: Container) -> list[str]:
+    """What asks it whether it lives."""
+    return ["CMD", container.source.entrypoint[0], "-I", "-S", "-c", _ASK, f"{RUN}/{SOCKET}"]
 
 
 def _host(container: Container) -> Json:
@@ -89,20 +99,33 @@ def _host(container: Container) -> Json:
     host: dict[str, object] = {
         "NetworkMode": "default" if spec.egress else "none",
         "ReadonlyRootfs": True,
-        "Tmpfs": dict(_tmpfs(bounds)),
+        "Tmpfs": dict(tmpfs(bounds)),
         "ShmSize": bounds.shm_bytes,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", *([f"seccomp={container.seccomp}"] if container.seccomp else [])],
-        "Mounts": [*_mounts(container)],
-        "Ulimits": [*_ulimits(bounds)],
-        "LogConfig": {"Type": "json-file", "Config": dict(_LOG_LIMITS)},
+        "Ulimits": [{"Name": name, "Soft": most, "Hard": most} for name, most in ulimits(bounds)],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": f"{LOG_BYTES >> 20}m", "max-file": "2"}},
         "RestartPolicy": {"Name": "no"},  # who starts it again is Corten
     }
+    if container.relabel:
+        # `Mounts` has no word for it.
+        host["Binds"] = [f"{bind.source}:{bind.target}:{','.join(bind.options)}" for bind in binds(container)]
+    else:
+        host["Mounts"] = [*_mounts(container)]
     if container.userns:
         host["UsernsMode"] = container.userns
     if container.limits:
         host |= _limits(container)
+    if spec.resources.with_devices:
+        host["DeviceRequests"] = [*_devices(container)]
     return host
+
+
+def _devices(container: Container) -> Iterator[Json]:
+    if container.gpus:
+        yield {"Driver": "nvidia", "DeviceIDs": [str(gpu) for gpu in container.gpus], "Capabilities": [["gpu"]]}
+    if devices := container.spec.resources.devices:
+        yield {"Driver": "cdi", "DeviceIDs": list(devices)}
 
 
 def _limits(container: Container) -> Json:
@@ -116,26 +139,41 @@ def _limits(container: Container) -> Json:
     return limits
 
 
-def _tmpfs(bounds: Bounds) -> Iterator[tuple[str, str]]:
+def tmpfs(bounds: Bounds) -> Iterator[tuple[str, str]]:
+    """Where it may write besides its own folders, with the options of mount(8)."""
     yield "/tmp", f"rw,exec,nosuid,nodev,size={bounds.tmp_bytes},mode=1777"  # noqa: S108
     # podman lays tmpfs without a size over these two of a read-only root, for everybody to fill.
     for path in ("/run", "/var/tmp"):  # noqa: S108
         yield path, "rw,noexec,nosuid,nodev,size=65536,mode=0755"
 
 
-def _mounts(container: Container) -> Iterator[Json]:
-    yield from (_bind(container.run, RUN), _bind(container.jobs, JOBS))
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A folder of this machine and where the container finds it, with the options of `podman run --volume`."""
+
+    source: Path
+    target: str
+    options: tuple[str, ...]
+
+
+def binds(container: Container) -> Iterator[Bind]:
+    """All it sees of this machine's files. SELinux: a label of its own (`Z`), or one its deployment shares (`z`)."""
+    own, shared = (("Z",), ("z",)) if container.relabel else ((), ())
+    yield Bind(container.run, RUN, ("rw", *own))
+    yield Bind(container.jobs, JOBS, ("rw", *shared))
     if container.secrets is not None:
-        yield {**_bind(container.secrets, SECRETS), "ReadOnly": True}
+        yield Bind(container.secrets, SECRETS, ("ro", *own))
 
 
-def _bind(source: Path, target: str) -> Json:
-    return {"Type": "bind", "Source": str(source), "Target": target}
+def _mounts(container: Container) -> Iterator[Json]:
+    for bind in binds(container):
+        read_only = {"ReadOnly": True} if "ro" in bind.options else {}
+        yield {"Type": "bind", "Source": str(bind.source), "Target": bind.target, **read_only}
 
 
-def _ulimits(bounds: Bounds) -> Iterator[Json]:
+def ulimits(bounds: Bounds) -> Iterator[tuple[str, int]]:
+    """Limits of its processes by their names in setrlimit(2), in small letters."""
     wanted = {"nofile": bounds.open_files, "nproc": bounds.processes, "fsize": bounds.file_bytes, "core": 0}
     for name, value in wanted.items():
         # Above its own limits the engine may not go where it lacks CAP_SYS_RESOURCE; ours stand for its.
-        most = at_most(name, value)
-        yield {"Name": name, "Soft": most, "Hard": most}
+        yield name, at_most(name, value)

@@ -6,16 +6,13 @@ has no room for is in `replicas/ID`.
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -23,12 +20,12 @@ from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.core.image import Image
 from corten.core.process import ProcessId, descendants
-from corten.core.resources import memory_text
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.cgroups import OUT_OF_MEMORY, Usage
 from corten.engine.connecting import connecting
 from corten.engine.container import (
     DEPLOYMENT_LABEL,
+    GPUS_LABEL,
     HOME_LABEL,
     IMAGE_LABEL,
     REPLICA_LABEL,
@@ -36,21 +33,22 @@ from corten.engine.container import (
     Container,
     body,
 )
+from corten.engine.container_host import ContainerHost
 from corten.engine.container_images import ContainerImages
-from corten.engine.docker_api import Config, DockerApi, Info, Inspected, Listed, RefusedError, Version
+from corten.engine.devices import choose, gpus_here
+from corten.engine.docker_api import Config, DockerApi, Inspected, Listed, RefusedError
 from corten.engine.endpoint import Kind
-from corten.engine.folders import make_private
 from corten.engine.freezer import Freezer
+from corten.engine.libpod import specification
+from corten.engine.notes import Notes
+from corten.engine.oom import OomWatches
 from corten.engine.places import SOCKET, Places, check_image, environment
 from corten.engine.record import check_id
 from corten.engine.sandbox import JOBS, RUN, Bounds
-from corten.engine.seccomp_profile import stricter
 from corten.engine.secret_files import SecretFiles
 from corten.errors import CortenError, EngineError
 from corten.store.layout import Layout
-from corten.store.writing import atomic_write, translated
-
-_log = logging.getLogger(__name__)
+from corten.store.writing import translated
 
 # How long an engine may take to see that a process of it has ended.
 _END_S: Final = 5.0
@@ -65,20 +63,32 @@ _ENDED, _STOPPED = "ended", "stopped"
 class Containers:
     """The engine over one socket. Threads may call it at the same time.
 
-    Subclasses say whose socket it is. `api` talks to it; `keep_id`: containers may be this user's own (podman without
-    root), so that what they write is ours.
+    Subclasses say whose socket it is. `api` talks to it; `uid` is who we are, `gpus` looks for this machine's.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
 
-    def __init__(self, home: Home, api: DockerApi, *, bounds: Bounds | None = None, uid: int | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        api: DockerApi,
+        *,
+        bounds: Bounds | None = None,
+        uid: int | None = None,
+        gpus: Callable[[], Sequence[int]] = gpus_here,
+    ) -> None:
         self._home = home
         self._places = Places(home)
         self._secrets = SecretFiles(home)
         self._api = api
         self._bounds = bounds or Bounds()
         self._uid = os.geteuid() if uid is None else uid
+        self._host = ContainerHost(home, api, self._uid)
+        self._notes = Notes(home)
+        self._oom = OomWatches()
+        self._gpus_here = gpus
+        self._choosing = threading.Lock()
         self._layout = Layout(home.store)
         self._freezer = Freezer(())
         # Whose containers they are: a home may have others' replicas besides the daemon's (`ops.quarters`).
@@ -98,48 +108,11 @@ class Containers:
         """
         return cls(home, DockerApi(connecting(cls.kind, home, env)))
 
-    @cached_property
-    def _version(self) -> Version:
-        return self._api.version()
-
-    @cached_property
-    def _info(self) -> Info:
-        return self._api.info()
-
-    @cached_property
-    def _seccomp(self) -> str:
-        """Podman's profile made stricter; Docker's own is."""
-        if not self._version.is_podman:
-            return ""
-        path = self._home.state / "podman-seccomp.json"
-        try:
-            make_private(path.parent)
-            atomic_write(path, stricter(Path(self._api.podman_seccomp()).read_bytes()))
-        except (OSError, ValueError, EngineError) as error:
-            _log.warning("podman's own seccomp profile is used as it is: %s", error)
-            return ""
-        return str(path)
-
     # -- the verbs
 
     def describe(self) -> Mapping[str, str]:
         """What replicas are kept from here, for people."""
-        try:
-            version, info = self._version, self._info
-        except EngineError as error:
-            return {"sandbox": f"unknown: {error.why or error.what}"}
-        filtered = any("seccomp" in option for option in info.security_options or ())
-        known = {"memory": info.memory_limit, "cpu": info.cpu_cfs_quota, "processes": info.pids_limit}
-        lacking = [name for name, works in known.items() if not (works and self._limits())]
-        own = "podman" if version.is_podman else "docker"
-        return {
-            "sandbox": f"{own} {version.version}",
-            "user": "uid 65532, outside your own" if self._keeps_id() else "uid 65532, outside too",
-            "network": "none; with egress the engine's bridge",
-            "system calls": "filtered by seccomp" if filtered else "not filtered: the engine has no seccomp",
-            "files": "read-only root",
-            "limits": f"none for {' and '.join(lacking)}: the engine has none" if lacking else "memory, cpu, processes",
-        }
+        return self._host.describe()
 
     def prepare(self, image: Digest) -> None:
         """Have the engine load it, without the layers it has. Raises NotFoundError, EngineError."""
@@ -153,12 +126,15 @@ class Containers:
         image, reference = self._prepared(spec.image)
         with self._begun(spec), translated(self._home.root, f"start replica {spec.id}"):
             try:
-                found = self._api.create(self._named(spec.id), body(self._container(spec, image, reference)))
+                found = self._create(spec, image, reference)
             except RefusedError as error:
                 if error.status == _CONFLICT and (known := self._api.inspect(self._named(spec.id))):
                     return self._same(known, spec)
-                raise
+                raise self._refused(spec, error) from error
             try:
+                if self._hears_of_memory(spec):
+                    self._api.init_libpod(found)
+                    self._listen(self._api.inspect(found))
                 self._api.start(found)
             except RefusedError as error:
                 raise self._refused(spec, error) from error
@@ -179,7 +155,7 @@ class Containers:
     def freeze(self, replica_id: str) -> None:
         """By the engine's own cgroups; where it has none, by signals."""
         found = self._found(replica_id)
-        if found is None or found.state.status != "running" or self._noted(replica_id, _STOPPED):
+        if found is None or found.state.status != "running" or self._notes.has(replica_id, _STOPPED):
             return
         try:
             self._api.pause(found.id)
@@ -191,7 +167,7 @@ class Containers:
                     "engine.cannot_freeze", f"replica `{replica_id}` cannot be frozen", why=error.why
                 ) from error
             # Written down first, so that nobody waits for one that is frozen.
-            self._note(replica_id, _STOPPED)
+            self._notes.add(replica_id, _STOPPED)
             self._freezer.freeze(replica_id, lambda: descendants(found.state.pid))
 
     def thaw(self, replica_id: str) -> None:
@@ -207,7 +183,7 @@ class Containers:
         process = ProcessId.of(found.state.pid)
         deaf = process is not None and not process.heeds(signal.SIGTERM)
         if deaf:
-            self._note(replica_id, _ENDED)
+            self._notes.add(replica_id, _ENDED)
         self._thaw(found, replica_id)
         self._signal(found.id, signal.SIGKILL if deaf else signal.SIGTERM)
 
@@ -229,7 +205,7 @@ class Containers:
         check_id(replica_id)
         if tail <= 0:
             return []
-        most = None if self._version.is_podman else tail
+        most = None if self._host.is_podman else tail
         return self._api.logs(self._named(replica_id), most).decode("utf-8", "replace").splitlines()[-tail:]
 
     # -- starting
@@ -247,7 +223,7 @@ class Containers:
             self._starting.add(spec.id)
         try:
             # Read from the outside by nobody but the owner of the home, and, below it, by the replica.
-            root, foreign = self._uid == 0, self._uid != 0 and not self._keeps_id()
+            root, foreign = self._uid == 0, self._uid != 0 and not self._host.keeps_id
             mode = 0o777 if foreign else 0o700
             self._places.make_for(spec.id, spec.deployment, nobodys=root, mode=mode)
             self._secrets.make(spec.id, spec.secrets, nobodys=root, foreign=foreign)
@@ -261,7 +237,21 @@ class Containers:
             with self._lock:
                 self._starting.discard(spec.id)
 
-    def _container(self, spec: ReplicaSpec, image: Image, reference: str) -> Container:
+    def _create(self, spec: ReplicaSpec, image: Image, reference: str) -> str:
+        """Make the container. Of two at once each sees which GPUs the other has."""
+        with self._choosing if spec.resources.gpus else nullcontext():
+            container = self._container(spec, image, reference, self._gpus(spec.resources.gpus))
+            if self._host.is_podman and spec.resources.with_devices:
+                return self._api.create_libpod(specification(self._named(spec.id), container))
+            return self._api.create(self._named(spec.id), body(container))
+
+    def _gpus(self, count: int) -> tuple[int, ...]:
+        if not count:
+            return ()
+        labels = [_label(one, GPUS_LABEL) for one in self._api.list(f"{HOME_LABEL}={self._owner}") if _may_run(one)]
+        return choose(self._gpus_here(), [int(gpu) for text in labels for gpu in text.split(",") if gpu], count)
+
+    def _container(self, spec: ReplicaSpec, image: Image, reference: str, gpus: tuple[int, ...]) -> Container:
         self._places.address(spec.id)
         env = environment(image, spec, f"unix:{RUN}/{SOCKET}") | {"CORTEN_JOBS_DIR": JOBS}
         return Container(
@@ -274,25 +264,20 @@ class Containers:
                 DEPLOYMENT_LABEL: spec.deployment,
                 REVISION_LABEL: str(spec.revision),
                 IMAGE_LABEL: str(spec.image),
+                GPUS_LABEL: ",".join(map(str, gpus)),
             },
             env=env,
             run=self._places.run(spec.id),
             jobs=self._places.jobs(spec.deployment),
             bounds=self._bounds,
-            userns="keep-id:uid=65532,gid=65532" if self._keeps_id() else "",
-            seccomp=self._seccomp,
-            healthy=not self._version.is_podman or Path("/run/systemd/system").is_dir(),
-            limits=self._info.memory_limit and self._limits(),
+            userns="keep-id:uid=65532,gid=65532" if self._host.keeps_id else "",
+            seccomp=self._host.seccomp,
+            healthy=not self._host.is_podman or Path("/run/systemd/system").is_dir(),
+            limits=self._host.limits,
             secrets=self._secrets.folder(spec.id) if spec.secrets else None,
+            gpus=gpus,
+            relabel=self._host.has_selinux,
         )
-
-    def _keeps_id(self) -> bool:
-        """Whether a container's user can be ours: podman's without root, since 4.3."""
-        return self._uid != 0 and self._version.is_podman
-
-    def _limits(self) -> bool:
-        """Whether there are cgroups to limit with: without root only of version 2, whatever podman says it has."""
-        return not (self._keeps_id() and self._info.cgroup_version == "1")
 
     def _same(self, known: Inspected, spec: ReplicaSpec) -> Observed:
         of = (_label(known.config, name) for name in (DEPLOYMENT_LABEL, REVISION_LABEL, IMAGE_LABEL))
@@ -310,6 +295,8 @@ class Containers:
         hint = "corten doctor"
         if spec.egress:
             hint = "does the engine have its usual network? `egress` needs its bridge"
+        if spec.resources.with_devices:
+            hint = "is the device described for the engine? `corten doctor` shows what there is"
         return EngineError(
             "engine.start_failed", f"{self.name} could not start replica `{spec.id}`", why=error.why, hint=hint
         )
@@ -337,6 +324,7 @@ class Containers:
     def _observe(self, found: Inspected, replica_id: str) -> Observed:
         if _alive(found):
             process = self._processes.setdefault(found.id, ProcessId.of(found.state.pid))
+            self._listen(found)
             if process is None or process.alive:
                 pid = process.pid if process else 0
                 return self._running(found, replica_id, pid, frozen=found.state.status == "paused")
@@ -352,13 +340,13 @@ class Containers:
             running=True,
             address=self._places.address(replica_id),
             pid=pid,
-            frozen=frozen or self._noted(replica_id, _STOPPED),
+            frozen=frozen or self._notes.has(replica_id, _STOPPED),
         )
 
     def _gone(self, found: Inspected, replica_id: str) -> Observed:
         state = found.state
         code = -1 if state.status == "created" else state.exit_code
-        if code == 128 + signal.SIGKILL and self._noted(replica_id, _ENDED):
+        if code == 128 + signal.SIGKILL and self._notes.has(replica_id, _ENDED):
             code = 128 + signal.SIGTERM
         reason = self._why_killed(found) if code == 128 + signal.SIGKILL else ""
         self._secrets.remove(replica_id)
@@ -377,12 +365,19 @@ class Containers:
 
     def _why_killed(self, found: Inspected) -> str:
         limit = found.host_config.memory
-        if found.state.oom_killed:
+        if found.state.oom_killed or self._oom.ran_out(found.id):
             return Usage(limit, limit, killed=1).reason  # the kernel ends it at the limit: that is how far it got
-        if limit and self._version.is_podman and self._info.cgroup_version == "1":
-            # There its monitor hears of it too late, if at all.
-            return f"killed by signal 9: by somebody, or for its memory (limit {memory_text(limit)})"
         return ""
+
+    def _hears_of_memory(self, spec: ReplicaSpec) -> bool:
+        """Whether it must be listened for: of cgroups of version 1 podman's monitor hears too late, if at all."""
+        return bool(
+            spec.resources.memory_bytes and self._host.limits and self._host.is_podman and self._host.has_old_cgroups
+        )
+
+    def _listen(self, found: Inspected | None) -> None:
+        if found is not None and found.host_config.memory and self._host.is_podman and self._host.has_old_cgroups:
+            self._oom.watch(found.id, found.state.pid)
 
     def _until_ended(self, found: Inspected) -> Inspected:
         """Wait for the engine to see that a process of it is gone."""
@@ -409,9 +404,9 @@ class Containers:
         if found.state.status == "paused":
             with self._unless_ended(found.id):
                 self._api.unpause(found.id)
-        if self._noted(replica_id, _STOPPED):
+        if self._notes.has(replica_id, _STOPPED):
             self._freezer.thaw(replica_id, lambda: descendants(found.state.pid))
-            (self._home.replicas / replica_id / _STOPPED).unlink(missing_ok=True)
+            self._notes.remove(replica_id, _STOPPED)
 
     def _signal(self, container: str, number: signal.Signals) -> None:
         with self._unless_ended(container):
@@ -440,33 +435,18 @@ class Containers:
                 continue
             self._ended.pop(container, None)
             self._processes.pop(container, None)
+            self._oom.forget(container)
             return
 
     def _forget(self, replica_id: str, deployment: str) -> None:
         """Remove a replica's folders, and what is known of jobs with the last of its deployment."""
         shutil.rmtree(self._places.run(replica_id), ignore_errors=True)
         self._secrets.remove(replica_id)
-        folder = self._home.replicas / replica_id
-        if folder.is_dir():
-            away = self._home.replicas / f".old-{secrets.token_hex(8)}"
-            with translated(folder, f"remove replica {replica_id}"):
-                folder.rename(away)
-            shutil.rmtree(away, ignore_errors=True)
+        self._notes.forget(replica_id)
         if deployment:
             others = self._api.list(f"{HOME_LABEL}={self._owner}")
             if all(_label(each, DEPLOYMENT_LABEL) != deployment for each in others):
                 shutil.rmtree(self._places.jobs(deployment), ignore_errors=True)
-
-    # -- what is written down
-
-    def _note(self, replica_id: str, what: str) -> None:
-        folder = self._home.replicas / replica_id
-        with translated(folder, f"write down what became of replica {replica_id}"):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            (folder / what).touch()
-
-    def _noted(self, replica_id: str, what: str) -> bool:
-        return (self._home.replicas / replica_id / what).exists()
 
 
 class Podman(Containers):
@@ -485,6 +465,10 @@ class Docker(Containers):
 
 def _alive(found: Inspected) -> bool:
     return found.state.status in _RUNNING
+
+
+def _may_run(listed: Listed) -> bool:
+    return listed.state in (*_RUNNING, "created", "configured", "initialized")
 
 
 def _label(labelled: Listed | Config, name: str) -> str:

@@ -219,6 +219,14 @@ class DockerApi:
         """Make a container, without starting it; its id. RefusedError 409 when there is one of that name."""
         return _decoded(self._call("POST", f"/containers/create?name={quote(name)}", body), _Created).id
 
+    def create_libpod(self, body: Json) -> str:
+        """The same by podman's own API, for what its Docker API does not take."""
+        return _decoded(self._call("POST", "/v4.0.0/libpod/containers/create", body), _Created).id
+
+    def init_libpod(self, container: str) -> None:
+        """Of podman alone: have everything there that it starts in, with a process that waits for `start`."""
+        self._call("POST", f"/v4.0.0/libpod/containers/{container}/init")
+
     def start(self, container: str) -> None:
         """Start it; nothing when it runs."""
         self._post(container, "start")

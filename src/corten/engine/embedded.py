@@ -23,6 +23,7 @@ from corten.core.resources import Resources
 from corten.engine.base import Observed, ReplicaSpec
 from corten.engine.bytecode import Bytecode, Tree
 from corten.engine.cgroups import OUT_OF_MEMORY, Cgroups
+from corten.engine.devices import refuse_devices
 from corten.engine.folders import passable
 from corten.engine.freezer import Freezer
 from corten.engine.launch import Launched, SandboxProbe, default_hosts, launch_plain, launch_sandbox, probe, reap
@@ -106,6 +107,7 @@ class Embedded:
                 "sandbox": f"none (plain process): {found.reason}",
                 "user": "uid 65532" if self._plain_host() is Host.NOBODY else "your own",
                 "network": "the machine's",
+                "devices": "none",
                 "limits": limits,
             }
         users = {
@@ -120,6 +122,7 @@ class Embedded:
             "system calls": "filtered by seccomp",
             "files": "read-only root"
             + ("" if found.features.sized_tmpfs else "; /tmp without a limit (bubblewrap is older than 0.7)"),
+            "devices": "none",
             "limits": limits,
         }
 
@@ -130,6 +133,7 @@ class Embedded:
     def start(self, spec: ReplicaSpec) -> Observed:
         """Start a replica; see `engine.base.Engine`. One that was started before is returned as it is."""
         check_id(spec.id)
+        refuse_devices(spec.resources)
         folder = self._folder(spec.id)
         with self._lock:
             if record := folder.read():

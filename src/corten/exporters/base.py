@@ -69,7 +69,7 @@ class Workload:
 
     `image` names a registry and a digest: the other system pulls it. `weights` is an image of the model's files alone,
     where they are to be mounted. `revision` is a label (`r3`), empty where nobody counts. `host` is what clients ask
-    by. `notes` are annotations: where the image came from. `gpus` are for each replica.
+    by. `notes` are annotations: where the image came from.
     """
 
     name: str
@@ -79,7 +79,6 @@ class Workload:
     weights: Reference | None = None
     secrets: tuple[SecretVariable, ...] = ()
     host: str = ""
-    gpus: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
     cluster: Cluster = field(default_factory=Cluster)
 
@@ -87,6 +86,11 @@ class Workload:
     def version(self) -> str:
         """What tells this revision from others: its label, or the digest's first digits where nobody counts."""
         return self.revision or (self.image.digest.short if self.image.digest else self.image.tag)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs each replica has."""
+        return self.settings.resources.gpus
 
     @property
     def scales(self) -> bool:
@@ -111,6 +115,17 @@ class Exporter(Protocol):
 def refuse(exporter: str, what: str, *, why: str, hint: str = "") -> UsageError:
     """The error for what a deployment asks for and `exporter` cannot give."""
     return UsageError("render.unsupported", f"{what} cannot be rendered for `{exporter}`", why=why, hint=hint)
+
+
+def refuse_devices(exporter: str, settings: Settings) -> None:
+    """Raises UsageError `render.unsupported` for devices by name: a cluster gives them by number, on any node."""
+    if devices := settings.resources.devices:
+        raise refuse(
+            exporter,
+            f"`--device {devices[0]}`",
+            why="a cluster knows devices by kind and number, and gives whichever is free",
+            hint="--gpus N",
+        )
 
 
 def refuse_what_only_our_gateway_does(exporter: str, settings: Settings) -> None:

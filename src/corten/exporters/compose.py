@@ -52,6 +52,8 @@ def _service(workload: Workload) -> dict[str, Any]:
     if workload.gpus:
         device = {"driver": "nvidia", "count": workload.gpus, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
+    if devices := workload.settings.resources.devices:
+        service["devices"] = list(devices)
     return service
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from corten.exporters.base import Workload, refuse, refuse_what_only_our_gateway_does
+from corten.exporters.base import Workload, refuse, refuse_devices, refuse_what_only_our_gateway_does
 from corten.exporters.kubernetes import files
 from corten.exporters.manifests import deployment
 from corten.exporters.manifests.names import (
@@ -31,6 +31,7 @@ class Knative:
     def render(self, workload: Workload) -> Mapping[str, str]:
         """The Service, and what its pods need. Raises UsageError `render.unsupported`."""
         refuse_what_only_our_gateway_does(self.name, workload.settings)
+        refuse_devices(self.name, workload.settings)
         if workload.settings.grpc:
             raise refuse(
                 self.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from corten.exporters.base import Workload, refuse, refuse_what_only_our_gateway_does
+from corten.exporters.base import Workload, refuse, refuse_devices, refuse_what_only_our_gateway_does
 from corten.exporters.kubernetes import files
 from corten.exporters.manifests import deployment
 from corten.exporters.manifests.names import Manifest, Track, described, inventory, manifest, object_name
@@ -28,6 +28,7 @@ class KServe:
     def render(self, workload: Workload) -> Mapping[str, str]:
         """The InferenceService, and what its pods need. Raises UsageError `render.unsupported`."""
         refuse_what_only_our_gateway_does(self.name, workload.settings)
+        refuse_devices(self.name, workload.settings)
         if workload.settings.replicas == 0:
             raise refuse(
                 self.name,

@@ -22,6 +22,7 @@ from corten.core.model import Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.resources import Resources
 from corten.core.secret import check_secrets
+from corten.engine.devices import refuse_devices
 from corten.errors import EngineError, NotFoundError
 from corten.store.guard import using
 from corten.store.layout import Layout
@@ -102,7 +103,7 @@ def deploy(
         digest = layout.image(named).digest
         settings = _as_the_image_says(settings, layout.image(digest))
         client = connect(home, port=port, engine=engine)
-        _warn_of_limits(client, settings, listen)
+        _check_resources(client, settings.resources, listen)
         told = {one: b64encode(value).decode() for one, value in given.items()}
         change = {"image": str(digest), "settings": msgspec.to_builtins(settings), "secrets": told}
         try:
@@ -145,11 +146,15 @@ def follow(
     )
 
 
-def _warn_of_limits(client: Client, settings: Settings, listen: Listener) -> None:
-    if settings.resources == Resources():
+def _check_resources(client: Client, resources: Resources, listen: Listener) -> None:
+    """Refuse what no replica would start with, warn of what it is not kept to."""
+    if resources == Resources():
         return
-    limits = client.get("/v1/status")["isolation"].get("limits", "")
-    if limits.startswith("none"):
+    isolation = client.get("/v1/status")["isolation"]
+    if isolation.get("devices") == "none":
+        refuse_devices(resources)
+    limits = isolation.get("limits", "")
+    if resources.limited and limits.startswith("none"):
         message = f"replicas are not limited as a whole: {limits}; see `corten doctor`"
         listen(Event("limits", Phase.WARNING, message))
 

@@ -21,6 +21,7 @@ from corten.errors import CortenError, UsageError
 _LEAST_FREE_BYTES = 2 << 30
 _CONNECT_S = 5.0
 _RUN_S = 10.0
+_CDI = (".json", ".yaml")
 
 
 class Outcome(Enum):
@@ -61,6 +62,7 @@ def _checks(home: Home, env: Mapping[str, str], port: int, *, offline: bool) -> 
     yield _gateway(env)
     yield _port(port, home)
     yield _cgroups()
+    yield _devices()
     for tool in ("podman", "docker"):
         yield _tool(tool)
     if not offline:
@@ -201,6 +203,19 @@ def _cgroups() -> Check:
         hint = "run Corten as root, or in a unit of systemd with Delegate=yes (`corten service install`)"
         return Check("limits", Outcome.WARNING, f"no cgroup can be made here to limit {' and '.join(lacking)}", hint)
     return Check("limits", Outcome.OK, "memory, processors and processes of a replica, by cgroups")
+
+
+def _devices() -> Check:
+    from corten.engine.devices import CDI_FOLDERS, gpus_here
+
+    gpus = gpus_here()
+    described = sorted(str(path) for folder in CDI_FOLDERS for path in folder.glob("*") if path.suffix in _CDI)
+    told = f"described for containers by {', '.join(described)}" if described else "no CDI specification"
+    found = f"{len(gpus)} NVIDIA GPUs; {told}"
+    if gpus and not described:
+        hint = "describe them for podman: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+        return Check("devices", Outcome.WARNING, found, hint)
+    return Check("devices", Outcome.INFO, found)
 
 
 def _tool(name: str) -> Check:

@@ -51,7 +51,6 @@ def render(
     weights: str = "",
     secrets: Sequence[SecretVariable] = (),
     host: str = "",
-    gpus: int = 0,
     home: Home | None = None,
 ) -> Rendered:
     """Render an image that has been pushed (a name or digest here, or `REGISTRY/REPOSITORY@sha256:...`).
@@ -64,7 +63,6 @@ def render(
         workload_of(image, name, settings or Settings(), home=home, weights=weights),
         secrets=tuple(secrets),
         host=host,
-        gpus=gpus,
         cluster=cluster or Cluster(),
     )
     return Rendered(to, workload, exporter.render(workload))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from secrets import token_hex
 from typing import Final
 
 from corten import plugin
@@ -14,6 +14,7 @@ from corten.core.home import Home
 from corten.core.image import NAME_ANNOTATION
 from corten.core.name import suggest_name
 from corten.core.resources import Resources
+from corten.core.secret import check_secrets
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import EngineError
 from corten.ops.quarters import quarters
@@ -34,15 +35,18 @@ def run(
     env: Mapping[str, str] | None = None,
     egress: bool = False,
     resources: Resources | None = None,
+    secrets: Mapping[str, str | bytes] | None = None,
     home: Home | None = None,
     listen: Listener = nobody,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Run an image of the store until it ends, or until KeyboardInterrupt or SystemExit ends it; its exit code.
 
-    `say` gets the lines it writes. An Event `ready` names the unix socket it answers at. Raises what engines raise.
+    Of each of the `secrets` it finds a file in memory, as in `corten.deploy`. `say` gets the lines it writes. An Event
+    `ready` names the unix socket it answers at. Raises what engines raise.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
+    given = check_secrets(secrets or {}, env or {})
     layout = Layout(home.store)
     kind = plugin.find("engines", engine or "embedded")
 
@@ -55,13 +59,14 @@ def run(
         found = layout.resolve(image)
         name = suggest_name(found.annotations.get(NAME_ANNOTATION, "") or "model")
         spec = ReplicaSpec(
-            id=f"{name}-r1-{secrets.token_hex(3)}",
+            id=f"{name}-r1-{token_hex(3)}",
             deployment=name,
             revision=1,
             image=found.digest,
             env=env or {},
             egress=egress,
             resources=resources or Resources(),
+            secrets=given,
         )
         runs = make(place)
         listen(Event("image", Phase.STARTED, found.digest.short))

@@ -17,7 +17,7 @@ from corten.core.events import Listener, nobody
 from corten.core.home import Home
 from corten.core.model import Example
 from corten.core.platform import Platform
-from corten.core.resources import parse_cpus, parse_memory
+from corten.core.resources import parse_cpus, parse_device, parse_gpus, parse_memory
 from corten.core.rest import Strategy
 from corten.core.secret import check_secrets
 from corten.ops.build import build
@@ -85,6 +85,8 @@ def up(
     concurrency: int | None = None,
     memory: int | str | None = None,
     cpus: float | None = None,
+    gpus: int | None = None,
+    devices: Iterable[str] = (),
     port: int | None = None,
     env: Mapping[str, str] | None = None,
     secrets: Mapping[str, str | bytes] | None = None,
@@ -109,11 +111,11 @@ def up(
     """Build an image as `corten.build` does, then deploy it as `corten.deploy` does; raises what they raise.
 
     `replicas` is a number, or two between which the requests decide. What is not given here is taken from the project's
-    settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g") and `cpus` of one replica,
-    `ready_timeout_s`, `canary`, `sticky`, `mirror`, `strategy`, `auth`, `rate_per_s`, `burst`; `env` is added to the
-    project's, `egress` and `pinnable` are granted by either. `max_body_bytes` and `request_timeout_s` are the
-    gateway's; without `resend` no request is sent again that a replica had when it ended. `secrets` and `wait` are as
-    in `corten.deploy`.
+    settings: `replicas`, `concurrency`, `memory` (bytes, or a text as "2g"), `cpus`, `gpus` and `devices` (by their
+    names in CDI) of one replica, `ready_timeout_s`, `canary`, `sticky`, `mirror`, `strategy`, `auth`, `rate_per_s`,
+    `burst`; `env` is added to the project's, `egress` and `pinnable` are granted by either. `max_body_bytes` and
+    `request_timeout_s` are the gateway's; without `resend` no request is sent again that a replica had when it ended.
+    `secrets` and `wait` are as in `corten.deploy`.
     """
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
@@ -155,6 +157,10 @@ def up(
         resources = replace(resources, memory_bytes=parse_memory(str(memory)))
     if cpus is not None:
         resources = replace(resources, cpus=parse_cpus(f"{cpus:g}"))
+    if gpus is not None:
+        resources = replace(resources, gpus=parse_gpus(str(gpus)))
+    if devices := tuple(map(parse_device, devices)):
+        resources = replace(resources, devices=devices)
     settings = replace(settings, resources=resources)
     settings = _with_access(settings, auth=auth, rate_per_s=rate_per_s, burst=burst, pinnable=pinnable)
     settings = replace(

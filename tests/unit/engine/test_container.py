@@ -12,6 +12,7 @@ from corten.core.resources import Resources
 from corten.engine.base import ReplicaSpec
 from corten.engine.container import Container, body
 from corten.engine.container_images import shared
+from corten.engine.libpod import specification
 from corten.engine.sandbox import Bounds
 
 IMAGE = Image(
@@ -19,13 +20,16 @@ IMAGE = Image(
 )
 
 
-def asked(*, userns="", healthy=False, limits=True, folder=None, **spec):
+def container(*, userns="", healthy=False, limits=True, folder=None, gpus=(), relabel=False, **spec):
     replica = ReplicaSpec("a-r1-x", "a", 1, IMAGE.digest, **spec)
-    container = Container(
+    return Container(
         replica, IMAGE, "localhost/corten:1", {"k": "v"}, {"B": "2", "A": "1"}, Path("/r"), Path("/j"),
-        Bounds(tmp_bytes=7, shm_bytes=8), userns, healthy, limits, secrets=folder,
+        Bounds(tmp_bytes=7, shm_bytes=8), userns, healthy, limits, "/seccomp.json", folder, gpus, relabel,
     )  # fmt: skip
-    return body(container)
+
+
+def asked(**options):
+    return body(container(**options))
 
 
 def host(**options):
@@ -40,7 +44,7 @@ def test_the_profile_is_the_sandboxs():
     given = document["HostConfig"]
     assert given["ReadonlyRootfs"] is True
     assert given["CapDrop"] == ["ALL"]
-    assert given["SecurityOpt"] == ["no-new-privileges"]
+    assert given["SecurityOpt"] == ["no-new-privileges", "seccomp=/seccomp.json"]
     assert given["NetworkMode"] == "none"
     assert given["ShmSize"] == 8
     assert "size=7," in given["Tmpfs"]["/tmp"]
@@ -48,7 +52,17 @@ def test_the_profile_is_the_sandboxs():
 
 def test_nothing_widens_it():
     assert (
-        not {"Privileged", "CapAdd", "PidMode", "IpcMode", "Devices", "Binds", "VolumesFrom", "PortBindings"}
+        not {
+            "Privileged",
+            "CapAdd",
+            "PidMode",
+            "IpcMode",
+            "Devices",
+            "Binds",
+            "VolumesFrom",
+            "PortBindings",
+            "DeviceRequests",
+        }
         & host().keys()
     )
     assert "unconfined" not in str(asked(egress=True))
@@ -136,3 +150,58 @@ def test_secrets_are_a_read_only_folder_and_their_values_nowhere():
     mounts = document["HostConfig"]["Mounts"]
     assert mounts[2] == {"Type": "bind", "Source": "/dev/shm/x", "Target": "/run/secrets", "ReadOnly": True}
     assert "value" not in str(document)
+
+
+def test_docker_is_asked_for_devices_by_their_drivers():
+    given = host(resources=Resources(gpus=2, devices=("amd.com/gpu=0",)), gpus=(1, 3))
+    assert given["DeviceRequests"] == [
+        {"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]},
+        {"Driver": "cdi", "DeviceIDs": ["amd.com/gpu=0"]},
+    ]
+
+
+def test_podman_is_asked_for_the_same_profile_in_its_own_words():
+    options = {
+        "resources": Resources(1 << 30, 1.5, 1, ("amd.com/gpu=0",)), "gpus": (3,), "folder": Path("/dev/shm/x"),
+        "userns": "keep-id:uid=65532,gid=65532", "healthy": True, "secrets": {"KEY": b"hidden"},
+    }  # fmt: skip
+    made, docker = specification("corten-a", container(**options)), asked(**options)
+    given = docker["HostConfig"]
+    assert [one["path"] for one in made["devices"]] == ["nvidia.com/gpu=3", "amd.com/gpu=0"]
+    assert (made["user"], made["entrypoint"], made["work_dir"]) == ("65532:65532", docker["Entrypoint"], "/app")
+    assert (made["read_only_filesystem"], made["cap_drop"], made["no_new_privileges"]) == (True, ["ALL"], True)
+    assert made["seccomp_profile_path"] == "/seccomp.json"
+    assert made["netns"] == {"nsmode": "none"}
+    assert made["userns"] == {"nsmode": "keep-id", "value": "uid=65532,gid=65532"}
+    assert made["resource_limits"] == {
+        "pids": {"limit": 4096},
+        "memory": {"limit": 1 << 30, "swap": 1 << 30},
+        "cpu": {"quota": 150_000, "period": 100_000},
+    }
+    assert made["healthconfig"] == docker["Healthcheck"]
+    assert [f"{name}={text}" for name, text in sorted(made["env"].items())] == docker["Env"]
+    ulimits = {one["type"]: one["hard"] for one in made["r_limits"]}
+    assert ulimits == {one["Name"]: one["Hard"] for one in given["Ulimits"]}
+    mounts = {one["destination"]: one for one in made["mounts"]}
+    for path, text in given["Tmpfs"].items():
+        assert mounts.pop(path)["options"] == text.split(",")
+    for one in given["Mounts"]:
+        mount = mounts.pop(one["Target"])
+        assert (mount["source"], "ro" in mount["options"]) == (one["Source"], one.get("ReadOnly", False))
+    assert mounts == {}
+    assert not {"privileged", "cap_add", "pidns", "ipcns", "volumes", "portmappings"} & made.keys()
+    assert "hidden" not in str(made)
+
+
+def test_podman_is_asked_for_no_more_than_there_is():
+    made = specification("corten-a", container(limits=False, egress=True, resources=Resources(1 << 30)))
+    assert not {"resource_limits", "netns", "userns", "healthconfig"} & made.keys()
+
+
+def test_selinux_has_a_label_of_its_own_for_each_folder_but_the_one_a_deployment_shares():
+    options = {"relabel": True, "folder": Path("/dev/shm/x"), "secrets": {"KEY": b"value"}}
+    given = host(**options)
+    assert given["Binds"] == ["/r:/run/corten:rw,Z", "/j:/run/corten/jobs:rw,z", "/dev/shm/x:/run/secrets:ro,Z"]
+    assert "Mounts" not in given
+    binds = [one for one in specification("corten-a", container(**options))["mounts"] if one["type"] == "bind"]
+    assert [one["options"] for one in binds] == [["rbind", "rw", "Z"], ["rbind", "rw", "z"], ["rbind", "ro", "Z"]]

@@ -122,7 +122,7 @@ def test_memory_is_limited_where_it_was_named_and_processors_never():
 
 
 def test_gpus_are_limited_and_their_nodes_tolerated():
-    spec = pod(gpus=2)
+    spec = pod(resources=Resources(gpus=2))
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 

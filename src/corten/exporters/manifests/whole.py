@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corten.errors import UsageError
-from corten.exporters.base import Addition, Workload, refuse, refuse_what_only_our_gateway_does
+from corten.exporters.base import (
+    Addition,
+    Workload,
+    refuse,
+    refuse_devices,
+    refuse_what_only_our_gateway_does,
+)
 from corten.exporters.manifests import deployment, monitoring, network, scaling
 from corten.exporters.manifests.names import Manifest
 from corten.exporters.rules import check
@@ -32,6 +38,7 @@ def refuse_what_is_wrong(manifests: Sequence[Manifest]) -> None:
 
 def _objects(workload: Workload) -> list[Manifest]:
     refuse_what_only_our_gateway_does("kubernetes", workload.settings)
+    refuse_devices("kubernetes", workload.settings)
     if workload.settings.canary.sticky:
         raise refuse(
             "kubernetes",

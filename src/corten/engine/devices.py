@@ -1,0 +1,65 @@
+"""Which of this machine's GPUs a replica gets, and the names container engines know them by. But for looking, pure.
+
+A machine has no scheduler as a cluster has: who asks for GPUs gets those that the fewest others have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from corten.core.resources import Resources
+from corten.errors import EngineError
+
+# Where specifications of the Container Device Interface are (its SPEC.md; podman's and Docker's default).
+CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
+_DEV: Final = Path("/dev")
+_GPU: Final = re.compile(r"nvidia([0-9]+)")
+
+
+def gpus_here(folder: Path = _DEV) -> tuple[int, ...]:
+    """NVIDIA's GPUs of this machine, by the numbers its driver gives their files."""
+    return tuple(sorted(int(found[1]) for path in folder.glob("nvidia*") if (found := _GPU.fullmatch(path.name))))
+
+
+def choose(there: Sequence[int], used: Iterable[int], count: int) -> tuple[int, ...]:
+    """The `count` GPUs which the fewest have. `used` names each once for everybody who has it.
+
+    Raises EngineError `engine.no_device` when there are not so many.
+    """
+    if count > len(there):
+        raise no_device(
+            f"{count} GPUs for each replica",
+            f"this machine has {len(there)} of NVIDIA's (/dev/nvidia0 ...)",
+            "ask for less, or name what CDI knows: --device VENDOR/CLASS=NAME",
+        )
+    taken = list(used)
+    return tuple(sorted(sorted(there, key=lambda gpu: (taken.count(gpu), gpu))[:count]))
+
+
+def by_name(gpus: Iterable[int], resources: Resources) -> Iterator[str]:
+    """All devices by the names CDI has for them; NVIDIA's toolkit names its GPUs so."""
+    yield from (f"nvidia.com/gpu={gpu}" for gpu in gpus)
+    yield from resources.devices
+
+
+def refuse_devices(resources: Resources) -> None:
+    """Raise EngineError `engine.no_device` for any: an engine without containers has no way to give one.
+
+    A GPU is more than its file: the driver's libraries must be the kernel's own release, and it is the hooks of
+    NVIDIA's toolkit that lay them into a container.
+    """
+    if resources.with_devices:
+        named = resources.devices[0] if resources.devices else f"{resources.gpus} of the machine's GPUs"
+        raise no_device(
+            named,
+            "in Corten's own sandbox there are none: a driver's libraries come in by a container engine's hooks",
+            "--engine podman, or --engine docker",
+        )
+
+
+def no_device(asked: str, why: str, hint: str) -> EngineError:
+    """What to raise when there is no such device, or no way to give it to a replica."""
+    return EngineError("engine.no_device", f"replicas cannot get {asked}", why=why, hint=hint)

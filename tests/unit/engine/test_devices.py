@@ -1,0 +1,49 @@
+"""Which GPUs a replica gets."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.core.resources import Resources
+from corten.engine.devices import by_name, choose, gpus_here, refuse_devices
+from corten.errors import EngineError
+
+
+def test_gpus_are_found_by_their_drivers_files(tmp_path):
+    for name in ("nvidia1", "nvidia0", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert gpus_here(tmp_path) == (0, 1, 10)
+    assert gpus_here(tmp_path / "nowhere") == ()
+
+
+@given(st.integers(1, 8), st.lists(st.integers(1, 8), max_size=24))
+def test_no_gpu_has_two_more_than_another(there, counts):
+    gpus, used = range(there), []
+    for count in counts:
+        if count > there:
+            with pytest.raises(EngineError):
+                choose(gpus, used, count)
+            continue
+        chosen = choose(gpus, used, count)
+        assert len(set(chosen)) == count
+        used += chosen
+    having = Counter(used)
+    assert not used or max(having.values()) - min(having[gpu] for gpu in gpus) <= 1
+
+
+def test_all_have_names():
+    assert [*by_name((0, 2), Resources(gpus=2, devices=("a/b=c",)))] == [
+        "nvidia.com/gpu=0",
+        "nvidia.com/gpu=2",
+        "a/b=c",
+    ]
+
+
+def test_without_containers_there_are_none():
+    refuse_devices(Resources(1 << 30, 2))
+    for resources in (Resources(gpus=1), Resources(devices=("a/b=c",))):
+        with pytest.raises(EngineError) as caught:
+            refuse_devices(resources)
+        assert caught.value.code == "engine.no_device"
