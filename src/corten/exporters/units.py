@@ -1,10 +1,11 @@
-"""Units of systemd that run a container with podman: a quadlet (podman 4.4 and newer), or a service for older ones.
+"""Units of systemd that run a container with podman: a quadlet (podman 4.5 and newer), or a service for older ones.
 
 podman-systemd.unit(5), systemd.service(5), systemd.syntax(7).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -48,10 +49,9 @@ def _quadlet(workload: Workload) -> Iterator[str]:
     yield f"PublishPort={_PORT}"
     yield from (f"Environment={_quoted(f'{name}={text}')}" for name, text in environment(workload))
     yield from (f"Secret={_secret(each)}" for each in workload.secrets)
-    yield f"HealthCmd={' '.join(map(_quoted, alive()))}"
+    yield f"HealthCmd={_alive()}"
     yield from ("HealthInterval=30s", "HealthTimeout=5s", "HealthRetries=3")
-    if workload.gpus:
-        yield from (f"AddDevice={device}" for device in _gpus(workload))
+    yield from (f"AddDevice={device}" for device in _devices(workload))
     yield f"PodmanArgs={' '.join(_limits(workload))}"
     yield ""
     yield "[Service]"
@@ -74,14 +74,19 @@ def _run(workload: Workload) -> Iterator[str]:
     yield from ("--user", f"{USER}:{USER}", "--read-only", "--read-only-tmpfs=false", "--tmpfs", _TMPFS)
     yield from ("--cap-drop=all", "--security-opt=no-new-privileges", "--publish", _PORT)
     yield from _limits(workload)
+    yield from ("--health-cmd", _alive(), "--health-interval=30s", "--health-timeout=5s", "--health-retries=3")
     for name, text in environment(workload):
         yield from ("--env", f"{name}={text}")
     for each in workload.secrets:
         yield from ("--secret", _secret(each))
-    if workload.gpus:
-        for device in _gpus(workload):
-            yield from ("--device", device)
+    for device in _devices(workload):
+        yield from ("--device", device)
     yield str(workload.image)
+
+
+def _alive() -> str:
+    """As podman takes a command that no shell is to run: there is none in the image."""
+    return json.dumps(alive())
 
 
 def _unit(workload: Workload) -> Iterator[str]:
@@ -112,9 +117,10 @@ def _limits(workload: Workload) -> Iterator[str]:
         yield f"--cpus={resources.cpus:g}"
 
 
-def _gpus(workload: Workload) -> Iterator[str]:
-    """By the Container Device Interface; the first ones, for a unit has no scheduler."""
+def _devices(workload: Workload) -> Iterator[str]:
+    """By the Container Device Interface; of GPUs the first ones, for a unit has no scheduler."""
     yield from (f"nvidia.com/gpu={number}" for number in range(workload.gpus))
+    yield from workload.settings.resources.devices
 
 
 def _secret(secret: SecretVariable) -> str:

@@ -1,8 +1,12 @@
 """Compose files, quadlets and services of systemd."""
 
+import json
 import shlex
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from quadlets import podman_run
 
 from corten.core.canary import Canary
 from corten.core.deployment import Settings
@@ -99,7 +103,24 @@ def test_secrets_are_podmans_and_compose_has_files_only():
         text(Compose(), secrets=secrets)
 
 
-def test_gpus_are_asked_for_in_each_ones_words():
-    assert "AddDevice=nvidia.com/gpu=1" in text(Quadlet(), gpus=2)
-    assert "--device nvidia.com/gpu=0" in text(Systemd(), gpus=1)
-    assert "driver: nvidia\n            count: 2" in text(Compose(), gpus=2)
+def test_gpus_and_devices_are_asked_for_in_each_ones_words():
+    settings = Settings(resources=Resources(gpus=2, devices=("amd.com/gpu=0",)))
+    assert "AddDevice=nvidia.com/gpu=1\nAddDevice=amd.com/gpu=0\n" in text(Quadlet(), settings)
+    assert "--device nvidia.com/gpu=0 " in text(Systemd(), settings)
+    assert "--device amd.com/gpu=0 " in text(Systemd(), settings)
+    assert "driver: nvidia\n            count: 2" in text(Compose(), settings)
+    assert 'devices:\n    - "amd.com/gpu=0"' in text(Compose(), settings)
+
+
+@given(
+    st.dictionaries(st.from_regex("[A-Z]{1,8}", fullmatch=True), st.text(st.characters(min_codepoint=32), max_size=40)),
+    st.integers(0, 3),
+    st.sampled_from([(), (SecretVariable("TOKEN", "api", "key"),)]),
+)
+def test_a_quadlet_has_only_what_its_manual_knows_and_every_variable_arrives(env, gpus, secrets):
+    settings = Settings(env=env, resources=Resources(1 << 30, 1.5, gpus))
+    words = podman_run(text(Quadlet(), settings, secrets=secrets))
+    told = dict(words[at + 1].partition("=")[::2] for at, word in enumerate(words) if word == "--env")
+    assert env.items() <= told.items()
+    assert json.loads(words[words.index("--health-cmd") + 1])[0] == "python3"
+    assert {"--read-only", "--security-opt=no-new-privileges", "--memory=1073741824"} <= set(words)
