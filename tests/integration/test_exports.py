@@ -186,3 +186,6 @@ def test_compose_runs_what_it_says(in_podman, tmp_path):
         is_kept_to(asked(port))
     finally:
         subprocess.run([*command, "down", "--timeout", "0"], env=in_podman, capture_output=True)
+        # It leaves its network, which is the machine's: podman keeps all of them in one place.
+        for network in (f"{tmp_path.name}_default", "fraud_default"):
+            subprocess.run(["podman", "network", "rm", "--force", network], env=in_podman, capture_output=True)

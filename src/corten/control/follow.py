@@ -35,6 +35,7 @@ class Follower:
     failure: Mapping[str, Any] = field(default_factory=dict)
     _after: int = 0
     _lost: int = 0
+    _trouble: str = ""
 
     def until_done(self, until_s: float) -> Mapping[str, Any]:
         """The deployment's view once the change is in force. `until_s` is monotonic time.
@@ -50,12 +51,14 @@ class Follower:
                 # The last line of the journal may come a moment before what it tells of is in force.
                 heard = self._hear(min(hold_s, until_s - time.monotonic()))
                 hold_s = _FIRST_HOLD_S if heard else min(2 * hold_s, _HOLD_S)
+                if hold_s == _HOLD_S:
+                    self._ask_what_is_wrong()
             except EngineError as error:
                 self._again(error)
         raise UnhealthyError(
             "deploy.timeout",
             f"`{self.name}` is not there yet",
-            why="the time given is over; the rollout goes on",
+            why="; ".join(["the time given is over; the rollout goes on", *([self._trouble] if self._trouble else [])]),
             hint=f"see `corten status {self.name}` and `corten logs {self.name}`",
         )
 
@@ -99,6 +102,13 @@ class Follower:
                 phase = Phase.WARNING if phase is Phase.WARNING else Phase.NOTE
             self.listen(Event(step, phase, event["message"], _figures(event["data"])))
         return bool(found["events"])
+
+    def _ask_what_is_wrong(self) -> None:
+        """Tell once what keeps the daemon from its work: an engine that is gone is in no deployment's journal."""
+        trouble = str(self.client.get("/v1/status")["trouble"])
+        if trouble and trouble != self._trouble:
+            self.listen(Event("daemon", Phase.WARNING, trouble))
+        self._trouble = trouble
 
     def _again(self, error: EngineError) -> None:
         self._lost += 1

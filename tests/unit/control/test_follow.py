@@ -2,7 +2,10 @@
 
 import time
 
+import pytest
+
 from corten.control.follow import Follower
+from corten.errors import UnhealthyError
 
 ACCEPTED = {"deployment": "m", "revision": 1, "rollout": 1, "generation": 2, "changed": True, "after": 4}
 
@@ -30,3 +33,23 @@ def test_the_journals_last_line_is_not_waited_after_for_seconds():
     assert follower.until_done(time.monotonic() + 60)["ready"] == 2
     assert len(told) == 1
     assert sum(daemon.holds_s) < 0.5
+
+
+class Waiting(Daemon):
+    """Answers as one that cannot reach its engine."""
+
+    def get(self, path, *, timeout_s=0.0, after=0, wait_s="0"):
+        if path == "/v1/status":
+            return {"trouble": "docker cannot be reached"}
+        view = super().get(path, timeout_s=timeout_s, after=after, wait_s=wait_s)
+        return view if "events" in view else {**view, "rollout": {**view["rollout"], "state": "progressing"}}
+
+
+def test_what_keeps_the_daemon_from_its_work_is_told_once_and_is_the_reason(monkeypatch):
+    daemon, told, clock = Waiting(), [], iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    with pytest.raises(UnhealthyError) as caught:
+        Follower(daemon, lambda: daemon, ACCEPTED, told.append).until_done(60.0)
+    assert [event.message for event in told] == ["a takes requests", "docker cannot be reached"]
+    assert caught.value.code == "deploy.timeout"
+    assert caught.value.why.endswith("; docker cannot be reached")
