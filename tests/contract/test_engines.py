@@ -16,10 +16,11 @@ import pytest
 
 from corten.core.digest import Digest
 from corten.core.home import Home
-from corten.engine.base import Engine
+from corten.engine.base import Engine, ReplicaSpec
 from corten.engine.containers import Docker, Podman
 from corten.engine.embedded import Embedded, Sandbox
 from corten.engine.memory import Machine, Memory
+from corten.observe.memory import tree_bytes
 from corten.store.layout import Layout
 from corten.testing.engine_contract import EngineContract
 from corten.testing.tiny_image import TinyImage
@@ -142,6 +143,11 @@ class RealEngine(EngineContract):
                 time.sleep(0.01)
 
         return settle
+
+    def test_what_a_replica_uses_is_seen_by_its_process(self, engine, images, settle) -> None:
+        started = engine.start(ReplicaSpec("a-r1-x", "a", 1, images.obedient))
+        settle(engine, "a-r1-x")
+        assert 4 << 20 < tree_bytes(started.pid) < 256 << 20
 
 
 @pytest.mark.bwrap
