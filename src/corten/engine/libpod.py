@@ -62,8 +62,8 @@ def _mounts(container: Container) -> Iterator[Json]:
     for path, options in tmpfs(container.bounds):
         yield {"type": "tmpfs", "source": "tmpfs", "destination": path, "options": options.split(",")}
     for bind in binds(container):
-        options = ["rbind", *bind.options]
-        yield {"type": "bind", "source": str(bind.source), "destination": bind.target, "options": options}
+        given = ["rbind", *bind.options]
+        yield {"type": "bind", "source": str(bind.source), "destination": bind.target, "options": given}
 
 
 def _limits(container: Container) -> Json:
