@@ -127,7 +127,7 @@ def build(
     def bases() -> Bases:
         # The client of registries, 50 ms to load, is for a base of another image only.
         from corten.ops.oci_base import Bases
-        from corten.ops.registry import session
+        from corten.ops.transfers import session
 
         talk = partial(session, plain_http=plain_http, ca=ca, env=env)
         return Bases(layout, home.cache, talk, steps.listen, offline=offline)

@@ -9,7 +9,7 @@ from pathlib import Path
 from corten.core.digest import Digest
 from corten.core.events import Listener, nobody
 from corten.core.reference import Reference
-from corten.ops.registry import Transferred, digest_given, session, told
+from corten.ops.transfers import Transferred, digest_given, session, told
 from corten.registry.remote import RemoteSource, RemoteTarget
 from corten.registry.transfer import Freight, Moved, gather, transfer
 

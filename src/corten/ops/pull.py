@@ -11,7 +11,7 @@ from corten.core.events import Listener, nobody
 from corten.core.home import Home
 from corten.core.name import parse_name
 from corten.core.reference import Reference
-from corten.ops.registry import Transferred, session, told
+from corten.ops.transfers import Transferred, session, told
 from corten.registry.local import LocalTarget
 from corten.registry.remote import RemoteSource
 from corten.registry.transfer import Moved, gather, transfer

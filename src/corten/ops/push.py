@@ -12,7 +12,7 @@ from corten.core.home import Home
 from corten.core.image import BASE_NAME, KIND_ANNOTATION, Descriptor, LayerKind
 from corten.core.reference import Reference
 from corten.errors import CortenError, UsageError
-from corten.ops.registry import Transferred, digest_given, session, told
+from corten.ops.transfers import Transferred, digest_given, session, told
 from corten.registry.local import LocalSource
 from corten.registry.remote import RemoteTarget
 from corten.registry.transfer import Freight, gather, transfer

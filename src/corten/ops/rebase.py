@@ -50,7 +50,7 @@ from corten.errors import UsageError
 from corten.ops.gate import run_gate
 from corten.ops.oci_base import Bases
 from corten.ops.rebuild import lock_of, scratch_in
-from corten.ops.registry import session
+from corten.ops.transfers import session
 from corten.store.guard import using
 from corten.store.layout import Layout
 

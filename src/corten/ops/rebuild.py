@@ -30,7 +30,7 @@ from corten.core.image import CONFIG, MANIFEST, Image, Layer, LayerKind
 from corten.core.platform import Platform
 from corten.errors import NotFoundError, PolicyError
 from corten.ops.oci_base import Bases
-from corten.ops.registry import session
+from corten.ops.transfers import session
 from corten.store.guard import using
 from corten.store.layout import Layout
 from corten.store.writing import translated

@@ -19,7 +19,7 @@ from corten.errors import CortenError, NotFoundError, PolicyError, RemoteError, 
 from corten.ops.oci_base import Bases
 from corten.ops.pull import pull
 from corten.ops.push import push
-from corten.ops.registry import session
+from corten.ops.transfers import session
 from corten.store.layout import Layout
 
 ARM64 = Platform("arm64")
