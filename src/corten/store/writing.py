@@ -16,7 +16,9 @@ from corten.core.digest import Digest
 from corten.errors import CortenError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_BUFFERS = 4
+# How many pieces hashing may be behind, and how large one has to be to be worth handing over.
+_BEHIND = 4
+_ASIDE_BYTES = 1 << 19
 _BUFFER_BYTES = 1 << 19
 
 
@@ -31,8 +33,11 @@ class BlobWriter:
         self._aside: _Aside | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append and hash. Raises CortenError `store.disk_full` and the like."""
+        """Append and hash, a large piece by another thread. Raises CortenError `store.disk_full` and the like."""
         self._append(data)
+        if isinstance(data, bytes) and len(data) >= _ASIDE_BYTES:  # bytes: nobody writes over them meanwhile
+            self._beside().update(data)
+            return
         if self._aside:
             self._aside.wait()
         self._hash.update(data)
@@ -42,13 +47,17 @@ class BlobWriter:
 
         Raises what `read` raises and what `write` does.
         """
-        if self._aside is None:
-            self._aside = _Aside(self._hash)
-        buffer = self._aside.buffer()
+        aside = self._beside()
+        buffer = aside.buffer()
         piece = buffer[: read(buffer)]
         self._append(piece)
-        self._aside.update(piece)
+        aside.update(piece)
         return len(piece)
+
+    def _beside(self) -> _Aside:
+        if self._aside is None:
+            self._aside = _Aside(self._hash)
+        return self._aside
 
     def _append(self, data: bytes | bytearray | memoryview) -> None:
         with translated(self._temporary, "write a blob"):
@@ -81,27 +90,34 @@ class BlobWriter:
 
 
 class _Aside:
-    """Hashing by a thread of its own, over buffers that go round: half of the time of a pull is sha256."""
+    """Hashing by a thread of its own, a few pieces behind: half of the time of a pull is sha256."""
 
     def __init__(self, state: hashlib._Hash) -> None:
-        from concurrent.futures import Future, ThreadPoolExecutor  # pulls only: 10 ms
+        from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms, which a cached build does without
 
         self._state = state
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="corten-hash")
         self._next = 0
-        self._buffers = [memoryview(bytearray(_BUFFER_BYTES)) for _ in range(_BUFFERS)]
-        self._hashed: list[Future[None] | None] = [None] * _BUFFERS
+        self._buffers: list[memoryview] = []
+        self._hashed: list[Future[None] | None] = [None] * _BEHIND
 
     def buffer(self) -> memoryview:
-        """One whose content is hashed already."""
-        if hashed := self._hashed[self._next]:
-            hashed.result()
+        """One of some that go round, whose content is hashed already."""
+        if not self._buffers:
+            self._buffers = [memoryview(bytearray(_BUFFER_BYTES)) for _ in range(_BEHIND)]
+        self._let_go()
         return self._buffers[self._next]
 
-    def update(self, piece: memoryview) -> None:
-        """Hash this part of the buffer given out last."""
+    def update(self, piece: bytes | memoryview) -> None:
+        """Hash a part of the buffer given out last, or what does not change."""
+        self._let_go()
         self._hashed[self._next] = self._pool.submit(self._state.update, piece)
-        self._next = (self._next + 1) % _BUFFERS
+        self._next = (self._next + 1) % _BEHIND
+
+    def _let_go(self) -> None:
+        """Wait for the piece whose turn has come again: no more than a few are held."""
+        if hashed := self._hashed[self._next]:
+            hashed.result()
 
     def wait(self) -> None:
         """Until all is hashed."""

@@ -39,6 +39,31 @@ def test_what_is_hashed_aside_has_the_digest_of_what_was_written(tmp_path, piece
     assert layout.path(blob.digest).read_bytes() == b"before" + data + b"behind"
 
 
+def test_large_and_small_pieces_are_hashed_in_the_order_they_came(tmp_path) -> None:
+    large = [bytes([number]) * 600_000 for number in range(7)]
+    pieces = [piece for one in large for piece in (one, one[:9])]
+    layout = Layout(tmp_path)
+
+    with layout.writer() as blob:
+        for piece in pieces:
+            blob.write(piece)
+
+    assert blob.digest == Digest.of(b"".join(pieces))
+    assert layout.path(blob.digest).read_bytes() == b"".join(pieces)
+
+
+def test_a_buffer_may_be_written_over_as_soon_as_it_was_taken(tmp_path) -> None:
+    buffer = bytearray(b"first" * 200_000)
+    whole = bytes(buffer)
+    layout = Layout(tmp_path)
+
+    with layout.writer() as blob:
+        blob.write(buffer)
+        buffer[:] = bytes(len(buffer))
+
+    assert blob.digest == Digest.of(whole)
+
+
 def _filled(layout: Layout, *readers) -> None:
     with layout.writer() as blob:
         for read in readers:
