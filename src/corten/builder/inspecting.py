@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,7 @@ def _in_folder(source: Source) -> tuple[Adapter, Source]:
             if adapter := _detected(inner):
                 found.append((adapter, inner))
     if len(found) > 1:
-        names = [inner.path.name for _, inner in found]
-        raise UsageError(
-            "build.several_models",
-            f"`{source.path.name}` holds {len(found)} models",
-            where=str(source.path),
-            why=", ".join(names[:8]),
-            hint=f'name one: corten build {names[0]}, or `source = "{names[0]}"` in corten.toml',
-        )
+        raise _several(source, [inner.path.name for _, inner in found])
     if not found:
         raise _unknown(source)
     return found[0]
@@ -86,6 +79,24 @@ def _detected(source: Source) -> Adapter | None:
     names = _OF_MODULES if source.path.suffix == ".py" else plugin.BUILT_IN["adapters"]
     adapters: Iterator[Adapter] = (plugin.find("adapters", name)() for name in names)
     return next((adapter for adapter in adapters if adapter.detect(source)), None)
+
+
+def _several(source: Source, names: Sequence[str]) -> UsageError:
+    modules = [name for name in names if name.endswith(".py")]
+    others = [name for name in names if not name.endswith(".py")]
+    if len(modules) == 1 and len(others) == 1:
+        # Most likely a class and its weights.
+        module, weights = source.path / modules[0], source.path / others[0]
+        hint = f"for the class with its file: corten build {module} --file {weights}; else name one of them"
+    else:
+        hint = f'name one: corten build {source.path / names[0]}, or `source = "{names[0]}"` in corten.toml'
+    return UsageError(
+        "build.several_models",
+        f"`{source.path.name}` holds {len(names)} models",
+        where=str(source.path),
+        why=", ".join(names[:8]),
+        hint=hint,
+    )
 
 
 def _unknown(source: Source) -> UsageError:

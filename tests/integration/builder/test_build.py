@@ -274,6 +274,14 @@ def test_two_models_in_a_folder_are_ambiguous(models, home):
     assert caught.value.code == "build.several_models"
 
 
+def test_a_class_and_a_file_beside_it_are_told_how_to_be_one_model(model, home):
+    (model.parent / "ask.py").write_text("class Ask:\n    def predict(self, text: str) -> str:\n        return text\n")
+    with pytest.raises(UsageError) as caught:
+        build(model.parent, home=home)
+    assert caught.value.code == "build.several_models"
+    assert f"corten build {model.parent}/ask.py --file {model}" in caught.value.hint
+
+
 def test_steps_are_told_as_they_happen(model, tmp_path, home):
     events = []
     build(model, home=home, name="told", listen=events.append)
