@@ -7,7 +7,16 @@ import shutil
 import subprocess
 
 import pytest
-from foreign_base import debian_tree, import_by_podman, in_usr_local, installed, push_by_podman
+from foreign_base import (
+    RPM_DATABASE,
+    debian_tree,
+    import_by_podman,
+    in_lib64,
+    in_usr_local,
+    installed,
+    push_by_podman,
+    rpm_database,
+)
 from registries import DockerRegistry
 from stories import ask, free_port, get, until
 
@@ -47,7 +56,7 @@ def images(warm_home, registry, tmp_path_factory):
     import_by_podman(local, folder, names["local"], "ENV PATH=/usr/local/bin:/usr/bin", "ENV LANG=C.UTF-8")
     for name in names.values():
         push_by_podman(name, "--tls-verify=false")
-    yield names | {"tree": local}
+    yield names | {"tree": local, "debian_tree": tree}
     subprocess.run(["podman", "rmi", "-f", *names.values()], capture_output=True, timeout=60)
 
 
@@ -95,6 +104,26 @@ def test_a_model_built_on_it_answers_and_comes_out_the_same_again(corten, images
     url = corten.run("up", project, "--locked", "--port", free_port(), "--json").json["url"]
     rows = digits_model["rows"]
     assert ask(url, {"inputs": rows.tolist()}) == (200, {"outputs": digits_model["models"][0].predict(rows).tolist()})
+
+
+@pytest.mark.bwrap
+@pytest.mark.rpm
+def test_a_model_built_on_a_system_laid_out_like_fedora_answers(corten, images, project, registry, tmp_path):
+    tree = in_lib64(images["debian_tree"], "3.11")
+    tree[RPM_DATABASE] = Entry(RPM_DATABASE, data=rpm_database(tmp_path))
+    name = f"{registry.name}/team/fedora:40"
+    import_by_podman(tree, tmp_path, name, "ENV PATH=/usr/bin", "ENV PYTHONPLATLIBDIR=lib64")
+    push_by_podman(name, "--tls-verify=false")
+    try:
+        set_base(project, name)
+        corten.run("build", project, "--test")
+        seen = corten.run("inspect", "based", "--json").json
+        assert seen["tested"]["result"] == "PASSED"
+        packages = {(one["kind"], one["name"]): one["version"] for one in seen["packages"]}
+        assert packages["rpm", "probe"] == "3:1.5-2.fc40"
+        corten.run("rebuild", "based", "--verify", "--offline")
+    finally:
+        subprocess.run(["podman", "rmi", "-f", name], capture_output=True, timeout=60)
 
 
 SHOUT = "class Shout:\n    def predict(self, text: str) -> str:\n        return text.upper()\n"

@@ -29,15 +29,16 @@ def program(machine=62, loader=b"/lib64/ld-linux-x86-64.so.2"):
     return head.ljust(64, b"\0") + b"\0" + loader + b"\0"
 
 
-def python(prefix="usr/local", version="3.12", *, loader=b"/lib64/ld-linux-x86-64.so.2", machine=62, patched=False):
-    """A Python as far as anybody looks: program, link, standard library."""
-    site = b"sitepackages dist-packages" if patched else b"sitepackages"
+def python(
+    prefix="usr/local", version="3.12", *, loader=b"/lib64/ld-linux-x86-64.so.2", machine=62, patched=b"", lib="lib"
+):
+    """A Python as far as anybody looks: program, link, standard library; `patched` is what its site.py has more."""
     return [
         Entry(f"{prefix}/bin/python{version}", mode=0o755, data=program(machine, loader)),
         Entry(f"{prefix}/bin/python3", EntryKind.SYMLINK, target=f"python{version}"),
-        Entry(f"{prefix}/lib/python{version}/os.py"),
-        Entry(f"{prefix}/lib/python{version}/site.py", data=site),
-        Entry(f"{prefix}/lib/python{version}/asyncio/__init__.py"),
+        Entry(f"{prefix}/{lib}/python{version}/os.py"),
+        Entry(f"{prefix}/{lib}/python{version}/site.py", data=b"sitepackages " + patched),
+        Entry(f"{prefix}/{lib}/python{version}/asyncio/__init__.py"),
     ]
 
 
@@ -138,6 +139,64 @@ def in_usr_local(tree, version):
         Entry(f"{home}/dist-packages", EntryKind.SYMLINK, target="site-packages"),
     ]
     return moved | {entry.name: entry for entry in new}
+
+
+def in_lib64(tree, version):
+    """The same tree with Python's library where Fedora and its like have it. It needs PYTHONPLATLIBDIR=lib64.
+
+    Debian's program has its site module frozen into it, and goes on looking for dist-packages: a link leads it.
+    """
+    moved = {}
+    for name, entry in tree.items():
+        if not name.startswith(("usr/local/", "var/lib/dpkg/")):
+            place = name.replace(f"usr/lib/python{version}", f"usr/lib64/python{version}", 1)
+            moved[place] = dataclasses.replace(entry, name=place)
+    site = moved[f"usr/lib64/python{version}/site.py"]
+    new = [
+        dataclasses.replace(site, data=site.data.replace(b"dist-packages", b"RPM_BUILD_ROOT")),
+        Entry("etc/os-release", data=b'ID=fedora\nVERSION_ID=40\nPRETTY_NAME="Fedora Linux 40"\n'),
+        Entry(f"usr/lib/python{version}/site-packages", EntryKind.DIRECTORY, 0o755),
+        Entry(f"usr/local/lib64/python{version}/site-packages", EntryKind.DIRECTORY, 0o755),
+        Entry(
+            f"usr/local/lib/python{version}/dist-packages",
+            EntryKind.SYMLINK,
+            target=f"../../lib64/python{version}/site-packages",
+        ),
+    ]
+    return moved | {entry.name: entry for entry in new}
+
+
+RPM_DATABASE = "usr/lib/sysimage/rpm/rpmdb.sqlite"
+_SPEC = """
+Name: {name}
+Version: {version}
+Release: 2.fc40
+{more}
+Summary: A package
+License: MIT
+BuildArch: noarch
+%description
+Nothing.
+%files
+"""
+
+
+def rpm_database(folder: Path):
+    """The bytes of a database in which rpm installed two packages, one of them with an epoch."""
+    root = folder / "root"
+    for name, version, more in (("probe", "1.5", "Epoch: 3"), ("another-probe", "2.0~rc1", "")):
+        (folder / f"{name}.spec").write_text(_SPEC.format(name=name, version=version, more=more))
+        _run("rpmbuild", "-bb", "--define", f"_topdir {folder}/top", f"{folder}/{name}.spec")
+    packages = sorted(str(path) for path in folder.glob("top/RPMS/noarch/*.rpm"))
+    root.mkdir()
+    place = f"_dbpath /{RPM_DATABASE.rpartition('/')[0]}"
+    _run("rpm", "--root", str(root), "--define", place, "--justdb", "--nodeps", "-i", *packages)
+    return (root / RPM_DATABASE).read_bytes()
+
+
+def _run(*words):
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def import_by_podman(tree, folder: Path, reference, *changes):

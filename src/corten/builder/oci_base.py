@@ -33,7 +33,7 @@ from corten.errors import UsageError
 from corten.store.layout import Layout
 
 # Changes whenever the same layers would be read in another way.
-FORMAT: Final = 2
+FORMAT: Final = 3
 ACCOUNTS_TITLE: Final = "accounts and folders"
 # What Docker and Podman set where an image has no PATH.
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -44,6 +44,9 @@ _HEAD_BYTES: Final = 4096
 _TEXT_BYTES: Final = 32 << 20
 _LIBRARY_BYTES: Final = 8 << 20
 _PROGRAM: Final = re.compile(r"(?:.*/)?bin/python3(?:\.(\d+))?")
+_LIBRARY: Final = re.compile(r"(?:.*/)?python3\.\d+")
+# In site.py, of distributions that patch it: /usr is the package manager's, /usr/local everybody else's (Debian, Fedora).
+_OTHERS_IN_USR_LOCAL: Final = (b"dist-packages", b"RPM_BUILD_ROOT")
 _RPM_DATABASES: Final = ("usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite")
 _DATABASE_BYTES: Final = 256 << 20
 _TEXTS: Final = re.compile(
@@ -257,12 +260,13 @@ def _python(stack: Stack, path: str, platform: Platform) -> Interpreter | str:
     if machine != _MACHINES[platform.architecture]:
         return f"is for another processor (ELF machine {machine}), not for {platform}"
     home, environment = _prefix(real), _prefix(path)
-    version = _version(stack, home, real)
-    if not version:
-        return f"has no standard library in /{home}/lib"
+    library = _library(stack, home, real)
+    if not library:
+        return f"has no standard library in /{home}/lib or lib64"
+    version = library.rpartition("/python")[2]
     if int(version.partition(".")[2]) < _OLDEST_MINOR:
         return f"is Python {version}, Corten's server needs 3.{_OLDEST_MINOR}"
-    if "asyncio" not in stack.names(f"{home}/lib/python{version}"):
+    if "asyncio" not in stack.names(library):
         return f"is Python {version} with a part of its standard library only (no asyncio)"
     libc = _libc(stack, program.data)
     if isinstance(libc, str):
@@ -272,30 +276,35 @@ def _python(stack: Stack, path: str, platform: Platform) -> Interpreter | str:
         prefix, program_path = stack.resolve(environment), path
     else:
         prefix, program_path = home, real
-    return Interpreter(version, f"/{program_path}", *_folders(stack, prefix, home, version), libc)
+    return Interpreter(version, f"/{program_path}", *_folders(stack, prefix, home, library), libc)
 
 
-def _folders(stack: Stack, prefix: str, home: str, version: str) -> tuple[str, str]:
+def _folders(stack: Stack, prefix: str, home: str, library: str) -> tuple[str, str]:
     """The prefix of wheels' other files, and the folder packages are imported from."""
-    site = stack.file(f"{home}/lib/python{version}/site.py")
-    if prefix == home and site and b"dist-packages" in site.data:
-        # Debian's patch: /usr is the package manager's, /usr/local everybody else's.
-        prefix = "usr/local" if prefix == "usr" else prefix
-        return prefix, stack.resolve(f"{prefix}/lib/python{version}/dist-packages")
-    return prefix, stack.resolve(f"{prefix}/lib/python{version}/site-packages")
+    if prefix != home:
+        return prefix, stack.resolve(f"{prefix}/lib/{PurePosixPath(library).name}/site-packages")
+    site = stack.file(f"{library}/site.py")
+    patched = next((mark for mark in _OTHERS_IN_USR_LOCAL if site and mark in site.data), b"")
+    if patched and prefix == "usr":
+        prefix = "usr/local"
+    packages = "dist-packages" if patched == b"dist-packages" else "site-packages"
+    return prefix, stack.resolve(f"{prefix}/{library.removeprefix(home).strip('/')}/{packages}")
 
 
-def _version(stack: Stack, home: str, program: str) -> str:
-    """The minor version whose standard library is at a prefix: by the program's name, or as the only one there is."""
-    libraries = [
-        name.removeprefix("python")
-        for name in stack.names(f"{home}/lib")
-        if re.fullmatch(r"python3\.\d+", name) and stack.file(f"{home}/lib/{name}/os.py")
-    ]
+def _library(stack: Stack, home: str, program: str) -> str:
+    """The folder of the standard library at a prefix: by the program's name, or as the only one there is; else empty.
+
+    It is in what Python calls `platlibdir`: `lib64` with Fedora, RHEL, SUSE and theirs, where `lib` has packages only.
+    """
+    found = {
+        PurePosixPath(path).name: path
+        for path in (f"{home}/{lib}/{name}" for lib in ("lib64", "lib") for name in stack.names(f"{home}/{lib}"))
+        if _LIBRARY.fullmatch(path) and stack.file(f"{path}/os.py")
+    }
     named = _PROGRAM.fullmatch(program)
     if named and named[1]:
-        return f"3.{named[1]}" if f"3.{named[1]}" in libraries else ""
-    return libraries[0] if len(libraries) == 1 else ""
+        return found.get(f"python3.{named[1]}", "")
+    return next(iter(found.values())) if len(found) == 1 else ""
 
 
 def _libc(stack: Stack, program: bytes) -> Libc | str:

@@ -106,6 +106,8 @@ def _python(root: Path, entrypoint: str) -> dict[str, str]:
     folders = (
         environment / "lib" / program.name / "site-packages",  # a virtual environment's, whose program leads out of it
         root / "usr/local/lib" / program.name / "dist-packages",  # where Debian's Python looks
+        root / "usr/local/lib64" / program.name / "site-packages",  # where Fedora's does
+        home / "lib64" / program.name / "site-packages",
         home / "lib" / program.name / "site-packages",
     )
     packages = ":".join(str(folder) for folder in dict.fromkeys(folders) if folder.is_dir())

@@ -1,9 +1,7 @@
 """A base with an rpm database, made by rpm itself: its packages are known without rpm."""
 
-import subprocess
-
 import pytest
-from foreign_base import DEBIAN, put_base, python
+from foreign_base import DEBIAN, RPM_DATABASE, put_base, python, rpm_database
 
 from corten.builder.entry import Entry
 from corten.builder.lock import Pin
@@ -15,38 +13,11 @@ from corten.core.platform import Platform
 from corten.store.layout import Layout
 
 pytestmark = pytest.mark.rpm
-PLACE = "usr/lib/sysimage/rpm"
-SPEC = """
-Name: {name}
-Version: {version}
-Release: 2.fc40
-{more}
-Summary: A package
-License: MIT
-BuildArch: noarch
-%description
-Nothing.
-%files
-"""
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """The file of a database in which two packages are installed, one of them with an epoch."""
-    folder = tmp_path_factory.mktemp("rpm")
-    root = folder / "root"
-    for name, version, more in (("probe", "1.5", "Epoch: 3"), ("another-probe", "2.0~rc1", "")):
-        (folder / f"{name}.spec").write_text(SPEC.format(name=name, version=version, more=more))
-        run("rpmbuild", "-bb", "--define", f"_topdir {folder}/top", f"{folder}/{name}.spec")
-    packages = sorted(str(path) for path in folder.glob("top/RPMS/noarch/*.rpm"))
-    root.mkdir()
-    run("rpm", "--root", str(root), "--define", f"_dbpath /{PLACE}", "--justdb", "--nodeps", "-i", *packages)
-    return (root / PLACE / "rpmdb.sqlite").read_bytes()
-
-
-def run(*words):
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    return rpm_database(tmp_path_factory.mktemp("rpm"))
 
 
 def test_its_packages_are_listed_for_the_sbom(database, tmp_path):
@@ -54,7 +25,7 @@ def test_its_packages_are_listed_for_the_sbom(database, tmp_path):
     fedora = [one for one in DEBIAN if one.name != "etc/os-release"]
     fedora += [
         Entry("etc/os-release", data=b"ID=fedora\nVERSION_ID=40\n"),
-        Entry(f"{PLACE}/rpmdb.sqlite", data=database),
+        Entry(RPM_DATABASE, data=database),
     ]
     image = layout.image(put_base(layout, fedora, python()).digest)
     facts, layers = read_facts(layout, image.layers, image.env, Platform("amd64"))

@@ -67,7 +67,7 @@ def test_a_python_below_usr_local_has_its_packages_there(on) -> None:
 
 
 def test_debians_own_python_looks_for_packages_in_usr_local(on) -> None:
-    base = on([*DEBIAN, *python("usr", "3.11", patched=True)])
+    base = on([*DEBIAN, *python("usr", "3.11", patched=b"dist-packages")])
 
     assert base.python.parts == (
         "3.11", "/usr/bin/python3.11", "usr/local", "usr/local/lib/python3.11/dist-packages",
@@ -76,6 +76,30 @@ def test_debians_own_python_looks_for_packages_in_usr_local(on) -> None:
 
 def test_the_python_of_another_distribution_in_usr_has_its_packages_beside_it(on) -> None:
     assert on([*DEBIAN, *python("usr", "3.13")]).python.site == "usr/lib/python3.13/site-packages"
+
+
+def test_fedoras_python_has_its_library_in_lib64_and_looks_for_packages_in_usr_local(on) -> None:
+    packages_only = [Entry("usr/lib/python3.12/site-packages/pip/__init__.py")]
+    fedora = python("usr", "3.12", lib="lib64", patched=b"'RPM_BUILD_ROOT' not in os.environ")
+
+    assert on([*DEBIAN, *fedora, *packages_only]).python.parts == (
+        "3.12", "/usr/bin/python3.12", "usr/local", "usr/local/lib64/python3.12/site-packages",
+    )  # fmt: skip
+
+
+def test_a_library_in_lib64_without_a_patch_has_packages_beside_it(on) -> None:
+    assert on([*DEBIAN, *python("usr", "3.13", lib="lib64")]).python.site == "usr/lib64/python3.13/site-packages"
+
+
+def test_a_virtual_environment_of_a_python_in_lib64_has_its_packages_in_lib(on) -> None:
+    environment = [
+        Entry("opt/venv/bin/python3", EntryKind.SYMLINK, target="/usr/bin/python3.12"),
+        Entry("opt/venv/pyvenv.cfg", data=b"home = /usr/bin\n"),
+        Entry("opt/venv/lib64", EntryKind.SYMLINK, target="lib"),
+    ]
+    base = on([*DEBIAN, *python("usr", lib="lib64")], environment, env=["PATH=/opt/venv/bin:/usr/bin"])
+
+    assert base.python.site == "opt/venv/lib/python3.12/site-packages"
 
 
 def test_a_library_folder_that_is_a_link_is_written_where_it_leads(on) -> None:
@@ -109,7 +133,7 @@ def test_a_musl_system_gets_musl_wheels(on) -> None:
 
 
 def test_of_several_pythons_the_one_asked_for_is_taken_then_the_models_then_the_first_on_path(on) -> None:
-    both = [*DEBIAN, *python("usr", "3.11", patched=True), *python("usr/local", "3.13")]
+    both = [*DEBIAN, *python("usr", "3.11", patched=b"dist-packages"), *python("usr/local", "3.13")]
 
     assert on(both).python.version == "3.13"
     assert on(both, preferred="3.11").python.version == "3.11"
@@ -130,7 +154,7 @@ def test_of_several_pythons_the_one_asked_for_is_taken_then_the_models_then_the_
         (python(machine=183), "for another processor"),
         (python("usr", "3.9"), "is Python 3.9, Corten's server needs 3.11"),
         ([one for one in python() if "asyncio" not in one.name], "a part of its standard library"),
-        ([one for one in python() if "/os.py" not in one.name], "no standard library in /usr/local/lib"),
+        ([one for one in python() if "/os.py" not in one.name], "no standard library in /usr/local/lib or lib64"),
         (python(loader=b""), "statically linked"),
         (python(loader=b"/lib/ld-musl-x86_64.so.1"), "no C library that says its version"),
     ],
