@@ -331,13 +331,13 @@ def _plan(
     _, inspection = inspect(project.source, cache=home.cache)
     for note in inspection.notes:
         steps.listen(Event("inspect", Phase.NOTE, note))
-    if inspection.requirements or project.source.requirements:
-        steps.listen(Event("inspect", Phase.NOTE, shown(planning.needs_of(project, inspection))))
     for warning in inspection.warnings:
         steps.listen(Event("inspect", Phase.WARNING, warning))
     figures = {"seconds": time.perf_counter() - began_s, "adapter": inspection.adapter}
-    seen = "; ".join(inspection.notes[:2]) or inspection.adapter
-    steps.listen(Event("inspect", Phase.DONE, seen, figures))
+    seen = [*(inspection.notes[:2] or (inspection.adapter,))]
+    if inspection.requirements or project.source.requirements:
+        seen.append(shown(planning.needs_of(project, inspection)))
+    steps.listen(Event("inspect", Phase.DONE, "; ".join(seen), figures))
     lock = locking.frozen(project.lock_file, platform) if rules.frozen and project.lock_file else None
     base = _base(project, inspection, platform, bases=made.bases, rules=rules, frozen=lock)
     sizes = {file.name: file.path.stat().st_size for file in inspection.weights}
