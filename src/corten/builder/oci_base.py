@@ -45,7 +45,7 @@ _TEXT_BYTES: Final = 32 << 20
 _LIBRARY_BYTES: Final = 8 << 20
 _PROGRAM: Final = re.compile(r"(?:.*/)?bin/python3(?:\.(\d+))?")
 _LIBRARY: Final = re.compile(r"(?:.*/)?python3\.\d+")
-# In site.py, of distributions that patch it: /usr is the package manager's, /usr/local everybody else's (Debian, Fedora).
+# What Debian's and Fedora's site.py have: there /usr is the package manager's, /usr/local everybody else's.
 _OTHERS_IN_USR_LOCAL: Final = (b"dist-packages", b"RPM_BUILD_ROOT")
 _RPM_DATABASES: Final = ("usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite")
 _DATABASE_BYTES: Final = 256 << 20
