@@ -41,6 +41,7 @@ NEEDS = (
     "frameworks",
     "clients",
     "kubernetes",
+    "kubectl",
     "k8s",
     "sigstore",
     "umoci",
@@ -84,7 +85,9 @@ def missing(need: str) -> str:
             return f"not installed: {', '.join(absent)}, nor does CORTEN_CLIENTS_PYTHON name a Python that has them"
         case "kubernetes":
             absent = [
-                name for name in ("lightkube", "kubernetes_validate", "yaml") if not importlib.util.find_spec(name)
+                name
+                for name in ("lightkube", "kubernetes_validate", "kubernetes", "yaml")
+                if not importlib.util.find_spec(name)
             ]
             return f"not installed: {', '.join(absent)} (uv sync --group kubernetes)" if absent else ""
         case "k8s":

@@ -19,7 +19,7 @@ LABELS = {"corten.dev/deployment": "x", "app.kubernetes.io/managed-by": "corten"
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.k8s)])
 def api(request, tmp_path, monkeypatch):
     from corten.cluster.lightkube_api import connect
-    from corten.testing.kubernetes import FakeApiServer
+    from corten.testing import FakeApiServer
 
     if request.param == "fake":
         with FakeApiServer() as server:

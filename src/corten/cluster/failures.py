@@ -18,9 +18,21 @@ _FORBIDDEN = re.compile(
 _QUOTA = re.compile(
     r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.+), used: (?P<used>.+), limited: (?P<limit>.+)"
 )
-_WEBHOOK = re.compile(r'admission webhook "(?P<webhook>[^"]+)" denied the request:? ?(?P<why>.*)', re.DOTALL)
+_POLICIES = (
+    re.compile(r'admission webhook "(?P<policy>[^"]+)" denied the request:? ?(?P<why>.*)', re.DOTALL),
+    re.compile(
+        r"ValidatingAdmissionPolicy '(?P<policy>[^']+)' with binding '[^']+' denied request: (?P<why>.*)", re.DOTALL
+    ),
+)
 _OWNER = re.compile(r'conflict with "(?P<owner>[^"]+)"')
+# What is applied has a field that its kind has not, or has as something else: told with a 500, though it is for ever.
+_NOT_TYPED = re.compile(r"failed to create typed patch object \([^)]*\): (?:errors:)?(?P<why>.*)", re.DOTALL)
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
+
+
+def is_for_ever(document: Mapping[str, Any]) -> bool:
+    """Whether asking again cannot help, whatever the status says."""
+    return _NOT_TYPED.search(str(document.get("message", ""))) is not None
 
 
 def failure(status: int, document: Mapping[str, Any], *, what: str, server: str) -> CortenError:
@@ -62,6 +74,15 @@ def failure(status: int, document: Mapping[str, Any], *, what: str, server: str)
                 where=_fields(document),
                 why=message,
                 hint="it was made by something else: give another --name, or delete it (kubectl delete)",
+            )
+        case 500 if found := _NOT_TYPED.search(message):
+            why = found["why"].strip()
+            return EngineError(
+                "kubernetes.refused",
+                f"the cluster does not take {what}",
+                where=", ".join(line.strip().partition(": ")[0].removeprefix(".") for line in why.splitlines()),
+                why=why,
+                hint="is the cluster older than what was rendered? `kubectl version` tells",
             )
         case 400 | 422:
             return _denied(message, what) or EngineError(
@@ -109,10 +130,10 @@ def _denied(message: str, what: str) -> CortenError | None:
             why=message,
             hint="what is rendered passes `restricted`: look for what changes pods on their way (a webhook)",
         )
-    if found := _WEBHOOK.search(message):
+    if found := next(filter(None, (policy.search(message) for policy in _POLICIES)), None):
         return EngineError(
             "kubernetes.denied",
-            f"{what} was denied by the cluster's policy `{found['webhook']}`",
+            f"{what} was denied by the cluster's policy `{found['policy']}`",
             why=found["why"] or message,
             hint="ask who runs the cluster what the policy wants",
         )

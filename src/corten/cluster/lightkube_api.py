@@ -6,21 +6,23 @@ import json
 import os
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from corten.cluster.failures import failure
+from corten.cluster.failures import failure, is_for_ever
 from corten.cluster.kinds import Kind, kind_of
-from corten.cluster.port import JSON, MANAGER, Answer, Change, Listing, Manifest, WatchExpiredError
+from corten.cluster.port import JSON, MANAGER, Answer, Change, ExpiredError, Listing, Manifest
 from corten.errors import CortenError, EngineError, RemoteError, UsageError
 
 _TIMEOUT_S = 30.0
 _TRIES = 6
+_PAGE = 500
+_MOST_PAGES = 1000
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _AGAIN = (429, 500, 502, 503, 504)
-_CREDENTIALS = "client.authentication.k8s.io"
 _APPLY = "application/apply-patch+yaml"  # YAML takes JSON
 
 
@@ -44,8 +46,10 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
         config = KubeConfig.from_file(_kubeconfig()) if context or "KUBECONFIG" in os.environ else KubeConfig.from_env()
         chosen = config.get(context or None)
         chosen = chosen._replace(user=chosen.user or User())
-        _speak_v1(chosen.user.exec)
+        auth = _credentials(chosen)
         client = Client(chosen, ConnectionParams(timeout=_TIMEOUT_S, trust_env=False))
+    except CortenError:
+        raise
     except Exception as error:  # a stranger's file may be wrong in any way
         raise UsageError(
             "kubernetes.no_context",
@@ -54,19 +58,27 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
             why=str(error) or type(error).__name__,
             hint="kubectl config get-contexts shows what there is; KUBECONFIG names the file, --context one in it",
         ) from error
+    if auth is not None:
+        client.auth = auth
     return LightkubeApi(client, chosen.cluster.server, chosen.namespace or "default", sleep=sleep)
 
 
-def _speak_v1(program: Any) -> None:
-    """Programs of v1 answer as those of v1beta1, the newest that lightkube takes; they are told which one it is."""
-    if program is None:
-        return
-    from lightkube.config.models import NameValue
+def _credentials(chosen: Any) -> Any:
+    """Asks the program of a kubeconfig, if it has one, for a token (gives what shows it) or a certificate."""
+    user = chosen.user
+    folder = chosen.fname.parent if chosen.fname else Path()
+    if user.token_file:
+        user.token_file = str(folder / user.token_file)
+    if user.exec is None or user.token or user.token_file:
+        return None
+    from corten.cluster.credentials import ProgramAuth, ask
 
-    told = {"apiVersion": program.apiVersion, "kind": "ExecCredential", "spec": {"interactive": False}}
-    program.env = [*(program.env or []), NameValue(name="KUBERNETES_EXEC_INFO", value=json.dumps(told))]
-    if program.apiVersion == f"{_CREDENTIALS}/v1":
-        program.apiVersion = f"{_CREDENTIALS}/v1beta1"
+    program, user.exec = user.exec, None
+    found = ask(program, chosen.cluster, folder)
+    if found.certificate:
+        user.client_cert_data = b64encode(found.certificate.encode()).decode()
+        user.client_key_data = b64encode(found.key.encode()).decode()
+    return ProgramAuth(found, lambda: ask(program, chosen.cluster, folder))
 
 
 def _kubeconfig() -> Path:
@@ -117,15 +129,21 @@ class LightkubeApi:
 
     def list(self, kind: Kind, namespace: str, labels: str = "", fields: str = "") -> Listing:
         """The objects that selectors choose, page by page."""
-        query = {"limit": "500", **_selectors(labels, fields)}
+        query = {"limit": str(_PAGE), **_selectors(labels, fields)}
         items: list[Manifest] = []
-        while True:
-            document = _document(self._request("GET", kind.path(namespace), query, what=kind.plural))
+        for _ in range(_MOST_PAGES):
+            try:
+                document = _document(self._request("GET", kind.path(namespace), query, what=kind.plural))
+            except ExpiredError:
+                # The pages of a moment are not kept for ever: from the first one again.
+                items, query = [], {key: text for key, text in query.items() if key != "continue"}
+                continue
             items += document.get("items", [])
             metadata = document.get("metadata", {})
             if not metadata.get("continue"):
                 return Listing(tuple(items), str(metadata.get("resourceVersion", "")))
             query["continue"] = metadata["continue"]
+        raise RemoteError("kubernetes.failed", f"the list of {kind.plural} does not end", where=self.server)
 
     def watch(
         self, kind: Kind, namespace: str, labels: str, since: str, timeout_s: float
@@ -144,7 +162,7 @@ class LightkubeApi:
                 "GET", kind.path(namespace), params=query, timeout=timeout_s + _TIMEOUT_S
             ) as answer:
                 if answer.status_code == 410:
-                    raise WatchExpiredError
+                    raise ExpiredError
                 if answer.status_code != 200:
                     document = _json(answer.read())
                     raise failure(answer.status_code, document, what=kind.plural, server=self.server)
@@ -205,17 +223,15 @@ class LightkubeApi:
                 )
             except self._broken() as error:
                 trouble = str(error) or type(error).__name__
+                if "CERTIFICATE_VERIFY_FAILED" in trouble:
+                    raise _untrusted(self.server, trouble) from error
                 continue
-            except Exception as error:  # of the program that gets credentials: it is not there, fails, says no token
-                raise RemoteError(
-                    "kubernetes.unauthorized",
-                    "no credentials for the cluster",
-                    where=self.server,
-                    why=str(error) or type(error).__name__,
-                    hint="run the program of your kubeconfig (users: exec) by hand: it says what it lacks",
-                ) from error
+            except (OSError, self._mistaken()) as error:  # a token's file that is gone
+                raise _no_token(self.server, error) from error
             answer = Answer(got.status_code, {key.lower(): value for key, value in got.headers.items()}, got.content)
-            if passed_on or answer.status not in _AGAIN:
+            if answer.status == 410:
+                raise ExpiredError
+            if passed_on or answer.status not in _AGAIN or is_for_ever(_json(answer.body)):
                 break
             pause_s = max(pause_s, _retry_after_s(answer))
         if answer is None:
@@ -235,10 +251,36 @@ class LightkubeApi:
             self.calls += 1
 
     @staticmethod
+    def _mistaken() -> type[Exception]:
+        from lightkube.core.exceptions import ConfigError
+
+        return cast("type[Exception]", ConfigError)
+
+    @staticmethod
     def _broken() -> tuple[type[Exception], ...]:
         import httpx2
 
         return (httpx2.TransportError,)
+
+
+def _untrusted(server: str, why: str) -> RemoteError:
+    return RemoteError(
+        "kubernetes.untrusted",
+        "the cluster's certificate is by nobody the kubeconfig trusts",
+        where=server,
+        why=why,
+        hint="is `certificate-authority-data` that of this cluster? get the kubeconfig anew from who runs it",
+    )
+
+
+def _no_token(server: str, error: Exception) -> RemoteError:
+    return RemoteError(
+        "kubernetes.unauthorized",
+        "no credentials for the cluster",
+        where=server,
+        why=str(error) or type(error).__name__,
+        hint="is the file there that the kubeconfig names (users: tokenFile)?",
+    )
 
 
 def _document(answer: Answer) -> dict[str, Any]:
@@ -265,7 +307,7 @@ def _changes(line: str) -> Iterator[tuple[Change, Manifest]]:
             yield Change(event["type"]), event["object"]
         case "ERROR":
             if event["object"].get("code") == 410:
-                raise WatchExpiredError
+                raise ExpiredError
         case _:
             pass  # a bookmark: we list again in any case
 

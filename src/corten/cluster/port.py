@@ -61,7 +61,7 @@ class Api(Protocol):
     def watch(
         self, kind: Kind, namespace: str, labels: str, since: str, timeout_s: float
     ) -> Iterator[tuple[Change, Manifest]]:
-        """What changes after `since`, for so long at most. Raises WatchExpiredError when that is too long ago."""
+        """What changes after `since`, for so long at most. Raises ExpiredError when that is too long ago."""
 
     def delete(self, kind: Kind, name: str, namespace: str) -> bool:
         """End it, and what it owns; False when it was not there."""
@@ -78,5 +78,5 @@ class Api(Protocol):
         """Any other request. A pod's own refusal is an answer, the API server's is an error."""
 
 
-class WatchExpiredError(Exception):
-    """The changes asked for are not kept any more (410): list again."""
+class ExpiredError(Exception):
+    """What is asked for of an earlier moment is not kept any more (410): list again."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from corten.cluster.kinds import DEPLOYMENT, EVENT, POD
 from corten.cluster.objects import pods_of
-from corten.cluster.port import Answer, Api, WatchExpiredError
+from corten.cluster.port import Answer, Api, ExpiredError
 from corten.cluster.rollout import Progress, Step, Trouble, progress
 from corten.core.events import Event, Listener, Phase
 from corten.errors import RemoteError, UnhealthyError
@@ -76,7 +76,7 @@ def _until_something_changes(api: Api, namespace: str, owner: str, since: str, p
             DEPLOYMENT, namespace, f"{DEPLOYMENT_LABEL}={owner}", since, max(1.0, min(_LOOK_S, patience.left_s))
         ):
             break
-    except WatchExpiredError:
+    except ExpiredError:
         pass
     # Also when the watch broke off at once, or everything changes all the time: so many looks a second at most.
     patience.sleep(max(0.0, _PAUSE_S - (patience.now_s() - before_s)))

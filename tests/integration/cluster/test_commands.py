@@ -6,7 +6,7 @@ import pytest
 from clusters import image, site
 
 from corten.cli import main as cli
-from corten.testing.kubernetes import Fault
+from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
 

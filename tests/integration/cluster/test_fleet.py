@@ -7,7 +7,7 @@ from corten.core.deployment import Settings
 from corten.errors import UsageError
 from corten.exporters.base import Workload
 from corten.ops import kubernetes
-from corten.testing.kubernetes import Fault
+from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
 

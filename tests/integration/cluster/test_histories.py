@@ -9,7 +9,7 @@ from clusters import site
 from corten.cluster.deploying import go_back
 from corten.errors import CortenError
 from corten.ops import kubernetes
-from corten.testing.kubernetes import Fault
+from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
 STEPS = 12

@@ -1,7 +1,5 @@
 """What clusters refuse, and what breaks: a clear cause, a hint, nothing half-done, and the same command goes on."""
 
-import json
-import sys
 import threading
 import time
 
@@ -12,7 +10,7 @@ from corten.cluster.kinds import DEPLOYMENT
 from corten.cluster.lightkube_api import connect
 from corten.errors import CortenError
 from corten.exporters.manifests.whole import objects
-from corten.testing.kubernetes import Fault
+from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
 
@@ -62,7 +60,7 @@ def test_a_token_that_is_over(here, tmp_path, monkeypatch):
 
 
 def test_a_verb_that_is_not_allowed_is_named_as_the_rule_that_is_missing(here):
-    here.server.rules.forbidden = {("patch", "deployments")}
+    here.server.rest.forbidden = {("patch", "deployments")}
     error = fails("kubernetes.forbidden", here.deploy)
     assert 'apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]' in error.why
     assert "corten k8s rbac" in error.hint
@@ -70,14 +68,14 @@ def test_a_verb_that_is_not_allowed_is_named_as_the_rule_that_is_missing(here):
 
 
 def test_a_quota_on_objects(here):
-    here.server.rules.over_quota = {"deployments"}
+    here.server.rest.over_quota = {"deployments"}
     error = fails("kubernetes.quota", here.deploy)
     assert "used count/deployments.apps=3" in error.why or "count/deployments=3" in error.why
     assert nothing_is_there(here)
 
 
 def test_a_policy_of_the_cluster(here):
-    here.server.rules.denied = {"Deployment": "images must be signed"}
+    here.server.rest.denied = {"Deployment": "images must be signed"}
     error = fails("kubernetes.denied", here.deploy)
     assert "policy.example.com" in error.what
     assert error.why == "images must be signed"
@@ -224,43 +222,6 @@ def test_a_deployment_that_is_deleted_meanwhile_is_told(here):
     assert str(image("slow")) not in str(here.server.find("deployments", "fraud"))
 
 
-# Credentials that a program gets
-
-
-def with_program(here, tmp_path, monkeypatch, *command, version="v1"):
-    path = here.server.kubeconfig(tmp_path / "programs")
-    document = json.loads(path.read_text())
-    program = {"apiVersion": f"client.authentication.k8s.io/{version}", "command": command[0], "args": command[1:]}
-    document["users"] = [{"name": "dev", "user": {"exec": program}}]
-    path.write_text(json.dumps(document))
-    monkeypatch.setenv("KUBECONFIG", str(path))
-    return connect(sleep=here.sleep)
-
-
-@pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_a_program_gets_the_token_and_is_told_which_version_to_speak(here, tmp_path, monkeypatch, version):
-    script = (
-        "import json, os; told = json.loads(os.environ['KUBERNETES_EXEC_INFO']); "
-        f"assert told['apiVersion'].endswith('/{version}'); print(json.dumps({{**told, 'status': {{'token': 'good'}}}}))"
-    )
-    with with_program(here, tmp_path, monkeypatch, sys.executable, "-c", script, version=version) as here.api:
-        assert here.deploy().changed
-
-
-@pytest.mark.parametrize(
-    ("command", "why"),
-    [
-        (("no-such-program",), "no-such-program"),
-        ((sys.executable, "-c", "raise SystemExit('session expired')"), "session expired"),
-        ((sys.executable, "-c", "print('{}')"), "status"),
-    ],
-    ids=["missing", "fails", "no token"],
-)
-def test_a_program_that_gets_none_is_told(here, tmp_path, monkeypatch, command, why):
-    with with_program(here, tmp_path, monkeypatch, *command) as here.api:
-        assert why in fails("kubernetes.unauthorized", here.deploy).why
-
-
 @pytest.mark.parametrize(
     "text", ["{: not yaml", "[]", "{}", "", '{"clusters": [], "contexts": [], "current-context": "x"}']
 )
@@ -269,3 +230,41 @@ def test_a_kubeconfig_that_is_none(tmp_path, monkeypatch, text):
     path.write_text(text)
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{path}")
     assert fails("kubernetes.no_context", connect).where == str(path)
+
+
+def test_a_field_the_cluster_does_not_know_is_named_at_once(here):
+    """The server says 500 there, as for what may be better in a moment."""
+    manifest = next(one for one in objects(here.workload()) if one["kind"] == "Deployment")
+    manifest["spec"]["replica"] = 1
+    error = fails("kubernetes.refused", lambda: here.api.apply(manifest, "default"))
+    assert error.where == "spec.replica"
+    assert sum(call.method == "PATCH" for call in here.server.seen) == 1
+
+
+def test_a_wrong_type_is_told_with_its_path(here):
+    manifest = next(one for one in objects(here.workload()) if one["kind"] == "Deployment")
+    manifest["spec"]["minReadySeconds"] = "5"
+    assert "minReadySeconds" in fails("kubernetes.refused", lambda: here.api.apply(manifest, "default")).where
+
+
+def test_a_long_list_comes_in_pages_and_begins_anew_when_its_moment_is_gone(here, monkeypatch):
+    from corten.cluster import lightkube_api
+    from corten.cluster.kinds import CONFIG_MAP
+
+    monkeypatch.setattr(lightkube_api, "_PAGE", 2)
+    for number in range(5):
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"x{number}"}}
+        here.api.apply(manifest, "default")
+    here.server.seen.clear()
+    assert len(here.api.list(CONFIG_MAP, "default").items) == 5
+    assert len(here.server.seen) == 3
+    first, request = here.server.objects.version, here.api._request
+
+    def compacts(*words, **more):
+        if len(words) > 2 and "continue" in (words[2] or {}) and here.server.objects.oldest <= first:
+            here.api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "y"}}, "default")
+            here.server.objects.oldest = here.server.objects.version
+        return request(*words, **more)
+
+    monkeypatch.setattr(here.api, "_request", compacts)
+    assert len(here.api.list(CONFIG_MAP, "default").items) == 6

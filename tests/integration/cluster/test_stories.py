@@ -9,7 +9,7 @@ from corten.cluster import deploying
 from corten.cluster.deploying import go_back
 from corten.core.canary import Canary
 from corten.errors import CortenError
-from corten.testing.kubernetes import Fault
+from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
 
@@ -268,7 +268,7 @@ def test_and_gives_back_what_it_owned(here):
 
 def test_a_refusal_leaves_the_scaler_that_was_to_go(here):
     here.deploy("good", replicas=2, most_replicas=8)
-    here.server.rules.denied = {"Service": "not today"}
+    here.server.rest.denied = {"Service": "not today"}
     fails("kubernetes.denied", lambda: here.deploy("good", replicas=3))
     assert here.server.names("horizontalpodautoscalers") == ["fraud"]
 

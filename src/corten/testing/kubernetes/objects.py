@@ -66,7 +66,7 @@ class Objects:
 
     def update(self, key: Key, made: Object, manager: str) -> Object:
         """Any other write: what it changes is the writer's from then on."""
-        live = self.items[key]
+        live = self.items.get(key, {})
         differing = fields.changed(live, made)
         owners = {who: paths - differing for who, paths in self.owners.get(key, {}).items()}
         owners.setdefault((manager, "Update"), set()).update(differing)
@@ -78,6 +78,21 @@ class Objects:
         if live.get("status") != status:
             self._write(key, {**live, "status": copy.deepcopy(dict(status))}, self.owners.get(key, {}))
 
+    def rehearse(self, key: Key) -> Callable[[], None]:
+        """Gives what takes back all that is done to an object from now on."""
+        live, owners, version, length = self.items.get(key), self.owners.get(key), self.version, len(self.log)
+
+        def undo() -> None:
+            self.version = version
+            del self.log[length:]
+            self.items.pop(key, None)
+            self.owners.pop(key, None)
+            if live is not None:
+                self.items[key] = live
+                self.owners[key] = owners or {}
+
+        return undo
+
     def put(self, key: Key, made: Object) -> Object:
         """An object that a controller makes."""
         return self._write(key, made, self.owners.get(key, {}))
@@ -87,6 +102,11 @@ class Objects:
         gone = self.items.pop(key)
         self.owners.pop(key, None)
         self._tell("DELETED", key, gone)
+
+    def now(self, plural: str, namespace: str) -> list[Object]:
+        """What is there."""
+        found = [one for key, one in sorted(self.items.items()) if key[0] == plural and namespace in ("", key[1])]
+        return copy.deepcopy(found)
 
     def since(self, version: int, plural: str, namespace: str) -> list[tuple[int, str, Object]]:
         """What changed after a version."""

@@ -19,6 +19,7 @@ from corten.testing.kubernetes.objects import Key, Object, Objects
 _READY_AFTER = 2
 _LINGER = 3
 _CRASH_EVERY = 2
+NODES = ("node-a", "node-b")
 
 
 class Fault(Enum):
@@ -60,9 +61,8 @@ def tick(objects: Objects, pods: Pods) -> None:
     for key, deployment in living:
         _reconcile(objects, pods, key, deployment, sorted(owned.pop(deployment["metadata"]["uid"], []), key=_by_name))
     for orphans in owned.values():
-        for key, pod in orphans:
-            if not _going(pod):
-                _end(objects, key, pod)
+        for key, _ in orphans:
+            end(objects, key)
     for key, pod in [(key, one) for key, one in objects.items.items() if key[0] == "pods"]:
         _age(objects, pods, key, pod)
 
@@ -113,6 +113,13 @@ def answer(pods: Pods, pod: Object, method: str, path: str) -> tuple[int, dict[s
     return 200, headers, json.dumps({"name": environment["CORTEN_DEPLOYMENT"]}).encode()
 
 
+def log(pods: Pods, pod: Object) -> bytes:
+    """What the process in a pod wrote."""
+    if pods.fault(pod["spec"]["containers"][0]["image"]) is Fault.CRASH:
+        return b'{"level":"error","message":"the model did not load","error.message":"no such file"}\n'
+    return b'{"message":"ready"}\n'
+
+
 def metrics(counts: dict[str, int]) -> bytes:
     """As `observe.metrics` writes them; every answer took 5 ms."""
     total = sum(counts.values())
@@ -130,7 +137,7 @@ def _reconcile(objects: Objects, pods: Pods, key: Key, deployment: Object, mine:
     spec = deployment["spec"]
     wanted = spec.get("replicas", 1)
     hashed = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[:10]
-    living = [(at, pod) for at, pod in mine if not _going(pod)]
+    living = [(at, pod) for at, pod in mine if not is_going(pod)]
     new = [(at, pod) for at, pod in living if pod["metadata"]["labels"]["pod-template-hash"] == hashed]
     old = [(at, pod) for at, pod in living if pod["metadata"]["labels"]["pod-template-hash"] != hashed]
     surge, unavailable = _steps(spec, wanted)
@@ -147,7 +154,7 @@ def _reconcile(objects: Objects, pods: Pods, key: Key, deployment: Object, mine:
             continue
         spare -= costs
         ended += costs
-        _end(objects, at, pod)
+        end(objects, at)
     # What came or went in this tick is counted in the next one.
     counts = _Counts(len(new), len(old), available - ended, refused=room > quota)
     _report(objects, pods, key, deployment, counts)
@@ -210,22 +217,44 @@ def _create(objects: Objects, key: Key, deployment: Object, hashed: str) -> None
         "metadata": {
             "labels": {**template["metadata"]["labels"], "pod-template-hash": hashed},
             "annotations": template["metadata"].get("annotations", {}),
-            "ownerReferences": [{"kind": "Deployment", "name": name, "uid": deployment["metadata"]["uid"]}],
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "Deployment",
+                    "name": name,
+                    "uid": deployment["metadata"]["uid"],
+                    "controller": True,
+                }
+            ],
         },
-        "spec": template["spec"],
+        "spec": {**template["spec"], **_placed(objects)},
         "status": {"phase": "Pending"},
     }
     objects.put(("pods", namespace, f"{name}-{hashed[:6]}-{objects.version}"), pod)
 
 
+def _placed(objects: Objects) -> dict[str, str]:
+    """The node that takes pods and has the fewest; none where all are cordoned."""
+    taken = [pod["spec"].get("nodeName") for key, pod in objects.items.items() if key[0] == "pods"]
+    free = [name for name in NODES if not objects.items["nodes", "", name]["spec"].get("unschedulable")]
+    return {"nodeName": min(free, key=taken.count)} if free else {}
+
+
 def _age(objects: Objects, pods: Pods, key: Key, pod: Object) -> None:
     age = pods.age[key] = pods.age.get(key, 0) + 1
-    if _going(pod):
+    if is_going(pod):
         # Until then it answers still, as real ones do while nodes hear that they are to send nothing more.
         if age > pods.going.setdefault(key, age) + _LINGER:
             objects.delete(key)
         return
     image = pod["spec"]["containers"][0]["image"]
+    if "nodeName" not in pod["spec"]:
+        pods.age[key] = 0
+        if not (place := _placed(objects)):
+            why = f"0/{len(NODES)} nodes are available: {len(NODES)} node(s) were unschedulable."
+            objects.set_status(key, _unscheduled(why))
+            return
+        pod = objects.put(key, {**pod, "spec": {**pod["spec"], **place}})
     objects.set_status(key, {"podIP": "10.0.0.1", **_status(pods.fault(image), age, image)})
     for reason, message in _events(pods.fault(image), age, image):
         _event(objects, key, reason, message)
@@ -235,9 +264,7 @@ def _status(fault: Fault, age: int, image: str) -> dict[str, Any]:
     started = {"type": "PodScheduled", "status": "True"}
     match fault:
         case Fault.UNSCHEDULABLE:
-            why = "0/3 nodes are available: 3 Insufficient memory."
-            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
-            return {"phase": "Pending", "conditions": [condition]}
+            return _unscheduled("0/3 nodes are available: 3 Insufficient memory.")
         case Fault.PULL:
             reason = "ErrImagePull" if age < 2 * _CRASH_EVERY else "ImagePullBackOff"
             waiting = {"reason": reason, "message": f'failed to pull and unpack image "{image}": not found'}
@@ -254,6 +281,11 @@ def _status(fault: Fault, age: int, image: str) -> dict[str, Any]:
             return _running("Running", conditions, {"running": {}}, restarts=0)
 
 
+def _unscheduled(why: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+    return {"phase": "Pending", "conditions": [condition]}
+
+
 def _running(
     phase: str,
     conditions: list[dict[str, str]],
@@ -262,7 +294,15 @@ def _running(
     restarts: int,
     last: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    container = {"name": "model", "ready": False, "restartCount": restarts, "state": state, "lastState": last or {}}
+    container = {
+        "name": "model",
+        "image": "",
+        "imageID": "",
+        "ready": any((one["type"], one["status"]) == ("Ready", "True") for one in conditions),
+        "restartCount": restarts,
+        "state": state,
+        "lastState": last or {},
+    }
     return {"phase": phase, "conditions": conditions, "containerStatuses": [container]}
 
 
@@ -287,13 +327,18 @@ def _event(objects: Objects, key: Key, reason: str, message: str) -> None:
     objects.put(("events", namespace, f"{name}.{objects.version}"), made)
 
 
-def _end(objects: Objects, key: Key, pod: Object) -> None:
+def end(objects: Objects, key: Key) -> Object:
+    """A pod is told to end; it is gone when its time to do so is over."""
+    pod = objects.items[key]
+    if is_going(pod):
+        return pod
     ending = copy.deepcopy(pod)
-    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    objects.put(key, ending)
+    ending["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+    return objects.put(key, ending)
 
 
-def _going(pod: Object) -> bool:
+def is_going(pod: Object) -> bool:
+    """Whether it was told to end."""
     return "deletionTimestamp" in pod["metadata"]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from corten.cluster.kinds import Kind
 
 
 class RefusedError(Exception):
@@ -12,7 +14,7 @@ class RefusedError(Exception):
     def __init__(self, status: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {
+        self.body: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
@@ -29,22 +31,23 @@ def unauthorized() -> RefusedError:
     return RefusedError(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(verb: str, plural: str, group: str, namespace: str, name: str = "") -> RefusedError:
+def forbidden(user: str, verb: str, plural: str, group: str, namespace: str, name: str = "") -> RefusedError:  # noqa: PLR0917
     """A role lacks a rule."""
     of = f"{plural}.{group}" if group else plural
     named = f' "{name}"' if name else ""
     place = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
-    message = f'{of}{named} is forbidden: User "dev" cannot {verb} resource "{plural}" in API group "{group}"{place}'
+    message = f'{of}{named} is forbidden: User "{user}" cannot {verb} resource "{plural}" in API group "{group}"{place}'
     return RefusedError(403, "Forbidden", message, name=name, group=group, kind=plural)
 
 
-def over_quota(plural: str, name: str) -> RefusedError:
+def over_quota(plural: str, group: str, name: str) -> RefusedError:
     """The namespace may have no more of these."""
+    of = f"{plural}.{group}" if group else plural
     message = (
-        f'{plural} "{name}" is forbidden: exceeded quota: team, requested: count/{plural}=1, '
-        f"used: count/{plural}=3, limited: count/{plural}=3"
+        f'{of} "{name}" is forbidden: exceeded quota: team, requested: count/{of}=1, '
+        f"used: count/{of}=3, limited: count/{of}=3"
     )
-    return RefusedError(403, "Forbidden", message, name=name, kind=plural)
+    return RefusedError(403, "Forbidden", message, name=name, group=group, kind=plural)
 
 
 def denied(webhook: str, why: str) -> RefusedError:
@@ -107,13 +110,92 @@ def not_started(pod: str) -> RefusedError:
 def busy() -> RefusedError:
     """Priority and fairness sheds load."""
     return RefusedError(
-        429, "TooManyRequests", "The server is currently unable to handle the request", retryAfterSeconds=1
+        429,
+        "TooManyRequests",
+        "The server has received too many requests and has asked us to try again later",
+        retryAfterSeconds=1,
     )
 
 
-def expired() -> RefusedError:
-    """A watch from a version that is not kept any more."""
-    return RefusedError(410, "Expired", "The resourceVersion for the provided watch is too old.")
+def expired(message: str) -> RefusedError:
+    """A version that is not kept any more."""
+    return RefusedError(410, "Expired", message)
+
+
+def disrupted(budget: str, status: Mapping[str, Any]) -> RefusedError:
+    """An eviction that a PodDisruptionBudget does not allow."""
+    why = (
+        f"The disruption budget {budget} needs {status['desiredHealthy']} healthy pods "
+        f"and has {status['currentHealthy']} currently"
+    )
+    causes = [{"reason": "DisruptionBudget", "message": why}]
+    message = "Cannot evict pod as it would violate the pod's disruption budget."
+    return RefusedError(429, "TooManyRequests", message, causes=causes)
+
+
+def not_typed(document: Mapping[str, Any], namespace: str, wrong: Sequence[str]) -> RefusedError:
+    """Fields that no schema has, in what is applied. A plain error of Go, and so no better status than 500."""
+    of = f"{namespace}/{document['metadata']['name']}; {document['apiVersion']}, Kind={document['kind']}"
+    told = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {one}" for one in wrong)
+    return RefusedError(500, "", f"failed to create typed patch object ({of}): {told}")
+
+
+def unknown_fields(kind: Kind, wrong: Sequence[str]) -> RefusedError:
+    """The same in what is created or replaced, with `fieldValidation=Strict`."""
+    names = ", ".join(f'unknown field "{one.partition(":")[0].removeprefix(".")}"' for one in wrong)
+    of = kind.api.rpartition("/")[2]
+    message = f'{kind.name} in version "{of}" cannot be handled as a {kind.name}: strict decoding error: {names}'
+    return RefusedError(400, "BadRequest", message)
+
+
+def no_manager() -> RefusedError:
+    """Who applies without saying who that is."""
+    why = "Required value: is required for apply patch"
+    causes = [{"reason": "FieldValueRequired", "message": why, "field": "fieldManager"}]
+    message = f'PatchOptions.meta.k8s.io "" is invalid: fieldManager: {why}'
+    return RefusedError(422, "Invalid", message, group="meta.k8s.io", kind="PatchOptions", causes=causes)
+
+
+def other_kind(document: Mapping[str, Any], kind: Kind) -> RefusedError:
+    """A body of another kind than its path."""
+    given = f"{document.get('apiVersion')}, Kind={document.get('kind')}"
+    return RefusedError(
+        400, "BadRequest", f"the object provided is unrecognized: {given}, expected {kind.api}, Kind={kind.name}"
+    )
+
+
+def other_name(name: str, path: str) -> RefusedError:
+    """A body of another name than its path."""
+    message = f"the name of the object ({name}) does not match the name on the URL ({path})"
+    return RefusedError(400, "BadRequest", message)
+
+
+def already_there(plural: str, group: str, name: str) -> RefusedError:
+    """Something of that name was created before."""
+    of = f"{plural}.{group}" if group else plural
+    return RefusedError(409, "AlreadyExists", f'{of} "{name}" already exists', name=name, group=group, kind=plural)
+
+
+def not_allowed() -> RefusedError:
+    """A verb that a path does not have."""
+    return RefusedError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def not_readable(why: str) -> RefusedError:
+    """A body that is no JSON."""
+    return RefusedError(400, "BadRequest", f"error decoding patch: {why}")
+
+
+def other_media_type() -> RefusedError:
+    """A body in protobuf, which is not spoken here: clients try JSON then."""
+    why = "the body of the request was in an unknown format - accepted media types include: application/json"
+    return RefusedError(415, "UnsupportedMediaType", why)
+
+
+def success(plural: str, name: str, uid: str = "") -> dict[str, Any]:
+    """What is said where there is no object to be given back."""
+    details = {"name": name, "kind": plural, **({"uid": uid} if uid else {})}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def no_endpoints(service: str) -> RefusedError:
