@@ -12,7 +12,7 @@ from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.reference import Reference
 from corten.exporters.base import Cluster, Workload
-from corten.testing import FakeApiServer
+from corten.testing.kubernetes import FakeApiServer
 
 GATEWAY = "gateway.networking.k8s.io"
 

@@ -7,19 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from corten.cluster.kinds import HELD_OBJECT, INTERCEPTOR, KNATIVE_SERVICE, MONITOR, ROUTE, SCALED_OBJECT, Kind
 from corten.cluster.port import Api
 from corten.errors import EngineError
 from corten.exporters.base import Addition, Cluster
 
 _OLDEST = (1, 29)
-_GROUPS: Mapping[str, Addition] = {
-    "gateway.networking.k8s.io": Addition.GATEWAY_API,
-    "keda.sh": Addition.KEDA,
-    "http.keda.sh": Addition.KEDA_HTTP,
-    "monitoring.coreos.com": Addition.PROMETHEUS,
-    "serving.knative.dev": Addition.KNATIVE,
-    "argoproj.io": Addition.ARGO_ROLLOUTS,
-    "serving.kserve.io": Addition.KSERVE,
+# What has to be served for an addition to be there: a group alone may be an older version of it, or another part.
+_NEEDED: Mapping[Addition, Kind] = {
+    Addition.GATEWAY_API: ROUTE,
+    Addition.KEDA: SCALED_OBJECT,
+    Addition.KEDA_HTTP: INTERCEPTOR,
+    Addition.KEDA_HTTP_ALPHA: HELD_OBJECT,
+    Addition.PROMETHEUS: MONITOR,
+    Addition.KNATIVE: KNATIVE_SERVICE,
 }
 
 
@@ -35,6 +36,13 @@ def discover(api: Api, given: Cluster) -> Cluster:
             where=api.server,
             why=f"expected {_OLDEST[0]}.{_OLDEST[1]} or newer",
         )
-    groups = {group["name"] for group in json.loads(api.ask("GET", "/apis").body)["groups"]}
-    additions = frozenset(addition for name, addition in _GROUPS.items() if name in groups)
+    listed = json.loads(api.ask("GET", "/apis").body)["groups"]
+    served = {one["groupVersion"] for group in listed for one in group.get("versions", [])}
+    additions = frozenset(addition for addition, kind in _NEEDED.items() if kind.api in served and _has(api, kind))
     return replace(given, version=version, additions=additions, namespace=given.namespace or api.namespace)
+
+
+def _has(api: Api, kind: Kind) -> bool:
+    """Whether the kind is among what its version serves: definitions are installed one by one."""
+    listed = json.loads(api.ask("GET", f"/apis/{kind.api}").body)
+    return any(one["name"] == kind.plural for one in listed.get("resources", []))

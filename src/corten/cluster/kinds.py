@@ -46,7 +46,7 @@ AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodaut
 ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", addition=Addition.GATEWAY_API)
 SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", addition=Addition.KEDA)
 INTERCEPTOR = Kind("http.keda.sh/v1beta1", "InterceptorRoute", "interceptorroutes", addition=Addition.KEDA_HTTP)
-HELD_OBJECT = Kind("http.keda.sh/v1alpha1", "HTTPScaledObject", "httpscaledobjects", addition=Addition.KEDA_HTTP)
+HELD_OBJECT = Kind("http.keda.sh/v1alpha1", "HTTPScaledObject", "httpscaledobjects", addition=Addition.KEDA_HTTP_ALPHA)
 KNATIVE_SERVICE = Kind("serving.knative.dev/v1", "Service", "services", addition=Addition.KNATIVE)
 MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors", addition=Addition.PROMETHEUS)
 RULE = Kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules", addition=Addition.PROMETHEUS)
@@ -61,6 +61,7 @@ OWNED = (
     BUDGET,
     AUTOSCALER,
     INTERCEPTOR,
+    HELD_OBJECT,
     SCALED_OBJECT,
     ROUTE,
     MONITOR,

@@ -12,7 +12,7 @@ from corten.exporters.manifests.names import DEPLOYMENT_LABEL, MANAGED_BY
 
 _HANDOVER = "corten-scale"
 _MERGE = "application/merge-patch+json"
-_SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+SCALERS = ("HorizontalPodAutoscaler", "ScaledObject", "HTTPScaledObject")
 # What is named by others is made before them and goes after them.
 Identity = tuple[Kind, str]
 
@@ -84,7 +84,7 @@ def pods_of(api: Api, name: str, namespace: str, *, track: str = "") -> tuple[Ma
 
 def _leaving(before: Sequence[Manifest], wanted: Sequence[Manifest]) -> list[Identity]:
     kept = {identity(one) for one in wanted}
-    return [identity(one) for one in before if one["kind"] in _SCALERS and identity(one) not in kept]
+    return [identity(one) for one in before if one["kind"] in SCALERS and identity(one) not in kept]
 
 
 def _without_replicas(manifest: Manifest) -> Manifest:

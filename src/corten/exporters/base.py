@@ -24,6 +24,7 @@ class Addition(Enum):
     GATEWAY_API = "gateway-api"
     KEDA = "keda"
     KEDA_HTTP = "keda-http"
+    KEDA_HTTP_ALPHA = "keda-http-v1alpha1"  # its older API, HTTPScaledObject
     PROMETHEUS = "prometheus"
     KNATIVE = "knative"
     ARGO_ROLLOUTS = "argo-rollouts"
@@ -61,6 +62,11 @@ class Cluster:
     def has(self, addition: Addition) -> bool:
         """Whether it has that."""
         return addition in self.additions
+
+    @property
+    def holds(self) -> bool:
+        """Whether something there holds the first request to a deployment without a replica, by host name."""
+        return self.has(Addition.KEDA_HTTP) or self.has(Addition.KEDA_HTTP_ALPHA)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from corten.exporters.rules_added import ADDED
 from corten.exporters.rules_names import is_label_value, is_name, is_service_name
 from corten.exporters.rules_pod import check_pod, port_in_range
 
 _NODE_PORTS = range(30_000, 32_768)
 _MOST_WEIGHT = 1_000_000
 _WORKLOADS = ("Deployment", "Rollout")
+_SCALERS = ("HorizontalPodAutoscaler", "ScaledObject", "HTTPScaledObject")
 
 Manifest = Mapping[str, Any]
 # Where something is wrong in an object, and what.
@@ -105,9 +107,7 @@ def _deployment(one: Manifest, together: _Together) -> Told:
     for key in ("minReadySeconds", "revisionHistoryLimit", "replicas"):
         if spec.get(key, 0) < 0:
             yield f"spec.{key}", "is below 0"
-    if "replicas" in spec and any(
-        _targets(scaler, one) for scaler in together.of("HorizontalPodAutoscaler", "ScaledObject")
-    ):
+    if "replicas" in spec and any(_targets(scaler, one) for scaler in together.of(*_SCALERS)):
         yield "spec.replicas", "is set here and by a scaler: each apply would undo what the scaler did"
     yield from ((f"spec.template.spec.{path}", why) for path, why in check_pod(spec["template"]["spec"]))
 
@@ -229,10 +229,11 @@ def _targets(scaler: Manifest, one: Manifest) -> bool:
 
 
 def _least(one: Manifest, together: _Together) -> int:
-    for scaler in together.of("HorizontalPodAutoscaler", "ScaledObject"):
+    for scaler in together.of(*_SCALERS):
         if _targets(scaler, one):
             spec = scaler["spec"]
-            return int(spec.get("minReplicas", spec.get("minReplicaCount", 1)))
+            held = spec.get("replicas", {}).get("min", 1)
+            return int(spec.get("minReplicas", spec.get("minReplicaCount", held)))
     return int(one["spec"].get("replicas", 1))
 
 
@@ -254,4 +255,5 @@ _RULES: Mapping[str, Callable[[Manifest, _Together], Told]] = {
     "PodDisruptionBudget": _budget,
     "NetworkPolicy": _policy,
     "HTTPRoute": _route,
+    **ADDED,
 }

@@ -222,9 +222,7 @@ def scale(name: str, replicas: int, place: Place) -> None:
     with _connected(place) as api:
         namespace = place.namespace or api.namespace
         serving = _serving(api, parse_name(name), namespace)
-        scalers = [
-            one["kind"] for one in serving.manifests if one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")
-        ]
+        scalers = [one["kind"] for one in serving.manifests if one["kind"] in objects.SCALERS]
         if scalers:
             raise UsageError(
                 "kubernetes.scaled_by_others",

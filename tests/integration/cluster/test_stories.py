@@ -1,6 +1,7 @@
 """Deployments in a cluster, from the first to the last: rollouts, refusals, canaries, going back."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from clusters import CANARY, GATEWAY, image, site
@@ -280,3 +281,40 @@ def test_somebody_elses_number_is_a_conflict_with_a_name(here):
     assert "`kubectl`" in error.what
     assert ".spec.replicas" in error.where
     assert here.server.find("deployments", "fraud")["spec"]["replicas"] == 5
+
+
+# What a cluster has
+
+
+@pytest.mark.parametrize(
+    ("groups", "kinds"),
+    [
+        (("keda.sh", "http.keda.sh"), ["interceptorroutes", "scaledobjects"]),
+        (("keda.sh", "http.keda.sh/v1beta1"), ["interceptorroutes", "scaledobjects"]),
+        (("keda.sh", "http.keda.sh/v1alpha1"), ["httpscaledobjects"]),
+    ],
+    ids=["both", "newer", "older"],
+)
+def test_down_to_zero_goes_by_the_api_that_the_add_on_has(tmp_path, monkeypatch, groups, kinds):
+    for here in site(tmp_path, monkeypatch, groups=groups):
+        asked = here.workload
+        here.workload = lambda *words, asked=asked, **more: replace(asked(*words, **more), host="f.example.com")
+        here.deploy(replicas=0, most_replicas=4)
+        there = ["interceptorroutes", "httpscaledobjects", "scaledobjects"]
+        assert [kind for kind in there if here.server.names(kind)] == kinds
+        assert here.revisions() == {"r1"}
+        here.server.scale_as("keda-operator", "fraud", 0)
+        here.deploy("better", replicas=0, most_replicas=4)
+        assert here.server.find("deployments", "fraud")["spec"]["replicas"] == 0
+        here.workload = asked
+        here.deploy("better", replicas=2)
+        assert [kind for kind in there if here.server.names(kind)] == []
+        assert here.revisions() == {"r3"}
+
+
+def test_a_group_without_the_kind_that_is_needed_is_not_taken_for_it(tmp_path, monkeypatch):
+    """As where only the older versions of a definition are installed."""
+    older = ("gateway.networking.k8s.io/v1beta1", "monitoring.coreos.com/v1alpha1", "keda.sh/v2")
+    for here in site(tmp_path, monkeypatch, groups=older):
+        assert here.workload().cluster.additions == frozenset()
+        here.deploy()

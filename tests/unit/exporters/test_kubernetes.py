@@ -228,6 +228,17 @@ def test_zero_replicas_need_somebody_who_holds_the_first_request():
     assert seen.get("ScaledObject")["spec"]["minReplicaCount"] == 0
 
 
+def test_an_older_add_on_gets_one_object_that_is_route_and_scaler():
+    seen = rendered(Addition.KEDA_HTTP_ALPHA, replicas=0, most_replicas=4, host="f.example.com")
+    held = seen.get("HTTPScaledObject")["spec"]
+    assert held["hosts"] == ["f.example.com"]
+    assert held["replicas"] == {"min": 0, "max": 4}
+    assert held["scaleTargetRef"]["service"] == "fraud"
+    assert not {"ScaledObject", "InterceptorRoute"} & set(seen.kinds)
+    assert "replicas" not in seen.get("Deployment")["spec"]
+    assert "keda" in str(seen.get("NetworkPolicy")["spec"]["ingress"])
+
+
 def test_the_prometheus_operator_gets_objects_and_others_annotations():
     seen = rendered(Addition.PROMETHEUS)
     assert {"ServiceMonitor", "PrometheusRule"} <= set(seen.kinds)

@@ -17,6 +17,24 @@ from corten.exporters.rules import check
 IMAGE = Reference("ghcr.io", "team/fraud", digest=Digest.of(b"image"))
 CLUSTER = Cluster(additions=frozenset({Addition.GATEWAY_API}), gateway="infra/public")
 FIXED = objects(Workload("fraud", IMAGE, Settings(replicas=2, env={"A": "1"}), cluster=CLUSTER))
+ADDED = objects(
+    Workload(
+        "fraud",
+        IMAGE,
+        Settings(replicas=0, most_replicas=4),
+        host="f.example.com",
+        cluster=Cluster(additions=frozenset({Addition.KEDA_HTTP, Addition.PROMETHEUS})),
+    )
+)
+HELD = objects(
+    Workload(
+        "fraud",
+        IMAGE,
+        Settings(replicas=0, most_replicas=4),
+        host="f.example.com",
+        cluster=Cluster(additions=frozenset({Addition.KEDA_HTTP_ALPHA})),
+    )
+)
 SCALED = objects(Workload("fraud", IMAGE, Settings(replicas=2, most_replicas=4), cluster=CLUSTER))
 
 
@@ -40,11 +58,16 @@ def found(manifests):
 
 POD = "spec/template/spec"
 MODEL = f"{POD}/containers/0"
+ROUTE = {"kind": "InterceptorRoute", "base": ADDED}
+OLD_ROUTE = {"kind": "HTTPScaledObject", "base": HELD}
+MONITOR = {"kind": "ServiceMonitor", "base": ADDED}
+ALERTS = {"kind": "PrometheusRule", "base": ADDED}
+FIRST_ALERT = "spec/groups/0/rules/0"
 HPA = {"kind": "HorizontalPodAutoscaler", "base": SCALED}
 
 
 def test_what_we_render_is_well():
-    assert check(FIXED) == check(SCALED) == ()
+    assert check(FIXED) == check(SCALED) == check(ADDED) == check(HELD) == ()
 
 
 # The first eight were planted into a real cluster: its dry run found seven of them, strict schemas none.
@@ -79,6 +102,23 @@ FAULTS = [
     (broken("metadata/name", "3fraud", kind="Service"), "metadata.name"),
     (broken("metadata/labels/x", "a b"), "metadata.labels.x"),
     ([*FIXED, FIXED[0]], "metadata.name"),
+    (broken("spec/target/service", "other", **ROUTE), "spec.target.service"),
+    (broken("spec/target/port", 8080, **ROUTE), "spec.target.port"),
+    (broken("spec/rules", [], **ROUTE), "spec.rules"),
+    (broken("spec/rules/0/hosts/0", "http://f", **ROUTE), "spec.rules"),
+    (broken("spec/triggers/0/metadata/interceptorRoute", "other", kind="ScaledObject", base=ADDED), "metadata.name"),
+    (broken("spec/replicas", 1, base=HELD), "spec.replicas"),
+    (broken("spec/replicas/max", 0, **OLD_ROUTE), "spec.replicas"),
+    (broken("spec/scaleTargetRef/name", "other", **OLD_ROUTE), "spec.scaleTargetRef"),
+    (broken("spec/scaleTargetRef/port", 81, **OLD_ROUTE), "spec.scaleTargetRef.port"),
+    (broken("spec/selector/matchLabels", {"app": "x"}, **MONITOR), "spec.selector"),
+    (broken("spec/endpoints/0/port", "metrics", **MONITOR), "spec.endpoints[0].port"),
+    (broken("spec/endpoints/0/interval", "15", **MONITOR), "spec.endpoints[0].interval"),
+    (broken(f"{FIRST_ALERT}/expr", "sum(rate(x[5m])", **ALERTS), "spec.groups[0].rules[0].expr"),
+    (broken(f"{FIRST_ALERT}/expr", " ", **ALERTS), "spec.groups[0].rules[0].expr"),
+    (broken(f"{FIRST_ALERT}/for", "2 minutes", **ALERTS), "spec.groups[0].rules[0].for"),
+    (broken(f"{FIRST_ALERT}/labels/corten.dev", "x", **ALERTS), "spec.groups[0].rules[0].labels"),
+    (broken(f"{FIRST_ALERT}/alert", "it burns", **ALERTS), "spec.groups[0].rules[0].alert"),
 ]  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def network_policy(workload: Workload) -> Manifest:
         peers.append(_namespace(cluster.gateway.partition("/")[0]))
     ingress: list[Manifest] = [{"from": peers, "ports": asked}]
     readers = [cluster.monitoring] if cluster.monitoring else []
-    if workload.scales and cluster.scalers and (cluster.has(Addition.KEDA) or cluster.has(Addition.KEDA_HTTP)):
+    if workload.scales and cluster.scalers and (cluster.has(Addition.KEDA) or cluster.holds):
         readers.append(cluster.scalers)
     if readers:
         metrics = [{"port": HTTP_PORT, "protocol": "TCP"}]

@@ -14,6 +14,7 @@ _ADDED: Mapping[Addition, tuple[str, tuple[str, ...]]] = {
     Addition.GATEWAY_API: ("gateway.networking.k8s.io", ("httproutes",)),
     Addition.KEDA: ("keda.sh", ("scaledobjects",)),
     Addition.KEDA_HTTP: ("http.keda.sh", ("interceptorroutes",)),
+    Addition.KEDA_HTTP_ALPHA: ("http.keda.sh", ("httpscaledobjects",)),
     Addition.PROMETHEUS: ("monitoring.coreos.com", ("prometheusrules", "servicemonitors")),
 }
 

@@ -19,7 +19,9 @@ def scalers(workload: Workload) -> list[Manifest]:
     if not workload.scales:
         return []
     cluster = workload.cluster
-    if cluster.has(Addition.KEDA_HTTP) and workload.host and workload.settings.replicas == 0:
+    if cluster.holds and workload.host and workload.settings.replicas == 0:
+        if not cluster.has(Addition.KEDA_HTTP):
+            return [_held_object(workload)]
         return [_interceptor_route(workload), _scaled_object(workload, _held(workload))]
     if workload.settings.replicas == 0:
         raise refuse(
@@ -77,7 +79,7 @@ def _scaled_object(workload: Workload, trigger: Manifest) -> Manifest:
         "minReplicaCount": workload.settings.replicas,
         "maxReplicaCount": workload.most,
         "pollingInterval": _POLL_S,
-        "cooldownPeriod": round(workload.settings.rest.stop_after_s) or _IDLE_S,
+        "cooldownPeriod": _idle_s(workload),
         # Without `tolerance`: what KEDA knows of it depends on KEDA's version, not the cluster's.
         "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior(tolerant=False)}},
         "triggers": [trigger],
@@ -132,6 +134,22 @@ def _interceptor_route(workload: Workload) -> Manifest:
         "timeouts": {"readiness": f"{workload.settings.rest.hold_s:.0f}s"},
     }
     return manifest("http.keda.sh/v1beta1", "InterceptorRoute", object_name(workload), workload, spec=spec)
+
+
+def _held_object(workload: Workload) -> Manifest:
+    """In the older API one object is route and scaler: the add-on makes a ScaledObject of it."""
+    spec = {
+        "hosts": [workload.host],
+        "scaleTargetRef": {**_target(workload), "service": object_name(workload), "port": SERVICE_PORT},
+        "replicas": {"min": 0, "max": workload.most},
+        "scalingMetric": {"concurrency": {"targetValue": max(1, round(float(target_in_flight(workload))))}},
+        "scaledownPeriod": _idle_s(workload),
+    }
+    return manifest("http.keda.sh/v1alpha1", "HTTPScaledObject", object_name(workload), workload, spec=spec)
+
+
+def _idle_s(workload: Workload) -> int:
+    return round(workload.settings.rest.stop_after_s) or _IDLE_S
 
 
 def _target(workload: Workload) -> Manifest:

@@ -78,7 +78,7 @@ def _refuse_what_leads_nowhere(workload: Workload) -> None:
             why="a route of ours leads to the pods, past the add-on that holds the first request",
             hint="leave out --gateway, and lead the host to the Service keda-add-ons-http-interceptor-proxy of KEDA",
         )
-    if workload.host and not network.by_weight(workload) and not cluster.has(Addition.KEDA_HTTP):
+    if workload.host and not network.by_weight(workload) and not cluster.holds:
         raise refuse(
             "kubernetes",
             f"the host name `{workload.host}`",
