@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
 from corten.adapters.converted import ConvertedModel, stands_for
-from corten.adapters.corrupt import corrupt
 from corten.adapters.onnx_session import open_session
-from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
 from corten.errors import UsageError
@@ -49,8 +47,10 @@ class Onnx:
 
     def inspect(self, source: Source) -> Inspection:
         """Inputs, outputs and weights from the file alone. Raises UsageError for broken or incomplete ones."""
+        from corten.adapters.corrupt import corrupt
         from corten.adapters.onnx_external import external_files
         from corten.adapters.onnx_file import read_onnx
+        from corten.adapters.weights import declared, once_each
 
         path = source.path
         model = read_onnx(path)

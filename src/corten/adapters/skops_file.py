@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corten.adapters.corrupt import BROKEN_ZIP, corrupt
+from corten.adapters.broken_zip import BROKEN_ZIP
+from corten.adapters.corrupt import corrupt
 from corten.adapters.standins import KEEP_BYTES, Array, Contents, ElementType, Global, Made, is_shape
 
 _SCHEMA = "schema.json"

@@ -14,7 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from corten.adapters.corrupt import BROKEN_CONTENT, corrupt
+from corten.adapters.broken_zip import BROKEN_CONTENT
+from corten.adapters.corrupt import corrupt
 from corten.core.schema import DType, Tensor
 from corten.errors import UsageError
 

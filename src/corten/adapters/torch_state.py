@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corten.adapters.corrupt import BROKEN_ZIP, corrupt
+from corten.adapters.broken_zip import BROKEN_ZIP
+from corten.adapters.corrupt import corrupt
 from corten.adapters.pickles import read_inner_pickle
 from corten.adapters.safetensors_file import is_safetensors, read_safetensors
 from corten.adapters.standins import Global, Made

@@ -13,7 +13,6 @@ from corten.core.model import SPEC_FILE, Example, ModelSpec
 from corten.core.schema import Style
 from corten.errors import CortenError, UsageError
 from corten.plugin import find
-from corten.serve.golden import difference
 from corten.serve.job import Inputs, RequestError, Runner
 
 _log = logging.getLogger(__name__)
@@ -106,6 +105,8 @@ def _replay(runner: Runner, example: Example) -> Inputs:
     assert isinstance(result, bytes)  # noqa: S101 - decoded without a form
     if example.outputs is None:
         return inputs
+    from corten.serve.golden import difference
+
     found = difference(example.outputs, msgspec.json.decode(result)["outputs"], example.tolerance)
     if found is not None:
         raise ReplayError(

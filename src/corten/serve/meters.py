@@ -10,10 +10,10 @@ import msgspec
 from corten.core.schema import Schema
 from corten.observe.metrics import Across, CounterValue, GaugeValue, HistogramValue, Registry
 from corten.observe.process import ProcessStats, process_start_s
-from corten.serve.board import Board
 from corten.serve.job import Observer
 
 if TYPE_CHECKING:
+    from corten.serve.board import Board
     from corten.serve.drift import Drift, DriftMeters
 
 WATCHING = 1  # of several workers, the one that looks at features: its connections are a fair sample

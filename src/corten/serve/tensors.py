@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -114,13 +113,13 @@ def _first_wrong(values: Sequence[Any], tensor: Tensor, path: str) -> RequestErr
     return search.within(values, 0, path) or invalid(f"expected {describe(tensor)}", path)
 
 
-@dataclass(slots=True)
 class _Search:
     """Looks for the first element that does not fit, in the order of the text, and not for ever."""
 
-    tensor: Tensor
-    free_lengths: dict[int, int] = field(default_factory=dict)
-    searched: int = 0
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.free_lengths: dict[int, int] = {}
+        self.searched = 0
 
     def within(self, value: Any, depth: int, place: str) -> RequestError | None:
         """The first misfit in a value `depth` dimensions down; None when there is none, or too much to search."""
