@@ -58,14 +58,30 @@ BODIES = [
     b"a,b,c\n1,2,3\n",
     b'--b0\r\nContent-Disposition: form-data; name="x"; filename="t.csv"\r\n\r\n1,2,3\r\n--b0--',
 ]
+SPACES = [0, 0, 0, 70_000]  # of the last, a part is read past the parser
 PATHS = [b"/predict", b"/v2/models/toy/infer", b"/invocations", b"/predictions", b"/v1/embeddings", b"/", b"/drift"]
 
 
 class Transport:
-    """Keeps what is sent."""
+    """Keeps what is sent, and gives what comes to whoever is its protocol."""
 
     def __init__(self) -> None:
         self.sent = bytearray()
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def deliver(self, data: bytes) -> None:
+        while data and isinstance(self.protocol, asyncio.BufferedProtocol):
+            room = self.protocol.get_buffer(-1)
+            taken = min(len(room), len(data))
+            room[:taken] = data[:taken]
+            del room
+            self.protocol.buffer_updated(taken)
+            data = data[taken:]
+        if data:
+            self.protocol.data_received(data)
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -102,9 +118,9 @@ async def site() -> Any:
     return server_of(made, settings, spec)
 
 
-async def feed(connection: Connection, pieces: Iterator[bytes]) -> None:
+async def feed(transport: Transport, pieces: Iterator[bytes]) -> None:
     for piece in pieces:
-        connection.data_received(piece)
+        transport.deliver(piece)
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
@@ -121,8 +137,11 @@ def requests(given: Any) -> Iterator[bytes]:
             start = given.ConsumeIntInRange(0, len(body))
             end = start + given.ConsumeIntInRange(0, 8)
             body = body[:start] + given.ConsumeBytes(given.ConsumeIntInRange(0, 16)) + body[end:]
+        body += b" " * given.PickValueInList(SPACES)
         head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n" % (path, len(body))
-        yield head + (b"Content-Type: %b\r\n\r\n" % kind if kind else b"\r\n") + body
+        whole = head + (b"Content-Type: %b\r\n\r\n" % kind if kind else b"\r\n") + body
+        cut = given.ConsumeIntInRange(0, len(whole))
+        yield from (piece for piece in (whole[:cut], whole[cut:]) if piece)
 
 
 def check(sent: bytes) -> None:
@@ -150,6 +169,7 @@ def main() -> None:
 
     def one(data: bytes) -> None:
         connection, transport = Connection(server), Transport()
+        transport.set_protocol(connection)
         connection.connection_made(transport)
         loop.run_until_complete(feed(connection, requests(atheris.FuzzedDataProvider(data))))
         check(bytes(transport.sent))

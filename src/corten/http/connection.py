@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from corten.http.repeated import Head, RepeatedHead, learn
+from corten.http.filling import FILLED_BYTES, Filling
+from corten.http.repeated import Head, RepeatedHead
 from corten.http.request import JSON, HeaderPairs, Request, error_body
 from corten.http.screening import Refusal, body_too_large, head_too_large, screen_head, screen_head_size
 from corten.http.wire import BODILESS, CONTINUE, encode_headers
@@ -57,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_chunk_bytes",
         "_congested",
         "_expects",
+        "_filling",
         "_head",
         "_head_bytes",
         "_headers",
@@ -97,6 +99,7 @@ class Connection(asyncio.Protocol):
         self.half_closed = False  # the client sends no more
         self._congested = False  # reading is paused
         self._expects = False  # the client waits for `100 Continue`
+        self._filling = False  # the rest of the body is read past the parser
         self._waiters: list[asyncio.Future[None]] = []
         self._refusal: Refusal | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -137,12 +140,16 @@ class Connection(asyncio.Protocol):
         if phase is _LINGERING or phase is _CLOSING:
             return
         repeated = self._repeated
-        if repeated is not None and data.startswith(repeated.before):
-            body = repeated.body_of(data, self._limits.body_bytes)
+        if repeated is not None:
+            known = repeated.known.get(len(data))
+            if known is not None and data.startswith(known):
+                body: bytes | None = data[len(known) :]
+            else:
+                body = repeated.body_of(data, self._limits.body_bytes)
             if body is not None:
                 self._changes = 0
                 queue = self._queue
-                request = Request(self, repeated, body)
+                request = Request(self, repeated, body, repeated.keep_alive)
                 queue.append(request)
                 server = self.server
                 server.in_flight += 1
@@ -166,7 +173,7 @@ class Connection(asyncio.Protocol):
             if self.phase is not _IDLE:
                 self._check_partial()
             elif may_repeat and self._version == "1.1" and not self._expects:
-                self._repeated = learn(data, self._head, self._size_bytes)
+                self._repeated = self.server.known_heads.learn(data, self._head, self._size_bytes)
                 self._changes += 1
             if len(self._queue) > self._limits.pipelined:
                 self._pause()
@@ -258,10 +265,40 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Part of httptools' protocol."""
-        if self._parser.should_upgrade():
-            return
+        if not self._parser.should_upgrade():
+            self._complete()
+
+    # Large bodies
+
+    def body_has(self, size_bytes: int) -> None:
+        """So much of the body is there."""
+        self._size_bytes = size_bytes
+
+    def body_is(self, body: bytearray) -> None:
+        """The body is whole: what comes next is another request."""
+        self._parse_again()
+        self._body = body
+        self._complete()
+        if len(self._queue) > self._limits.pipelined:
+            self._pause()
+
+    def _fill(self) -> None:
+        """Read the rest of the body past the parser, if it is long and its length is told."""
+        told = next((int(value) for name, value in self._headers if name.lower() == b"content-length"), 0)
+        rest_bytes = told - self._size_bytes
+        if rest_bytes >= FILLED_BYTES and self._limits.keep_bodies and not self._parser.should_upgrade():
+            self._filling = True
+            self._transport.set_protocol(Filling(self, self._body, told))
+            self._body = b""
+
+    def _parse_again(self) -> None:
+        self._filling = False
+        self._parser = HttpRequestParser(self)  # the one before waits for a body
+        self._transport.set_protocol(self)
+
+    def _complete(self) -> None:
         head = self._head = Head(self._method, self._target, self._headers, self._keep_alive, self._version)
-        request = Request(self, head, self._body)
+        request = Request(self, head, self._body, self._keep_alive)
         self._body = b""
         self.phase = _IDLE if self._keep_alive else _CLOSING
         self._queue.append(request)
@@ -281,8 +318,9 @@ class Connection(asyncio.Protocol):
         last_and_stays = len(queue) == 1 and self.phase is _IDLE and not server.draining and request.head.usual
         if last_and_stays and status == 200 and not headers and len(body) <= _COPY_BYTES:
             # The usual answer: what follows would do the same in more steps.
-            head = server.heads.ok.get(content_type) or server.heads.make_ok(content_type)
-            self._write_now(b"%b%d\r\n\r\n" % (head, len(body)) + body)
+            size_bytes = len(body)
+            head = server.heads.ok[content_type].get(size_bytes) or server.heads.make_ok(content_type, size_bytes)
+            self._write_now(head + body)
             queue.popleft()
             server.in_flight -= 1
             self.since_s = server.now_s
@@ -419,6 +457,8 @@ class Connection(asyncio.Protocol):
                 self._expects = False
                 if self._size_bytes == 0:
                     self._transport.write(CONTINUE)
+            if not self._expects:
+                self._fill()
             # Trailers and chunk extensions are bytes that bring no body. The piece in hand may have brought some.
             if self._silent_bytes > limits.header_bytes:
                 self._refuse(Refusal(431, "http.trailers_too_large", "too much between the pieces of the body"))
@@ -426,9 +466,11 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what cannot become a request, after the answers that are owed; the connection ends with it."""
+        if self._filling:
+            self._parse_again()
         self._enter(_CLOSING)
         self.server.refused(refusal.status, refusal.code)
-        request = Request(self, _NO_HEAD, b"")
+        request = Request(self, _NO_HEAD, b"", _NO_HEAD.keep_alive)
         self._queue.append(request)
         self.server.in_flight += 1
         request.respond(refusal.status, error_body(refusal.code, refusal.message), JSON)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from corten.http.repeated import Head
 from corten.http.request import JSON, HeaderPairs, Request, Stream
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 Answered = Callable[[int, bytes, str, HeaderPairs], None]  # status, body, content type, headers
 
 
-class InnerRequest(Request):
+class InnerRequest(Request, kw_only=True):
     """A request whose answer is given to a function."""
 
-    def __init__(self, path: str, body: bytes | bytearray, headers: Mapping[str, str], answered: Answered) -> None:
+    _answered: Answered
+    _left: bool = False
+
+    @classmethod
+    def of(cls, path: str, body: bytes | bytearray, headers: Mapping[str, str], answered: Answered) -> Self:
+        """One that was posted to a path."""
         pairs = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        head = Head(b"POST", path.encode("latin-1"), pairs, keep_alive=False, version="1.1")
         # No connection: all that would ask for it is answered here.
-        super().__init__(cast("Connection", None), Head(b"POST", path.encode("latin-1"), pairs, False, "1.1"), body)
-        self._answered = answered
-        self._left = False
+        return cls(cast("Connection", None), head, body, head.keep_alive, _answered=answered)
 
     @property
     def gone(self) -> bool:

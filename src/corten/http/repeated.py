@@ -15,6 +15,9 @@ HeaderLines = Sequence[tuple[bytes, bytes]]
 _NAMES = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _MOST_DIGITS = 10
 _LONGEST_HEAD = 4096
+# Of one server: 8 MB at worst, whoever connects.
+_MOST_HEADS = 32
+_MOST_SIZES = 64
 
 
 class Head:
@@ -48,14 +51,18 @@ class Head:
 
 
 class RepeatedHead(Head):
-    """A head seen on this connection, in two parts: what comes before the digits of its Content-Length, and behind."""
+    """A head that was seen, in two parts: what comes before the digits of its Content-Length, and behind.
 
-    __slots__ = ("_after", "_behind", "_position", "_start", "_stop", "before")
+    `known` has it whole for some sizes of the request: it need then only be compared.
+    """
+
+    __slots__ = ("_after", "_behind", "_position", "_start", "_stop", "before", "known")
 
     def __init__(self, head: Head, before: bytes, behind: bytes) -> None:
         super().__init__(head.method, head.target, head.lines(0), head.keep_alive, head.version)
         self.note = head.note
         self.before = before
+        self.known: dict[int, bytes] = {}
         self._behind = behind
         self._after = len(behind)
         self._start = len(before)
@@ -63,7 +70,9 @@ class RepeatedHead(Head):
         self._position = next(i for i, (name, _) in enumerate(self._lines) if name.lower() == b"content-length")
 
     def body_of(self, data: bytes, most_bytes: int) -> bytes | None:
-        """The body, when the data is one whole request with this head; `data` begins with `before`."""
+        """The body, when the data is one whole request with this head."""
+        if not data.startswith(self.before):
+            return None
         start = self._start
         end = data.find(self._behind, start, self._stop)
         if end < 0:
@@ -72,6 +81,8 @@ class RepeatedHead(Head):
         body = data[end + self._after :]
         # int() would take signs, spaces and underscores.
         if digits.isdigit() and int(digits) == len(body) and len(body) <= most_bytes:
+            if len(self.known) < _MOST_SIZES:
+                self.known[len(data)] = data[: end + self._after]
             return body
         return None
 
@@ -82,8 +93,28 @@ class RepeatedHead(Head):
         return lines
 
 
-def learn(data: bytes, head: Head, body_bytes: int) -> RepeatedHead | None:
-    """What of the data can come again, if it is no more than the request it was parsed to; None if that is not sure."""
+class KnownHeads:
+    """The heads a server saw lately, each once: clients send the same over many connections."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[bytes, bytes], RepeatedHead] = {}
+
+    def learn(self, data: bytes, head: Head, body_bytes: int) -> RepeatedHead | None:
+        """What of the data can come again, if it is no more than the request it was parsed to; None in doubt."""
+        parts = _parts(data, body_bytes)
+        if parts is None:
+            return None
+        found = self._seen.get(parts)
+        if found is None:
+            if len(self._seen) >= _MOST_HEADS:
+                self._seen.clear()
+            found = self._seen[parts] = RepeatedHead(head, *parts)
+        return found
+
+
+def _parts(data: bytes, body_bytes: int) -> tuple[bytes, bytes] | None:
     end = data.find(b"\r\n\r\n") + 4
     if end < 4 or end > _LONGEST_HEAD or len(data) - end != body_bytes or not body_bytes:
         return None
@@ -92,5 +123,5 @@ def learn(data: bytes, head: Head, body_bytes: int) -> RepeatedHead | None:
         if start >= len(name):
             stop = data.find(b"\r\n", start)
             if data[start:stop] == b"%d" % body_bytes:
-                return RepeatedHead(head, data[:start], data[stop:end])
+                return data[:start], data[stop:end]
     return None

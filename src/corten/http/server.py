@@ -12,6 +12,7 @@ from corten.http.address import Address
 from corten.http.connection import Connection, Phase
 from corten.http.limits import Limits
 from corten.http.listener import Listener, open_listener
+from corten.http.repeated import KnownHeads
 from corten.http.request import Handler, HeaderPairs, Request
 from corten.http.wire import Heads
 
@@ -45,6 +46,7 @@ class Server:
         self.draining = False
         self.refused = on_refused
         self.heads = Heads(headers, time.time())
+        self.known_heads = KnownHeads()
         self._handler = handler
         self._connections: set[Connection] = set()
         self._listeners: list[Listener] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from http import HTTPStatus
 
 from corten.http.request import HeaderPairs
@@ -12,6 +13,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 BODILESS = frozenset({204, 304})
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MOST_LENGTHS = 256
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -23,7 +25,7 @@ class Heads:
     def __init__(self, fixed: HeaderPairs, unix_time_s: float) -> None:
         self._fixed = encode_headers(fixed)
         self._cache: dict[tuple[int, str], bytes] = {}
-        self.ok: dict[str, bytes] = {}  # heads of 200 as far as the length's digits, by content type
+        self.ok: defaultdict[str, dict[int, bytes]] = defaultdict(dict)  # whole ones of 200, by content type and length
         self._date = b""
         self.renew(unix_time_s)
 
@@ -41,9 +43,11 @@ class Heads:
             head = self._cache[key] = self._make(status, content_type)
         return head
 
-    def make_ok(self, content_type: str) -> bytes:
+    def make_ok(self, content_type: str, size_bytes: int) -> bytes:
         """Put what is missing into `ok`."""
-        head = self.ok[content_type] = self.start(200, content_type) + b"Content-Length: "
+        head = b"%bContent-Length: %d\r\n\r\n" % (self.start(200, content_type), size_bytes)
+        if len(self.ok[content_type]) < _MOST_LENGTHS:
+            self.ok[content_type][size_bytes] = head
         return head
 
     def _make(self, status: int, content_type: str) -> bytes:

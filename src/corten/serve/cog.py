@@ -17,6 +17,7 @@ import msgspec
 from corten.http import Request
 from corten.http.inner import InnerRequest
 from corten.http.request import JSON, HeaderPairs
+from corten.serve.call import reading_of
 from corten.serve.calls import CallsRunner
 from corten.serve.decoding import decode
 from corten.serve.dialect import Desk, Dialect, Route
@@ -143,7 +144,7 @@ class Cog(Dialect):
         events = frozenset(asked.webhook_events_filter or ("start", "completed"))
 
         def ask(inner: InnerRequest, running: Running) -> None:
-            call = LaterCall(inner, asyncio.get_running_loop().time(), self.refuse, running)
+            call = LaterCall(inner, asyncio.get_running_loop().time(), reading_of(inner), self.refuse, running)
             self.desk.ask(call, lambda runner, given: self._decode(runner, given, id_, later=wish.later))
 
         running = self.desk.later.start(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from corten.core.model import ModelSpec
 from corten.http import Request
 from corten.http.request import HeaderPairs
-from corten.serve.call import Call
+from corten.serve.call import Call, reading_of
 from corten.serve.job import Inputs, Runner
 from corten.serve.meters import Meters
 from corten.serve.settings import Settings
@@ -109,7 +109,7 @@ class Dialect:
 
     def ask(self, request: Request, decode: Callable[[Runner, Request], Inputs]) -> None:
         """Put a request to the model; it is answered in this dialect, errors too."""
-        self.desk.ask(ForeignCall(request, asyncio.get_running_loop().time(), self.refuse), decode)
+        self.desk.ask(ForeignCall(request, asyncio.get_running_loop().time(), reading_of(request), self.refuse), decode)
 
     def names(self) -> tuple[str, ...]:
         """What callers may call the model: its name, and the deployment's."""
@@ -125,9 +125,7 @@ class Dialect:
 class ForeignCall(Call):
     """A request in another protocol than ours."""
 
-    def __init__(self, request: Request, started_s: float, refuse: Refusal) -> None:
-        super().__init__(request, started_s)
-        self._refuse = refuse
+    _refuse: Refusal
 
     def fail(self, status: int, code: str, message: str, path: str, headers: HeaderPairs) -> None:
         """See Call."""

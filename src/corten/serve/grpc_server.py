@@ -21,6 +21,7 @@ from corten.http import Address, Request, UnixAddress
 from corten.http.inner import InnerRequest
 from corten.http.request import HeaderPairs
 from corten.serve import protobuf as wire
+from corten.serve.call import reading_of
 from corten.serve.dialect import Desk, ForeignCall
 from corten.serve.grpc_messages import Asked, answer, metadata, named
 from corten.serve.job import Inputs, Reply, RequestError, Runner
@@ -157,8 +158,8 @@ class GrpcServer:
             if not done.done():
                 done.set_exception(_RefusedError(status, code, f"{path}: {text}" if path else text, headers))
 
-        inner = InnerRequest(f"/{SERVICE}/ModelInfer", message, _headers(context), answered)
-        call = ForeignCall(inner, loop.time(), refuse)
+        inner = InnerRequest.of(f"/{SERVICE}/ModelInfer", message, _headers(context), answered)
+        call = ForeignCall(inner, loop.time(), reading_of(inner), refuse)
         try:
             self._desk.ask(call, self._decode)
             found = await done

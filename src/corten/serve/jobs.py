@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from corten.http import Request
 from corten.http.inner import InnerRequest
 from corten.http.request import HeaderPairs
+from corten.serve.call import reading_of
 from corten.serve.dialect import Desk, Dialect, Route
 from corten.serve.job import RequestError
 from corten.serve.later import Document, LaterCall, Running, Wish, document, hook_of, is_id
@@ -63,7 +64,7 @@ class Jobs(Dialect):
         accepted(self.desk, running, request, wish, f"jobs/{running.record.id}")
 
     def _ask(self, inner: InnerRequest, running: Running) -> None:
-        call = LaterCall(inner, asyncio.get_running_loop().time(), self.refuse, running)
+        call = LaterCall(inner, asyncio.get_running_loop().time(), reading_of(inner), self.refuse, running)
         self.desk.ask(call, decode_as_declared)
 
     def _found(self, request: Request) -> Record | None:

@@ -23,7 +23,7 @@ import msgspec
 from corten.http import Request
 from corten.http.inner import InnerRequest
 from corten.http.request import JSON, HeaderPairs
-from corten.serve.dialect import Desk, ForeignCall, Refusal
+from corten.serve.dialect import Desk, ForeignCall
 from corten.serve.job import RequestError
 from corten.serve.later_store import LaterStore, Record, Status
 from corten.serve.own_folder import OwnFolder
@@ -92,11 +92,7 @@ class Running:
 class LaterCall(ForeignCall):
     """The request of a job on its way through the model."""
 
-    __slots__ = ("_running",)
-
-    def __init__(self, inner: InnerRequest, started_s: float, refuse: Refusal, running: Running) -> None:
-        super().__init__(inner, started_s, refuse)
-        self._running = running
+    _running: Running
 
     @property
     def patient(self) -> bool:
@@ -161,7 +157,7 @@ class Later:
         def answered(status: int, body: bytes, content_type: str, more: HeaderPairs) -> None:
             self._over(running, status, body, content_type, more)
 
-        running.inner = InnerRequest(request.path, request.body, headers, answered)
+        running.inner = InnerRequest.of(request.path, request.body, headers, answered)
         self.running[id_] = running
         self._desk.meters.jobs_running.set(len(self.running))
         if not detached:

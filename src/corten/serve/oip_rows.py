@@ -151,8 +151,13 @@ def _output(name: str, array: np.ndarray, *, binary: bool) -> Output:
             return Output(name, BYTES, array.shape, raw=joined(texts))
         return Output(name, BYTES, array.shape, to_json(texts))
     if binary:
-        return Output(name, datatype, array.shape, raw=array.tobytes())
+        return Output(name, datatype, array.shape, raw=_bytes_of(array))
     return Output(name, datatype, array.shape, to_json(array.ravel().tolist()))
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """Its elements row by row, not copied where they lie so already."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _elements(array: np.ndarray) -> list[Any]:

@@ -104,13 +104,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An output: JSON text of its elements, or their bytes."""
+    """An output: JSON text of its elements, or their bytes, which may be the model's own until they are written."""
 
     name: str
     datatype: str
     shape: Sequence[int]
     text: bytes = b""
-    raw: bytes | None = None
+    raw: bytes | memoryview | None = None
 
 
 def parse(body: bytes | bytearray, header_length: str | None) -> Question:

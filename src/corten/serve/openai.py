@@ -89,7 +89,7 @@ class OpenAI(Dialect):
         if question is None or not question.stream:
             self.ask(request, ask)
             return
-        call = StreamCall(request, asyncio.get_running_loop().time(), Chunks(question, kind), self.refuse)
+        call = StreamCall.of(request, asyncio.get_running_loop().time(), Chunks(question, kind), self.refuse)
         self.desk.ask(call, lambda runner, asked: ask(runner, asked, call.sink))
 
     def _check_name(self, name: str) -> None:

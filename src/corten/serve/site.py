@@ -20,7 +20,7 @@ from corten.http.request import JSON
 from corten.observe.access import AccessLog
 from corten.observe.metrics import CONTENT_TYPE
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
-from corten.serve.call import Call, Reading, read
+from corten.serve.call import Call, Reading, read, reading_of
 from corten.serve.dialect import DIALECTS, Dialect
 from corten.serve.job import LARGE_BYTES, Inputs, Reply, RequestError, Result, Runner, Streamed
 from corten.serve.loading import Loaded
@@ -220,7 +220,7 @@ class Site:
     def _predict(self, request: Request) -> None:
         if self._streams and "prefer" not in request.headers and self._stream(request):
             return
-        call = Call(request, self._loop.time())
+        call = Call(request, self._loop.time(), reading_of(request))
         if call.reading.plain:
             self.ask(call, _plainly)
         elif "respond-async" in request.headers.get("prefer", "").lower():
@@ -234,7 +234,7 @@ class Site:
 
         form = framing(request)
         if form is not None:
-            streamed = StreamCall(request, self._loop.time(), form)
+            streamed = StreamCall.of(request, self._loop.time(), form)
             self.ask(streamed, streamed.decode)
         return form is not None
 

@@ -5,11 +5,11 @@ Events: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from corten.http import Request, Stream
 from corten.http.request import HeaderPairs, error_body
-from corten.serve.call import Call
+from corten.serve.call import Call, reading_of
 from corten.serve.dialect import Refusal
 from corten.serve.job import Inputs, Runner
 from corten.serve.media import accepted, decode_as_declared
@@ -74,11 +74,21 @@ def framing(request: Request) -> Framing | None:
 class StreamCall(Call):
     """A request that is answered piece by piece. Its status is told with the first piece, or the first ping."""
 
-    def __init__(self, request: Request, started_s: float, framing: Framing, refuse: Refusal | None = None) -> None:
-        super().__init__(request, started_s)
-        self._refuse = refuse
-        self.sink = Sink(framing, self._begin)
-        request.on_gone(self.sink.close)
+    sink: Sink
+    _refuse: Refusal | None = None
+
+    @classmethod
+    def of(cls, request: Request, started_s: float, framing: Framing, refuse: Refusal | None = None) -> Self:
+        """One whose pieces go out in this form; `refuse` where the protocol tells errors in its own."""
+
+        def begin() -> Stream:
+            # Proxies (nginx asks for the second) must not gather pieces.
+            headers = (*call.reply_headers, ("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
+            return request.stream(200, framing.content_type, headers)
+
+        call = cls(request, started_s, reading_of(request), Sink(framing, begin), refuse)
+        request.on_gone(call.sink.close)
+        return call
 
     def decode(self, runner: Runner, request: Request) -> Inputs:
         """The inputs of `/predict`, whose pieces go to the client. Raises RequestError."""
@@ -99,8 +109,3 @@ class StreamCall(Call):
             self._refuse(self.request, status, code, message, path, headers)
         else:
             super().fail(status, code, message, path, headers)
-
-    def _begin(self) -> Stream:
-        # Proxies (nginx asks for the second) must not gather pieces.
-        headers = (*self.reply_headers, ("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
-        return self.request.stream(200, self.sink.framing.content_type, headers)

@@ -19,6 +19,7 @@ class FakeTransport:
         self.sent = b""
         self.unsent_bytes = 0
         self.shut = self.closed = self.aborted = self.paused = False
+        self.protocol = None
 
     def write(self, data):
         self.sent += data
@@ -47,6 +48,21 @@ class FakeTransport:
     def get_write_buffer_size(self):
         return self.unsent_bytes
 
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def deliver(self, data):
+        """Give it to whoever is the protocol, as a loop would."""
+        while data and isinstance(self.protocol, asyncio.BufferedProtocol):
+            room = self.protocol.get_buffer(-1)
+            taken = min(len(room), len(data))
+            room[:taken] = data[:taken]
+            del room
+            self.protocol.buffer_updated(taken)
+            data = data[taken:]
+        if data:
+            self.protocol.data_received(data)
+
 
 @dataclass
 class Wire:
@@ -59,6 +75,7 @@ class Wire:
         self.server = Server(self._handle, self.limits, on_refused=lambda *what: self.refusals.append(what))
         self.transport = FakeTransport()
         self.connection = Connection(self.server)
+        self.transport.set_protocol(self.connection)
         self.connection.connection_made(self.transport)
 
     def _handle(self, request):
@@ -68,7 +85,7 @@ class Wire:
 
     def feed(self, *pieces):
         for piece in pieces:
-            self.connection.data_received(piece)
+            self.transport.deliver(piece)
         return self
 
     def after(self, seconds):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corten.http.repeated import RepeatedHead
+from corten.http.repeated import Head, KnownHeads, RepeatedHead
 
 HEADS = [
     b"POST /p HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n",
@@ -61,6 +61,23 @@ def test_a_client_that_numbers_its_requests_is_not_looked_at_for_ever(wire):
     assert not isinstance(one.requests[-1].head, RepeatedHead)
 
 
+def test_a_head_is_kept_whole_for_sizes_that_came_and_for_no_more_than_some(wire):
+    one = wire().feed(*(request(HEADS[0], b"x" * size) for size in [*range(1, 100), 5, 5]))
+    head = one.requests[-1].head
+    assert [len(known.body) for known in one.requests[-2:]] == [5, 5]
+    assert len(head.known) == 64
+    assert all(whole == HEADS[0] % (size - len(whole)) for size, whole in head.known.items())
+
+
+def test_connections_of_a_server_share_what_is_known_of_a_head():
+    heads, parsed = KnownHeads(), Head(b"POST", b"/p", [(b"Content-Length", b"1")], keep_alive=True, version="1.1")
+    data = request(HEADS[0], b"a")
+    assert heads.learn(data, parsed, 1) is heads.learn(data, parsed, 1)
+    others = [heads.learn(data.replace(b"/p", b"/%d" % i), parsed, 1) for i in range(40)]
+    assert len(set(map(id, others))) == 40
+    assert heads.learn(data, parsed, 1) is heads.learn(data, parsed, 1)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(
     head=st.sampled_from(HEADS),
@@ -76,6 +93,6 @@ def test_whatever_follows_means_what_it_would_mean_to_the_parser(wire, head, bod
         at = place % (len(second) + 1)
         second = second[:at] + text + second[at + length :]
     second += more
-    known = wire().feed(first, second)
-    parsed = wire().feed(first, *(piece for piece in (second[:1], second[1:]) if piece))
+    known = wire().feed(first, first, second)
+    parsed = wire().feed(first, first, *(piece for piece in (second[:1], second[1:]) if piece))
     assert seen(known) == seen(parsed)
