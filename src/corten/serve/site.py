@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _Route = Callable[[Request], None]
-_Decode = Callable[[bytes | bytearray], Inputs]
+_Quick = tuple[Callable[[bytes | bytearray], Inputs], Callable[[Job], None]]
 
 _LONGEST_MESSAGE = 1000
 # A call that takes this many times the predict timeout is not coming back, and the one thread waits for it.
@@ -65,7 +65,7 @@ class Site:
         self._queue_bytes = max(_LEAST_QUEUE_BYTES, 8 * spec.limits.max_body_bytes)
         self._streams = False
         # All that most requests need; None where they need more, or there is no model yet.
-        self._quick: tuple[_Decode, Callable[[Job], None]] | None = None
+        self._quick: _Quick | None = None
         self._later: Later | None = None
         self._openapi = b""
         self._routes: Mapping[str, Mapping[str, _Route]] = {
@@ -156,8 +156,9 @@ class Site:
         """The server's handler."""
         reading: Reading = request.head.note or read(request.head)
         if reading.usual:
-            if self._quick is not None and len(request.body) < LARGE_BYTES:
-                self._usually(request, reading, *self._quick)
+            quick = self._quick
+            if quick is not None and len(request.body) < LARGE_BYTES:
+                self._usually(request, reading, quick)
             else:
                 self._predict(request)
             return
@@ -238,8 +239,9 @@ class Site:
             self.ask(streamed, streamed.decode)
         return form is not None
 
-    def _usually(self, request: Request, reading: Reading, decode: _Decode, submit: Callable[[Job], None]) -> None:
+    def _usually(self, request: Request, reading: Reading, quick: _Quick) -> None:
         """The same for what nearly everybody sends to most models, in fewer steps."""
+        decode, submit = quick
         now_s = self._time_s()
         call = Call(request, now_s, reading)
         body = request.body
