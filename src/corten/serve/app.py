@@ -23,6 +23,7 @@ from corten.serve.process import (
     SWITCH_S,
     Exit,
     begin,
+    has_little,
     leave,
     log_failure,
     server_of,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _THREAD_END_S = 0.2
+_SETTLE_S = 0.5
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -159,7 +161,11 @@ class _App:
         return done.result() if done.done() else None
 
     def _ready(self, site: Site, loaded: Loaded, worker: Worker) -> None:
-        settle()
+        if has_little():
+            # Whoever woke it waits for the first answer, which would be some milliseconds later.
+            asyncio.get_running_loop().call_later(_SETTLE_S, settle)
+        else:
+            settle()
         site.install(loaded, worker)
         site.state = State.READY
         tell_loaded(self._settings)

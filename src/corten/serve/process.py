@@ -65,6 +65,11 @@ def begin() -> None:
     gc.enable()
 
 
+def has_little() -> bool:
+    """Whether what was made since `begin` is so little that settling takes some milliseconds: no round was due yet."""
+    return not any(gc.get_count()[1:])
+
+
 def settle() -> None:
     """What is there now stays: without it in their way, the collector's rounds cost next to nothing.
 
