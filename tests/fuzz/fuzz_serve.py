@@ -171,7 +171,7 @@ def main() -> None:
         connection, transport = Connection(server), Transport()
         transport.set_protocol(connection)
         connection.connection_made(transport)
-        loop.run_until_complete(feed(connection, requests(atheris.FuzzedDataProvider(data))))
+        loop.run_until_complete(feed(transport, requests(atheris.FuzzedDataProvider(data))))
         check(bytes(transport.sent))
         connection.connection_lost(None)
         assert server.in_flight == 0
