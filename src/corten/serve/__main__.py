@@ -15,10 +15,12 @@ _here = os.getcwd()  # noqa: PTH109 - pathlib would be imported before the path 
 sys.path[:] = [entry for entry in sys.path if entry not in {"", _here}]
 
 # msgspec takes one function from typing_extensions where that is there, and else the same from typing: 4 ms less.
-_spared = sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]  # importlib's word for "not there"
+_imported = "typing_extensions" in sys.modules
+if not _imported:
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # importlib's word for "not there"
 import msgspec  # noqa: E402, F401
 
-if _spared is None:
+if not _imported:
     del sys.modules["typing_extensions"]
 
 from corten.serve.app import main  # noqa: E402
