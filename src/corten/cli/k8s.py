@@ -20,7 +20,7 @@ EXAMPLES = """\
   corten k8s diff fraud
   corten k8s diff fraud r3 r4
   corten k8s scale fraud 5
-  corten k8s drill fraud '{"inputs": [[1, 2]]}'
+  corten k8s drill fraud '{"inputs": [[1, 2]]}' --only delete,evict
 """
 _ACTIONS = ("rbac", "history", "diff", "scale", "drill")
 _UNHEALTHY = 6
@@ -32,11 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "action",
         choices=_ACTIONS,
         help="rbac: the least Role, as YAML; history: releases; diff: where what is there is not what was deployed, "
-        "or two releases; scale: replicas until the next deployment; drill: delete a pod while it is asked, and count",
+        "or two releases; scale: replicas until the next deployment; drill: break it while it is asked, and count",
     )
     parser.add_argument("words", nargs="*", metavar="NAME ...", help="the deployment, and what the action needs")
     parser.add_argument("--context", default="", help="of the kubeconfig (default: its current one)")
     parser.add_argument("--namespace", default="", help="default: the context's")
+    parser.add_argument("--only", default="", metavar="WORDS", help="drill: of delete,evict,rollout (all)")
     add_additions(parser, "rbac: what the cluster has; repeatable")
 
 
@@ -136,11 +137,19 @@ def _drill(options: argparse.Namespace, output: Output) -> int:
     except ValueError as error:
         raise UsageError("cli.input_not_json", "the input is not JSON", why=str(error)) from error
     home = Home.from_env(os.environ, uid=os.getuid())
-    score = drill(name, body, place(options), home=home, listen=output.listen)
-    output.document(score.as_dict())
-    reasons = "".join(f"; {count} x {reason}" for reason, count in score.reasons.items())
-    output.result(f"{score.ok} answered, {score.failed} failed, well again after {score.healed_s:.1f} s{reasons}")
-    return _UNHEALTHY if score.failed else 0
+    only = options.only.split(",") if options.only else ()
+    scores = drill(name, body, place(options), only, home=home, listen=output.listen)
+    output.document({"name": name, "scores": [score.as_dict() for score in scores]})
+    rows = [("", "scenario", "answered", "failed", "mended after")]
+    for score in scores:
+        mended = "never" if score.healed_s is None else f"{score.healed_s:.1f} s"
+        mark = "\u2713" if score.passed else "\u2717"
+        rows.append((mark, score.scenario, str(score.ok), str(score.failed), mended))
+    output.result(table(rows))
+    for score in scores:
+        for reason, count in score.reasons.items():
+            output.note(f"{score.scenario}: {count} x {reason}")
+    return 0 if all(score.passed for score in scores) else _UNHEALTHY
 
 
 def _short(value: object) -> str:

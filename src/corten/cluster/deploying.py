@@ -141,11 +141,12 @@ def _serve(  # noqa: PLR0917
         verify(api, name, target.label, namespace, patience, listen)
     objects.apply(api, routes, namespace)
     api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
-    release.mark(api, target, ReleaseState.DEPLOYED, namespace)
-    # Before they are marked: of those nobody asks any more what they left behind.
+    # Before they are marked: of those nobody asks any more what they left behind. The target is marked last: until then
+    # the same command goes on with it, and never are there two that are said to serve, of which the older one does.
     objects.prune(api, [each for one in left for each in one.manifests], target.manifests, namespace)
     for one in left:
         release.mark(api, one, _ended(one, serving), namespace)
+    release.mark(api, target, ReleaseState.DEPLOYED, namespace)
     return Outcome(target, changed=bool(left))
 
 
@@ -304,8 +305,11 @@ def _target(name: str, releases: Sequence[Release], to: str) -> Release:
                 hint=f"corten k8s history {name}",
             )
         return found
-    if serving and any(one.state is ReleaseState.PROGRESSING for one in releases):
+    begun = [one for one in releases if one.state is ReleaseState.PROGRESSING]
+    if serving and any(one.number > serving.number for one in begun):
         return serving  # from what is being tried
+    if begun and (serving or any(one.state is ReleaseState.SUPERSEDED for one in releases)):
+        return begun[-1]  # a way back that was cut off
     earlier = [
         one for one in releases if one.state is ReleaseState.SUPERSEDED and (not serving or one.number < serving.number)
     ]

@@ -15,7 +15,7 @@ from corten.cluster.deploying import Clock, Outcome, go_back
 from corten.cluster.deploying import deploy as deploy_one
 from corten.cluster.deploying import promote as promote_one
 from corten.cluster.differing import Difference, differences
-from corten.cluster.drilling import Score, kill_one
+from corten.cluster.drilling import SCENARIOS, Drill, Score
 from corten.cluster.facts import discover
 from corten.cluster.kinds import DEPLOYMENT, SECRET, kind_of
 from corten.cluster.lightkube_api import LightkubeApi, connect
@@ -233,15 +233,27 @@ def scale(name: str, replicas: int, place: Place) -> None:
         objects.set_replicas(api, name, replicas, namespace)
 
 
-def drill(name: str, body: Any, place: Place, *, home: Home | None = None, listen: Listener = nobody) -> Score:
-    """Delete one of its pods while it is asked. Raises NotFoundError, UnhealthyError `drill.not_well`."""
+def drill(
+    name: str,
+    body: Any,
+    place: Place,
+    only: Sequence[str] = (),
+    *,
+    home: Home | None = None,
+    listen: Listener = nobody,
+) -> list[Score]:
+    """Break it on purpose while it is asked, in the scenarios that are named, or all (`cluster.drilling.SCENARIOS`).
+
+    Raises NotFoundError, UsageError `drill.unknown_scenario`, UnhealthyError `drill.not_well`.
+    """
     home = home or Home.from_env(os.environ, uid=os.getuid())
     with _connected(place) as api:
         namespace = place.namespace or api.namespace
         serving = _serving(api, parse_name(name), namespace)
         if body is None:
             body = sample_of(home, name, serving.image.rpartition("@")[2])
-        return kill_one(api, name, namespace, json.dumps(body).encode(), Clock(), listen)
+        played = Drill(api, name, namespace, json.dumps(body).encode(), Clock(), listen)
+        return [played.play(scenario) for scenario in only or SCENARIOS]
 
 
 def _serving(api: LightkubeApi, name: str, namespace: str) -> Release:

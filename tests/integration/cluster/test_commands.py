@@ -82,12 +82,18 @@ def test_the_number_of_replicas_may_be_set_unless_a_scaler_decides(here, run):
     assert "kubernetes.scaled_by_others" in run("k8s", "scale", "fraud", 2, code=2)[1]
 
 
-def test_a_pod_that_is_killed_costs_no_request_where_there_are_two(here, run, monkeypatch):
+def test_what_drills_break_costs_no_request_where_there_are_two(here, run, monkeypatch):
     monkeypatch.setattr("corten.cluster.drilling._BEFORE_S", 0.1)
     run("deploy", image("fraud"), "--replicas", 2)
+    before = set(here.server.names("pods"))
     out, _ = run("k8s", "drill", "fraud", '{"inputs": [[1]]}')
-    assert " 0 failed" in out
-    assert json.loads(run("k8s", "drill", "fraud", '{"inputs": [[1]]}', "--json")[0])["ok"] > 5
+    assert out.count("\u2713") == 3
+    assert not before & set(here.server.names("pods"))
+    assert "no difference" in run("k8s", "diff", "fraud")[1]
+    document = json.loads(run("k8s", "drill", "fraud", "[[1]]", "--only", "evict", "--json")[0])
+    assert [(one["scenario"], one["failed"]) for one in document["scores"]] == [("evict", 0)]
+    assert document["scores"][0]["ok"] > 5
+    assert "drill.unknown_scenario" in run("k8s", "drill", "fraud", "[1]", "--only", "fire", code=2)[1]
     run("k8s", "scale", "fraud", 0)
     assert "drill.not_well" in run_until_empty(here, run)
 
@@ -139,13 +145,15 @@ def test_answers_that_are_none_are_told_as_on_one_machine(here, run):
     assert "control.unknown_deployment" in run("predict", "other", "-i", "[[1]]", code=3)[1]
 
 
-def test_the_role_that_is_printed_is_enough_for_all_that_is_asked(here, run):
+def test_the_role_that_is_printed_is_enough_for_all_that_is_asked(here, run, monkeypatch):
     """Each request of a day is allowed by a rule, and each rule is needed by one."""
     yaml = pytest.importorskip("yaml")
     role = next(one for one in yaml.safe_load_all(run("k8s", "rbac")[0]) if one["kind"] == "Role")
     allowed = {(verb, kind) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
+    monkeypatch.setattr("corten.cluster.drilling._BEFORE_S", 0.1)
     here.server.fault("team/bad", Fault.CRASH)
     run("deploy", image("fraud"), "--replicas", 2, "--env", "A=1")
+    run("k8s", "drill", "fraud", "[[1]]")
     run("deploy", image("bad"), "--name", "fraud", "--env", "A=2", code=6)
     run("deploy", image("fraud"), "--replicas", "1..4")
     run("deploy", image("fraud"), "--replicas", 1)

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 from clusters import site
 
-from corten.cluster.deploying import go_back
+from corten.cluster.deploying import go_back, promote
+from corten.core.canary import Canary
 from corten.errors import CortenError
 from corten.ops import kubernetes
 from corten.testing import Fault
@@ -61,6 +62,39 @@ def test_a_history_of_deployments_failures_and_cuts_stays_sound(here, seed):
     sound(here)
     kubernetes.stop("fraud", kubernetes.Place())
     assert all(not here.server.names(kind) for kind in (*KINDS, "secrets"))
+
+
+def canary(here):
+    here.deploy("good", replicas=2, env={"A": "1"})
+    here.deploy("better", replicas=2, env={"A": "2"}, canary=Canary((20,)))
+    return partial(promote, here.api, "fraud", "default", clock=here.clock)
+
+
+def two(here):
+    here.deploy("good", replicas=2, env={"A": "1"})
+    here.deploy("better", replicas=2, most_replicas=4, env={"A": "2"})
+    return partial(go_back, here.api, "fraud", "default", clock=here.clock)
+
+
+@pytest.mark.parametrize(("begin", "serves"), [(canary, "r2"), (two, "r1")], ids=["promote", "rollback"])
+def test_who_is_cut_off_at_any_write_goes_on_with_the_same_command(here, begin, serves):
+    command, cuts = begin(here), 0
+    for write in range(1, 40):
+        try:
+            with cut_off(here, write):
+                command()
+        except CutError:
+            cuts += 1
+        else:
+            break
+        command()
+        sound(here)
+        assert here.states()[serves] == "deployed"
+        assert "fraud-canary" not in here.server.names("deployments")
+        kubernetes.stop("fraud", kubernetes.Place())
+        begin(here)
+    assert cuts >= 8
+    sound(here)
 
 
 def sound(here):

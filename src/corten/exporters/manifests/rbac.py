@@ -25,6 +25,7 @@ def rules(cluster: Cluster) -> list[Manifest]:
         _rule("", ("configmaps", "secrets", "serviceaccounts", "services"), _WRITE),
         _rule("", ("events",), ("get", "list", "watch")),
         _rule("", ("pods",), ("delete", "get", "list", "watch")),
+        _rule("", ("pods/eviction",), ("create",)),
         _rule("", ("pods/log",), ("get",)),
         _rule("", ("pods/proxy", "services/proxy"), ("create", "get")),
         _rule("apps", ("deployments",), _WRITE),
