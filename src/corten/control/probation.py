@@ -33,8 +33,9 @@ TOLD_S = 0.1  # so much later than its connections broke, the daemon has seen a 
 GATHER_S = 0.05  # until all it had in hand came back
 APART_S = 0.05  # between two that are sent on, at least, unless very many wait
 CALM_S, ALL_S = 0.25, 2.0  # one waits so long for those before to be answered, all of them together so long
-ALONE_S = 10.0  # the same of those that are sent on alone, all together
+ALONE_S = 10.0  # since the end that was ambiguous: so long those that were there are sent on alone
 CERTAIN = 3  # ends after which the last that was sent on alone is refused
+_CALM = 1  # in a replica's hands: what comes now is computed at once
 _POLL_S = 0.01
 _TIDY_S = 10.0
 
@@ -140,7 +141,13 @@ class _Docket:
 
     def left_alone_s(self) -> float:
         """How long nobody is to follow who was sent on last; its replica's end is the end of that."""
-        return 0.0 if self.ended_since(self.last_s) else self.alone_s
+        if not self.alone_s or self.ended_since(self.last_s):
+            return 0.0
+        return max(0.0, min(self.alone_s, self.ends_s[-1] + ALONE_S - self.last_s))
+
+    def in_hand(self) -> int:
+        """With how many in the busiest replica's hands the next may go: who is alone has to be answered."""
+        return 0 if self.left_alone_s() else _CALM
 
     def found(self) -> None:
         """It is known who it was: nobody need be alone any more."""
@@ -203,7 +210,7 @@ class Probation:
         if len(back) == 1 or (suspect.ends >= CERTAIN and suspect is back[-1]):
             docket.found()
             return Standing.GUILTY
-        suspect.alone_s = min(end_s - sent_s + APART_S, ALONE_S / len(back))
+        suspect.alone_s = end_s - sent_s + APART_S
         return Standing.SUSPECT
 
     def in_a_row(self, name: str, request: str) -> int:
@@ -229,11 +236,13 @@ class Probation:
             docket.most = docket.most if docket.queue else 0
 
     async def _calm(self, name: str, docket: _Docket) -> None:
-        """Wait until who was sent on before was answered, but not for ever."""
+        """Wait until who was sent on before had a moment, or its time alone, or was answered; but not for ever."""
         calm_s = min(CALM_S, ALL_S / docket.most)
         await asyncio.sleep(max(0.0, docket.last_s + min(APART_S, calm_s) - _now_s()))
         began_s = _now_s()
-        while _now_s() < began_s + max(calm_s, docket.left_alone_s()) and await self.busy(name):  # noqa: ASYNC110 -- the gateway's, which tells nobody
+        while await self.busy(name) > docket.in_hand():
+            if _now_s() >= began_s + max(calm_s, docket.left_alone_s()):
+                return
             await asyncio.sleep(_POLL_S)
 
     async def _end_s(self, name: str, docket: _Docket, sent_s: float | None) -> float | None:
