@@ -22,6 +22,11 @@ def test_what_is_only_kept_to_be_quick_goes_before_what_is_awake_and_the_longest
     assert chosen.idle_s == max(one.idle_s for one in found if one.kind is chosen.kind)
 
 
+def test_one_that_is_awake_is_in_use_for_a_second_after_it_was_asked():
+    assert victim([Sleeper("a", Kind.IDLE, 0.99)]) is None
+    assert victim([Sleeper("a", Kind.IDLE, 1.0)]) is not None
+
+
 @given(sleepers)
 def test_one_after_the_other_all_that_can_be_spared_goes(found):
     left = list(found)

@@ -1,5 +1,7 @@
 """The test that decides about canaries: how soon it tells a bad one, and how seldom it wrongs a good one."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,25 @@ def test_no_share_grows_before_timings_have_come():
     healthy = Traffic(LEAST_REQUESTS * 3)
     assert judge(Traffic(10_000), healthy).verdict is Verdict.WAIT
     assert judge(timed(10_000, 10), timed(LEAST_REQUESTS * 3, 0)).verdict is Verdict.GROW
+
+
+def test_few_requests_grow_no_share_however_well_they_went():
+    # The ratio alone would have said so: the other fails so often that few good answers tell.
+    often = replace(timed(10_000, 5_000), failed=5_000, refused=4_000)
+    assert judge(often, timed(LEAST_REQUESTS - 1, 0)).verdict is Verdict.WAIT
+    assert judge(often, timed(LEAST_REQUESTS, 0)).verdict is Verdict.GROW
+
+
+def test_what_is_neither_worse_nor_shown_not_to_be_waits_and_is_told():
+    usual = replace(timed(10_000, 10), failed=100)
+    found = judge(usual, replace(timed(150, 0), failed=4))
+    assert found.verdict is Verdict.WAIT
+    assert found.reason == "4 of 150 requests failed (usual: 1 %)"
+
+
+def test_of_two_reasons_to_roll_back_the_greater_is_told():
+    found = judge(Traffic(1000), Traffic(20, failed=5, refused=15))
+    assert (found.verdict, found.reason.partition(" (")[0]) == (Verdict.ROLL_BACK, "15 of 20 requests refused")
 
 
 counts = st.integers(0, 10_000)
