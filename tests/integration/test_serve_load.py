@@ -108,13 +108,22 @@ def test_large_bodies_and_answers_go_through_whole():
         assert answer["outputs"] == rows
 
 
-def test_others_are_answered_while_a_large_body_is_read_and_written():
-    row = b"[1,1]"
-    body = b'{"inputs":[' + b",".join([row] * ((16 << 20) // (len(row) + 1) - 10)) + b"]}"
+FORM = b'--b0\r\nContent-Disposition: form-data; name="x"; filename="t.csv"\r\n\r\n%b--b0--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'{"inputs":[' + b"[1,1]," * ((16 << 20) // 6 - 10) + b"[1,1]]}", {}),
+        (FORM % (b"1,1\n" * (1 << 18) + b"\r\n"), {"Content-Type": "multipart/form-data; boundary=b0"}),
+    ],
+    ids=["json", "csv in a form"],
+)
+def test_others_are_answered_while_a_large_body_is_read_and_written(body, headers):
     with Served({"entry": "any:float64"}) as server, concurrent.futures.ThreadPoolExecutor() as pool:
         server.until()
         start_s = time.monotonic()
-        large = pool.submit(server.ask, "POST", "/predict", body, timeout_s=60)
+        large = pool.submit(server.ask, "POST", "/predict", body, headers, timeout_s=60)
         waited_s = []
         while not large.done():
             asked_s = time.monotonic()

@@ -80,13 +80,21 @@ def size_of(content):
     return Image.open(io.BytesIO(content)).size
 
 
-def arrow(**columns):
+def arrow(names=(), **columns):
     import pyarrow as pa
 
     table, sink = pa.table(columns), pa.BufferOutputStream()
+    if names:
+        table = table.rename_columns(list(names))
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
+
+
+def nulls(rows):
+    import pyarrow as pa
+
+    return arrow(a=pa.nulls(rows), b=pa.nulls(rows))
 
 
 def columns_of(content):
@@ -156,12 +164,20 @@ def test_a_text_goes_bare_where_it_is_asked_for(serving):
     assert server.ask("POST", "/predict", b"%PDF", {"Content-Type": "application/pdf"})[0] == 415
 
 
-@pytest.mark.parametrize("headers", [{"Content-Type": ARROW}, {"Accept": ARROW}], ids=["taken", "given"])
-def test_others_are_answered_while_the_library_of_arrow_is_imported(headers, tmp_path):
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"", {"Content-Type": ARROW}),
+        (b'{"inputs":[[1,2]]}', {"Accept": ARROW}),
+        (form(table=b"").replace(b'"f"', b'"T.Arrow"'), BOUNDARY),
+    ],
+    ids=["taken", "given", "in-a-form"],
+)
+def test_others_are_answered_while_the_library_of_arrow_is_imported(body, headers, tmp_path):
     (tmp_path / "pyarrow.py").write_text("import time\ntime.sleep(1.5)\nraise ImportError\n")
     with Served({"entry": "columns:a,b"}, modules=tmp_path) as server:
         server.until()
-        asked = threading.Thread(target=server.ask, args=("POST", "/predict", b'{"inputs":[[1,2]]}', headers))
+        asked = threading.Thread(target=server.ask, args=("POST", "/predict", body, headers))
         asked.start()
         time.sleep(0.3)
         began_s = time.monotonic()
@@ -183,3 +199,15 @@ def test_models_of_rows_take_columns_of_arrow_and_a_file_in_a_form():
         assert json.loads(server.ask("POST", "/predict", csv, BOUNDARY)[2]) == {"outputs": [[2, 1]]}
         for wrong, status in ((b"junk", 400), (body[:40], 400), (arrow(a=[1]), 422), (arrow(a=["x"], b=["y"]), 422)):
             assert server.ask("POST", "/predict", wrong, {"Content-Type": ARROW})[0] == status
+        for wrong in (arrow(a=[1], b=[None]), arrow(a=[[1]], b=[1]), arrow(a=[1], b=[b"y"])):
+            assert server.ask("POST", "/predict", wrong, {"Content-Type": ARROW})[0] == 422
+        status, _, answer = server.ask("POST", "/predict", arrow(a=[1], c=[2], names="aa"), {"Content-Type": ARROW})
+        assert (status, json.loads(answer)["error"]["message"]) == (422, "the same column twice")
+        # 300 bytes that say there are two billion rows.
+        status, _, answer = server.ask("POST", "/predict", nulls((1 << 31) - 1), {"Content-Type": ARROW}, timeout_s=5)
+        assert (status, b"take more than" in answer) == (400, True)
+
+
+def test_a_class_is_given_no_table_that_is_larger_than_it_looks(serving):
+    status, _, answer = serving("Table").ask("POST", "/predict", nulls((1 << 31) - 1), {"Content-Type": ARROW})
+    assert (status, json.loads(answer)["error"]["path"]) == (422, "rows")

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from corten.core.schema import Tensor
+from corten.adapters.arrow_tables import read_table
+from corten.core.schema import DType, Tensor
 from corten.serve.job import Inputs, Reply, RequestError, invalid, malformed
 from corten.serve.npy import columns_of
 from corten.serve.tensors import cast_array
@@ -26,12 +27,13 @@ def prepare() -> None:
 
 def read_arrow(body: bytes | bytearray, tensors: Sequence[Tensor]) -> Inputs:
     """The rows of a stream; raises RequestError. Columns are found by name where the model knows names."""
-    pa = _library()
+    _library()
     try:
-        table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
-        table.validate()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise malformed(f"not an Arrow stream: {str(error)[:200]}") from error
+        table = read_table(body)
+    except ValueError as error:
+        raise malformed(str(error)) from error
+    if len(set(table.column_names)) != table.num_columns:
+        raise invalid("the same column twice", "")
     if not table.num_rows:
         raise invalid("expected at least one row", "")
     if len(tensors) == 1:
@@ -53,16 +55,23 @@ def _column(table: Any, name: str, tensor: Tensor) -> np.ndarray:
     if name not in table.column_names:
         raise invalid(f"missing column; there are {', '.join(table.column_names)[:500]}", name)
     column = table.column(name)
-    values = np.asarray(column.to_pylist(), dtype=object) if column.type in _texts() else column.to_numpy()
     try:
-        return cast_array(values, tensor)
+        return cast_array(_array(column, tensor), tensor)
     except (TypeError, FloatingPointError) as error:
-        raise invalid(f"expected {tensor.dtype.value}, got {column.type}", name) from error
+        raise invalid(f"expected {tensor.dtype.value}, got {str(column.type)[:200]}", name) from error
 
 
-def _texts() -> set[Any]:
-    pa = _library()
-    return {pa.string(), pa.large_string()}
+def _array(column: Any, tensor: Tensor) -> np.ndarray:
+    """Numbers, or texts, as they are; raises TypeError for what is neither, and for a missing text."""
+    kinds = _library().types
+    if kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_boolean(column.type):
+        array: np.ndarray = column.to_numpy()
+        return array
+    if not any(is_text(column.type) for is_text in (kinds.is_string, kinds.is_large_string, kinds.is_string_view)):
+        raise TypeError(f"{column.type} is neither number nor text")
+    if column.null_count and tensor.dtype is not DType.JSON:
+        raise TypeError("a text is missing")
+    return np.asarray(column.to_pylist(), dtype=object)
 
 
 def write_arrow(outputs: Mapping[str, np.ndarray]) -> Reply:

@@ -160,7 +160,8 @@ class Batcher:
         self._running = ()
         self._running_since_s = None
         self._large -= sum(job.large for job in jobs)
-        self._finish(jobs, outcome, usual=not large)
+        # A model that never runs on the loop takes what it takes, with large ones too.
+        self._finish(jobs, outcome, usual=not large or self._runner.pinned)
 
     def _finish(self, jobs: Sequence[Job], outcome: Outcome, *, usual: bool = True) -> None:
         rows = sum([job.inputs.rows for job in jobs])

@@ -12,11 +12,13 @@ from corten.http import Request
 from corten.http.repeated import Head
 from corten.http.request import HeaderPairs
 from corten.observe.trace import trace_fields
+from corten.serve.job import LARGE_BYTES
 
 _LONGEST_ID = 128
 # What people's clients send JSON as: curl's `-d` declares a form, `fetch` with a string declares plain text.
 _JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded", b"text/plain", b"text/json", b""})
-_ARROW = "application/vnd.apache.arrow.stream"
+_ARROW, _FORM = "application/vnd.apache.arrow.stream", "multipart/form-data"
+_READ_THROUGH = frozenset({_ARROW, _FORM, "text/csv"})
 _ANY_ANSWER = frozenset({b"*/*", b"application/json", b"application/json, text/plain, */*"})
 
 
@@ -73,20 +75,26 @@ class Call(msgspec.Struct, eq=False):  # as with Request, a class would take thr
         return ((AGAIN_HEADER, "1"),) if first else ()
 
     @property
-    def is_text(self) -> bool:
-        """Whether its body is text (JSON, CSV), which takes long to read; arrays are taken as they are."""
-        headers = self.request.headers
+    def is_long(self) -> bool:
+        """Whether it takes long to read: much text, or a form or table; arrays and files are taken as they are."""
+        size_bytes, headers = len(self.request.body), self.request.headers
         # The Open Inference Protocol's binary tensors follow some JSON.
-        if "inference-header-content-length" in headers:
+        if (head := headers.get("inference-header-content-length")) is not None:
+            size_bytes = int(head[:20]) if head.isascii() and head.isdigit() else 0
+        if size_bytes < LARGE_BYTES:
             return False
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        return kind == "text/csv" or is_json(kind.encode("latin-1"))
+        return kind in _READ_THROUGH or is_json(kind.encode("latin-1"))
 
     @property
     def imports(self) -> bool:
         """Whether a library is imported to read or answer it, the first time one like it comes."""
+        if self.reading.plain:
+            return False
         headers = self.request.headers
-        if self.reading.plain or _ARROW not in f"{headers.get('content-type')} {headers.get('accept')}":
+        said = f"{headers.get('content-type', '')} {headers.get('accept', '')}".lower()
+        # In a form it is the file's type, or the end of its name.
+        if _ARROW not in said and not (_FORM in said and b"arrow" in bytes(self.request.body).lower()):
             return False
         from corten.serve.arrow import is_there
 

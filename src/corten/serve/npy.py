@@ -1,23 +1,19 @@
-"""Arrays in numpy's own format (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
-
-Nothing is unpickled, and no room is made for more than the body holds.
-"""
+"""Arrays in numpy's own format, in and out."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from corten.adapters.npy_arrays import read_array
 from corten.core.schema import Tensor
 from corten.serve.job import Inputs, RequestError, invalid, malformed
 from corten.serve.tensors import cast_array, describe, has_shape
 
-_LONGEST_HEAD = 1 << 16
-_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_KINDS = "biufU"
 
 
 def read_npy(body: bytes | bytearray, tensors: Sequence[Tensor]) -> Inputs:
@@ -25,14 +21,21 @@ def read_npy(body: bytes | bytearray, tensors: Sequence[Tensor]) -> Inputs:
     if len(tensors) != 1:
         raise RequestError(415, "request.media_type", f"one array does not make {len(tensors)} inputs; send JSON")
     tensor = tensors[0]
-    array = _array(body)
+    try:
+        array = read_array(body)
+    except TypeError as error:
+        raise invalid(str(error), "") from error
+    except ValueError as error:
+        raise malformed(str(error)) from error
+    if array.dtype.kind not in _KINDS:
+        raise invalid(f"arrays of {array.dtype} are not taken", "")
     if not has_shape(array.shape, tensor):
         raise invalid(f"shape {list(array.shape)}, expected {describe(tensor)}", "")
     if array.size == 0:
         raise invalid("expected at least one row", "")
     try:
         values = cast_array(array, tensor)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # a text may hold what is no character
         raise invalid(f"expected {tensor.dtype.value}, got {array.dtype}", "") from error
     except FloatingPointError as error:
         raise invalid(f"the elements do not fit {tensor.dtype.value}", "") from error
@@ -65,22 +68,3 @@ def columns_of(outputs: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         else:
             raise RequestError(406, "request.not_acceptable", f"output {name} is no table; take JSON")
     return columns
-
-
-def _array(body: bytes | bytearray) -> np.ndarray:
-    stream = io.BytesIO(body[:_LONGEST_HEAD])
-    try:
-        shape, in_columns, dtype = _READERS[np.lib.format.read_magic(stream)](stream)
-    except Exception as error:  # numpy reads headers with Python's own tokenizer and parser, which raise all kinds
-        raise malformed(f"not an array in npy format 1.0 or 2.0: {str(error)[:200]}") from error
-    if dtype.hasobject or dtype.kind not in "biufU" or dtype.itemsize == 0:
-        raise invalid(f"arrays of {str(dtype)[:100]} are not taken", "")
-    start, size = stream.tell(), math.prod(shape) * dtype.itemsize
-    if any(length < 0 for length in shape) or len(body) - start != size:
-        raise malformed(f"{len(body) - start} bytes, where shape {list(shape)} of {dtype} makes {size}")
-    flat = np.frombuffer(body, dtype, offset=start) if size else np.empty(0, dtype)
-    if not flat.dtype.isnative:
-        flat = flat.astype(flat.dtype.newbyteorder("="))
-    array = flat.reshape(shape[::-1]).T if in_columns else flat.reshape(shape)
-    # Compiled code refuses what it may not write to or what lies askew, so those, and only those, are copied.
-    return np.require(array, requirements=["A", "W"])

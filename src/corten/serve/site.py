@@ -266,9 +266,8 @@ class Site:
         if math.isnan(call.timeout_s):
             self._fail(call, 400, "request.bad_timeout", "X-Request-Timeout must be seconds above 0, as in 2.5")
             return
-        is_long = len(call.request.body) >= LARGE_BYTES and call.is_text
         # Calls are read and answered where the model runs.
-        if is_long or (self._model.runner.schema.style is Style.ROWS and call.imports):
+        if call.is_long or (self._model.runner.schema.style is Style.ROWS and call.imports):
             self._ask_later(call, decode, self._model.runner)
             return
         try:
