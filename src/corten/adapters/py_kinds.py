@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union
 import msgspec
 
 from corten.adapters.arrow_tables import read_table
-from corten.adapters.npy_arrays import read_array
+from corten.adapters.py_arrays import array_of
 
 _ARROW = (b"ARROW1", b"\xff\xff\xff\xff")  # how files and streams begin
 # What pydantic's `Field` and the package annotated_types call constraints, and msgspec too.
@@ -119,7 +119,7 @@ def _array(arguments: Sequence[Any], shape: Sequence[Any] | None) -> Any:
             shape = [_size(size) for size in sizes]
     name = getattr(dtype, "__name__", "")
     lengths = None if shape is None else tuple(None if size in (None, -1, Ellipsis) else int(size) for size in shape)
-    return _stand_in("Array", lambda value: _array_of(value, name, lengths), _described(name, lengths))
+    return _stand_in("Array", lambda value: array_of(value, name, lengths), _described(name, lengths))
 
 
 def _size(kind: Any) -> int | None:
@@ -144,53 +144,6 @@ def _described(dtype: str, shape: Sequence[int | None] | None) -> dict[str, Any]
         bounds = {} if size is None else {"minItems": size, "maxItems": size}
         element = {"type": "array", "items": element, **bounds}
     return {**element, **note}
-
-
-def _array_of(value: Any, dtype: str, shape: Sequence[int | None] | None) -> Any:
-    """An array of nested lists, or of a file of numpy's; raises ValueError."""
-    import numpy as np
-
-    if isinstance(value, bytes | bytearray | memoryview):
-        try:
-            array = read_array(bytes(value))
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-    else:
-        array = _of_lists(value, dtype)
-    wanted = f"{dtype or 'any'} of shape {[-1 if size is None else size for size in shape or ()]}"
-    if shape is not None and (
-        array.ndim != len(shape) or any(size not in (None, have) for size, have in zip(shape, array.shape, strict=True))
-    ):
-        raise ValueError(f"expected {wanted}, got shape {list(array.shape)}")
-    if not dtype or array.dtype == np.dtype(dtype):
-        return array
-    target = np.dtype(dtype)
-    if not np.can_cast(array.dtype, target, "same_kind") and not (array.dtype.kind == "i" and target.kind == "u"):
-        raise ValueError(f"expected {target.name}, got {array.dtype}")
-    with np.errstate(over="ignore"):
-        cast = array.astype(target)
-    if target.kind in "iu" and not (cast == array).all():
-        raise ValueError(f"an element does not fit {target.name}")
-    return cast
-
-
-def _of_lists(value: Any, dtype: str) -> Any:
-    import numpy as np
-
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError("expected lists of equal lengths") from error
-    if array.dtype.kind == "O" and "float" in dtype:
-        # A missing number (null) is NaN; texts are not numbers, whatever they say.
-        if any(isinstance(one, str | list | dict) for one in array.ravel()):
-            raise ValueError("expected numbers")
-        return array.astype(np.float64)
-    if array.dtype.kind == "O" and dtype != "object_":
-        raise ValueError("expected numbers, or texts, of one kind")
-    if array.size == 0 and dtype:
-        return array.astype(np.dtype(dtype))
-    return array
 
 
 # Images and frames

@@ -11,21 +11,12 @@ from typing import Any
 
 import msgspec
 
-from corten.adapters.base import InputError
 from corten.adapters.py_kinds import StandIn, known, made_of, plain_of
+from corten.adapters.py_places import placed
 from corten.errors import UsageError
 
-_AT = " - at `"
 # Name to type and default (UNSET: required) of what a call has.
 Fields = dict[str, tuple[Any, Any]]
-
-
-def input_error(error: msgspec.ValidationError) -> InputError:
-    """Turn msgspec's message (``Expected `int`, got `str` - at `$.top` ``) into message and JSON path."""
-    message, *places = str(error).split(_AT)
-    # The outer place comes last.
-    path = "".join(place.rstrip("`").removeprefix("$") for place in reversed(places)).removeprefix(".")
-    return InputError(message.replace("Object ", "the request "), path=path)
 
 
 def plain(value: Any) -> Any:
@@ -64,7 +55,7 @@ def _first_of(error: ValueError) -> ValueError:
     if not found:
         return error
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in found.get("loc", ()))
-    return ValueError(found.get("msg", str(error)) + (f"{_AT}${place}`" if place else ""))
+    return ValueError(placed(found.get("msg", str(error)), place))
 
 
 def _describe_foreign(kind: type) -> dict[str, Any]:

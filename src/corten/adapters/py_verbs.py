@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from corten.adapters.base import InputError
+from corten.adapters.py_defaults import filler
 from corten.adapters.py_kinds import described_result, known
-from corten.adapters.py_types import Fields, call_type, described, input_error, json_schema, made, plain
+from corten.adapters.py_places import input_error, with_keys
+from corten.adapters.py_types import Fields, call_type, described, json_schema, made, plain
 from corten.core.schema import Parameter, Schema, Stream, Style
 
 _ITERATORS = (collections.abc.Iterator, collections.abc.Generator)
@@ -64,6 +66,7 @@ class Verb:
         self._function: Any = function
         self._defaults = {name: default for name, (_, default) in fields.items() if default is not msgspec.UNSET}
         self._call_type = call_type(fields)
+        self._fill = filler(self._call_type)
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Verb:
@@ -99,18 +102,29 @@ class Verb:
         try:
             given = msgspec.convert(call, self._call_type, dec_hook=made)
         except msgspec.ValidationError as error:
-            return self._refusal(error)
+            return self._refusal(error, call)
+        if self._fill is not None:
+            self._fill(given)
         arguments = {name: getattr(given, name) for name in self._call_type.__struct_fields__}
         whole = {name: self._defaults[name] if value is msgspec.UNSET else value for name, value in arguments.items()}
         return whole | more
 
-    def _refusal(self, error: msgspec.ValidationError) -> InputError:
+    def _refusal(self, error: msgspec.ValidationError, call: Mapping[str, Any]) -> InputError:
         refusal = input_error(error)
+        if "[...]" in refusal.path:
+            return InputError(refusal.message, path=with_keys(refusal.path, call, self._wrong))
         if refusal.path or "field" not in refusal.message:
             return refusal
         # A missing or misspelt argument: say which there are.
         names = ", ".join(f"`{name}`" for name in self._call_type.__struct_fields__)
         return InputError(f"{refusal.message}; it takes {names}")
+
+    def _wrong(self, call: Mapping[str, Any]) -> str:
+        try:
+            msgspec.convert(call, self._call_type, dec_hook=made)
+        except msgspec.ValidationError as error:
+            return str(error)
+        return ""
 
     def value(self, arguments: Mapping[str, Any]) -> Any:
         """The whole answer. Raises what the method raises; not for async ones."""
