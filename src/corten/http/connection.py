@@ -2,7 +2,8 @@
 
 Strictness is llhttp's (no leniency is switched on): Content-Length with Transfer-Encoding, duplicate or listed
 lengths, bare LF, folded headers, spaces before a colon are errors (RFC 9112, 6.3 and 11.2: request smuggling). Added
-here: exactly one Host (3.2), no transfer coding but `chunked`, only HTTP/1.0 and 1.1, no upgrades.
+here: exactly one Host (3.2), no transfer coding but `chunked`, only HTTP/1.0 and 1.1, no tunnels. Offers of another
+protocol are passed over (RFC 9110, 7.8): Java's client makes one, of HTTP/2, with its first request to anybody.
 """
 
 from __future__ import annotations
@@ -163,11 +164,11 @@ class Connection(asyncio.Protocol):
         self._repeated = None
         self._chunk_bytes = len(data)
         try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            # Whatever follows is not HTTP/1.1 any more for llhttp, so the connection cannot be used further.
-            self._refuse(Refusal(400, "http.upgrade", "this server does not upgrade connections"))
-        except HttpParserError as error:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as offer:
+                self._pass_over(memoryview(data), offer)
+        except (HttpParserError, Refusal) as error:
             self._parse_failed(error)
         else:
             if self.phase is not _IDLE:
@@ -177,6 +178,25 @@ class Connection(asyncio.Protocol):
                 self._changes += 1
             if len(self._queue) > self._limits.pipelined:
                 self._pause()
+
+    def _pass_over(self, rest: memoryview, offer: HttpParserUpgrade) -> None:
+        """Read a request once more, without its offer of another protocol: to httptools it ends with its head."""
+        while True:
+            if self._method == b"CONNECT":
+                self._refusal = Refusal(400, "http.upgrade", "this server is no tunnel")
+                raise self._refusal
+            rest = rest[offer.args[0] :]
+            head = b"%b %b HTTP/%b\r\n" % (self._method, self._target, self._version.encode())
+            kept = [b"%b: %b\r\n" % line for line in self._headers if line[0].lower() != b"upgrade"]
+            self.phase = _IDLE
+            self._parser = HttpRequestParser(self)
+            self._parser.feed_data(b"".join((head, *kept, b"\r\n")))
+            try:
+                self._parser.feed_data(rest)
+            except HttpParserUpgrade as another:
+                offer = another
+            else:
+                return
 
     def eof_received(self) -> bool:
         """Part of asyncio.Protocol; True keeps our side open for the answers that are owed."""
@@ -439,7 +459,7 @@ class Connection(asyncio.Protocol):
         self.phase = phase
         self.since_s = self.server.now_s
 
-    def _parse_failed(self, error: HttpParserError) -> None:
+    def _parse_failed(self, error: Exception) -> None:
         if self.phase is _CLOSING or self.phase is _LINGERING:
             return  # it came behind a request that closes the connection
         self._refuse(self._refusal or Refusal(400, "http.malformed", f"not HTTP/1.1: {error}"))

@@ -92,6 +92,32 @@ def test_head_gets_the_head_of_the_answer_only(wire):
     assert one.bodies == [b""]
 
 
+OFFER = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+
+
+@pytest.mark.parametrize(
+    "offering",
+    [
+        b"GET / HTTP/1.1\r\n" + HOST + b"\r\n".join(OFFER) + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        post(b"hello", *OFFER),
+        post(b"5\r\nhello\r\n0\r\n\r\n", b"Transfer-Encoding: chunked", *OFFER, length=False),
+    ],
+    ids=["h2c", "websocket", "body", "chunked"],
+)
+def test_an_offer_of_another_protocol_is_passed_over(wire, offering):
+    one = wire().feed(offering, GET)
+    assert one.statuses == [200, 200]
+    assert one.requests[0].body == (b"hello" if offering.startswith(b"POST") else b"")
+    many = wire(pipelined=10_000).feed(offering * 2000 + GET)
+    assert many.statuses == [200] * 2001
+    assert not many.ended
+    split = wire()
+    for at in range(len(offering)):
+        split.feed(offering[at : at + 1])
+    assert split.feed(GET).statuses == [200, 200]
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_answers_without_content_say_no_length(wire, status):
     one = wire(answer_at_once=False).feed(GET)
@@ -158,7 +184,6 @@ def test_a_header_value_cannot_start_another_line(wire):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\nabc",
-        post(b"", b"Connection: upgrade", b"Upgrade: websocket"),
         post(b"zz\r\nabc\r\n0\r\n\r\n", b"Transfer-Encoding: chunked", length=False),
         post(b"3\nabc\n0\n\n", b"Transfer-Encoding: chunked", length=False),
         post(b"fffffffffffffffff1\r\nabc", b"Transfer-Encoding: chunked", length=False),
