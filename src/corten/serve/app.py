@@ -19,10 +19,10 @@ from corten.serve.loading import Loaded, load, read_spec
 from corten.serve.meters import Meters
 from corten.serve.process import (
     EXPIRE_EVERY_S,
-    JOBS_CUT_S,
     SWITCH_S,
     Exit,
     begin,
+    drain,
     has_little,
     leave,
     log_failure,
@@ -126,17 +126,7 @@ class _App:
             await self._stop.wait()
         site.state = State.DRAINING
         _log.info("draining", extra={"in_flight": server.in_flight, "connections": server.connections})
-        other = asyncio.create_task(grpc.drain(self._settings.drain_s)) if grpc is not None else None
-        drained = all(
-            await asyncio.gather(
-                server.drain(self._settings.drain_s), site.drain_jobs(max(self._settings.drain_s - JOBS_CUT_S, 0.0))
-            )
-        )
-        if other is not None:
-            await other
-        if not drained:
-            _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
-            site.give_up()
+        if not await drain(site, server, grpc, self._settings.drain_s):
             return Exit.CUT_SHORT
         _log.info("stopped")
         return Exit.DONE

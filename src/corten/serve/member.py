@@ -32,8 +32,8 @@ from corten.serve.loading import Loaded, load
 from corten.serve.meters import WATCHING, Meters
 from corten.serve.process import (
     EXPIRE_EVERY_S,
-    JOBS_CUT_S,
     Exit,
+    drain,
     leave,
     log_failure,
     server_of,
@@ -153,16 +153,10 @@ class _Work:
         ticking = asyncio.create_task(self._tick(site, server, meters))
         self._line.say(Word.READY)
         await self._finish.wait()
-        jobs_s = max(self._settings.drain_s - JOBS_CUT_S, 0.0)
-        other = asyncio.create_task(grpc.drain(self._settings.drain_s)) if grpc is not None else None
-        drained = all(await asyncio.gather(server.drain(self._settings.drain_s, linger_s=0.0), site.drain_jobs(jobs_s)))
-        if other is not None:
-            await other
+        drained = await drain(site, server, grpc, self._settings.drain_s, linger_s=0.0)
         ticking.cancel()
         self._publish(server, meters)
         if not drained:
-            _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
-            site.give_up()
             self._line.say(Word.CUT_SHORT)
         site.close()
         await server.close()

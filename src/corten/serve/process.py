@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EXPIRE_EVERY_S = 0.1
-JOBS_CUT_S = 0.1  # to write down what became of jobs
+_JOBS_CUT_S = 0.1  # to write down what became of jobs
 # How long one thread may keep the others waiting: the interpreter's 5 ms would be the loop's latency beside a model
 # written in Python.
 SWITCH_S = 0.001
@@ -53,6 +54,22 @@ def server_of(site: Site, settings: Settings, spec: ModelSpec) -> Server:
     limits = Limits(body_bytes=spec.limits.max_body_bytes, idle_s=_POOL_IDLE_S if pooled else Limits().idle_s)
     headers = [("X-Corten-Revision", settings.revision)] if settings.revision else []
     return Server(site.handle, limits, headers=headers, on_refused=site.refused)
+
+
+async def drain(site: Site, server: Server, grpc: GrpcServer | None, drain_s: float, *, linger_s: float = 0.5) -> bool:
+    """Finish what is in hand, jobs and calls over gRPC too; whether all of it was.
+
+    `linger_s` is how long connections without a request are kept for one that is on its way.
+    """
+    jobs_s = max(drain_s - _JOBS_CUT_S, 0.0)
+    other = asyncio.create_task(grpc.drain(drain_s)) if grpc is not None else None
+    drained = all(await asyncio.gather(server.drain(drain_s, linger_s=linger_s), site.drain_jobs(jobs_s)))
+    if other is not None:
+        await other
+    if not drained:
+        _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
+        site.give_up()
+    return drained
 
 
 def begin() -> None:
