@@ -103,6 +103,28 @@ def test_the_request_may_be_written_as_json_and_goes_back_into_the_form(browser,
     assert browser.until("return document.getElementById('trouble').textContent").startswith("Not JSON")
 
 
+def test_what_may_be_left_out_and_is_empty_is_left_out(browser):
+    text = """
+import datetime
+from typing import Literal, Optional
+
+class Toy:
+    def predict(self, text: str, when: Optional[datetime.datetime] = None, how: Optional[Literal["a", "b"]] = None, end: str = "!") -> list:
+        return [text, when, how, end]
+"""
+    with Served({"adapter": "pyclass", "entry": "toy_class:Toy"}, files={"toy_class.py": text}) as server:
+        server.until()
+        browser.open(url(server))
+        browser.until(READY)
+        browser.click("#send")
+        assert json.loads(browser.until(ANSWER)) == {"outputs": ["", None, None, "!"]}
+        browser.run("document.getElementById('field-2').value = '\"b\"'; return 1")
+        browser.run("document.getElementById('field-3').value = ''; return 1")
+        browser.click("#send")
+        browser.until("return document.querySelector('#answer pre').textContent.includes('b')")
+        assert json.loads(browser.run(ANSWER)) == {"outputs": ["", None, "b", ""]}
+
+
 def test_every_control_has_its_label(browser, labels):
     browser.open(url(labels))
     browser.until(READY)

@@ -107,4 +107,4 @@ def _pairs(raw: bytes, at: int) -> Iterator[tuple[int, int]]:
     if at:
         start = _table(raw, at)
         (count,) = struct.unpack_from("<I", raw, start)
-        yield from struct.iter_unpack("<qq", raw[start + 4 : start + 4 + 16 * count])  # type: ignore[misc]
+        yield from struct.iter_unpack("<qq", raw[start + 4 : start + 4 + 16 * count])

@@ -42,7 +42,8 @@ def with_keys(path: str, call: Mapping[str, Any], refusal: Callable[[Mapping[str
     refused alike.
     """
     wrong = refusal(call)
-    found, holder = "", call
+    found = ""
+    holder: Any = call
     rest = f".{path}"
     while rest and (step := _STEP.match(rest)) is not None:
         rest = rest[step.end() :]

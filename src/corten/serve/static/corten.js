@@ -166,12 +166,13 @@ class Form {
     return Object.fromEntries(byInput.map(([name, column]) => [name, [column].flat(2)[0]]));
   }
 
-  control({ schema }, id, value) {
+  control({ schema, required }, id, value) {
     const kinds = this.description.kinds(schema);
     const options = this.description.choices(schema).find((one) => one.enum)?.enum ?? (kinds.has("boolean") ? [true, false] : null);
     if (options) {
       const written = options.map((one) => make("option", { value: JSON.stringify(one), selected: one === value }, String(one)));
-      return make("select", { id, "data-kind": "json" }, ...written);
+      const none = !required && !options.includes(value) ? [make("option", { value: "", selected: true })] : [];
+      return make("select", { id, "data-kind": "json" }, ...none, ...written);
     }
     const given = value === undefined || value === null ? "" : value;
     const file = this.description.choices(schema).find((one) => one.contentEncoding === "base64");
@@ -195,7 +196,9 @@ class Form {
     if (this.view === "json") return JSON.stringify(JSON.parse(byId("body").value));
     const found = {};
     for (const field of this.fields) {
-      const value = read(this.controls.get(field.name));
+      let value = read(this.controls.get(field.name));
+      // No text is none, where an argument may be left out and is nothing then.
+      if (value === "" && !field.required && (field.schema.default ?? null) === null) value = undefined;
       if (value !== undefined) found[field.name] = value;
       else if (this.description.isRows()) found[field.name] = null;
     }
