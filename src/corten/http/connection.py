@@ -168,6 +168,7 @@ class Connection(asyncio.Protocol):
                 self._parser.feed_data(data)
             except HttpParserUpgrade as offer:
                 self._pass_over(memoryview(data), offer)
+                may_repeat = False
         except (HttpParserError, Refusal) as error:
             self._parse_failed(error)
         else:
@@ -306,7 +307,7 @@ class Connection(asyncio.Protocol):
         """Read the rest of the body past the parser, if it is long and its length is told."""
         told = next((int(value) for name, value in self._headers if name.lower() == b"content-length"), 0)
         rest_bytes = told - self._size_bytes
-        if rest_bytes >= FILLED_BYTES and self._limits.keep_bodies and not self._parser.should_upgrade():
+        if rest_bytes >= FILLED_BYTES and self._limits.keep_bodies:
             self._filling = True
             self._transport.set_protocol(Filling(self, self._body, told))
             self._body = b""

@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 from itertools import pairwise
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -49,11 +48,13 @@ def test_a_short_rest_is_left_to_the_parser(wire):
     assert one.transport.protocol is one.connection
 
 
-@pytest.mark.parametrize("more", [b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
-def test_what_asks_for_another_protocol_is_refused_as_ever(wire, more):
-    one = wire().feed(*halves(post(more=more), 1000))
-    assert one.statuses == [400]
-    assert one.ended
+def test_a_large_body_behind_an_offer_of_another_protocol_is_read_as_others_are(wire):
+    begun, rest = halves(post(more=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"), 1000)
+    one = wire().feed(begun)
+    assert isinstance(one.transport.protocol, Filling)
+    one.feed(rest + SMALL)
+    assert [bytes(request.body) for request in one.requests] == [BODY, b"abc"]
+    assert one.statuses == [200, 200]
 
 
 def test_chunks_are_always_parsed(wire):
