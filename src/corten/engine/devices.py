@@ -31,7 +31,7 @@ def choose(there: Sequence[int], used: Iterable[int], count: int) -> tuple[int, 
     """
     if count > len(there):
         raise no_device(
-            f"{count} GPUs for each replica",
+            f"{_gpus(count)} each",
             f"this machine has {len(there)} of NVIDIA's (/dev/nvidia0 ...)",
             "ask for less, or name what CDI knows: --device VENDOR/CLASS=NAME",
         )
@@ -52,12 +52,16 @@ def refuse_devices(resources: Resources) -> None:
     NVIDIA's toolkit that lay them into a container.
     """
     if resources.with_devices:
-        named = resources.devices[0] if resources.devices else f"{resources.gpus} of the machine's GPUs"
+        named = resources.devices[0] if resources.devices else _gpus(resources.gpus)
         raise no_device(
             named,
             "in Corten's own sandbox there are none: a driver's libraries come in by a container engine's hooks",
             "--engine podman, or --engine docker",
         )
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPUs" if count > 1 else "a GPU"
 
 
 def no_device(asked: str, why: str, hint: str) -> EngineError:
