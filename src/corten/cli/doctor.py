@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 
+from corten.cli import in_cluster
 from corten.cli.output import Output
 
 EXAMPLES = """\
   corten doctor
   corten doctor --offline
   corten doctor --security
+  corten doctor --engine kubernetes --namespace models
 """
 
 _MARKS = {"ok": ("green", "✓"), "warning": ("yellow", "!"), "failed": ("red", "✗"), "info": ("dim", "·")}
@@ -26,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="look at what runs instead: each rule for image, engine and replica, kept or not",
     )
+    in_cluster.add_engine(parser)
     parser.add_argument("--port", type=int, default=8080, help="the gateway port to look at (default: 8080)")
 
 
@@ -36,9 +39,13 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from corten.core.home import Home
     from corten.ops.doctor import Outcome, doctor
 
-    checks = doctor(
-        home=Home.from_env(os.environ, uid=os.getuid()), env=os.environ, port=options.port, offline=options.offline
-    )
+    if in_cluster.meant(options):
+        from corten.ops.doctor_cluster import doctor as of_cluster
+
+        checks = of_cluster(in_cluster.place(options))
+    else:
+        home = Home.from_env(os.environ, uid=os.getuid())
+        checks = doctor(home=home, env=os.environ, port=options.port, offline=options.offline)
     output.document({"checks": [check.as_dict() for check in checks]})
     for check in checks:
         style, mark = _MARKS[check.outcome.value]

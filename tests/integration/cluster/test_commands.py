@@ -197,3 +197,29 @@ def test_an_engine_nobody_knows_and_words_for_another_one_are_refused(here, run,
     assert "swarm" in run("status", code=2)[1]
     monkeypatch.delenv("CORTEN_ENGINE")
     assert "--engine kubernetes" in run("deploy", image("x"), "--namespace", "models", code=2)[1]
+
+
+def test_what_a_cluster_is_and_allows_and_keeps_apart_is_tried_out(here, run, monkeypatch):
+    monkeypatch.setattr("corten.cluster.probing._LOOK_S", 0.02)
+
+    def checks(code=0):
+        found = json.loads(run("doctor", "--json", code=code)[0])["checks"]
+        return {one["name"]: (one["outcome"], one["found"]) for one in found}
+
+    assert checks()["policies"][0] == "info"  # nothing to try it with
+    run("deploy", image("fraud"))
+    before = {kind: here.server.names(kind) for kind in ("deployments", "networkpolicies")}
+    assert [outcome for outcome, _ in checks().values()] == ["ok", "info", "ok", "ok"]
+    here.server.pods.enforces = False
+    outcome, found = checks()["policies"]
+    assert (outcome, "NOT enforced" in found) == ("warning", True)
+    assert {kind: here.server.names(kind) for kind in before} == before
+    here.server.rest.forbidden = {("patch", "deployments"), ("create", "pods/eviction")}
+    outcome, found = checks(code=1)["rights"]
+    assert outcome == "failed"
+    assert found == "may not create pods/eviction, patch deployments"
+
+
+def test_a_cluster_that_does_not_answer_is_a_check_that_failed(here, run, monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert "no cluster to talk to" in run("doctor", code=1)[0]

@@ -262,7 +262,7 @@ class Rest:
             fault = self.pods.fault(found["spec"]["containers"][0]["image"])
             if fault in (Fault.PULL, Fault.UNSCHEDULABLE):
                 raise statuses.not_started(bare)
-            return 200, {"Content-Type": "text/plain"}, simulation.log(self.pods, found)
+            return 200, {"Content-Type": "text/plain"}, simulation.log(self.objects, self.pods, found)
         return simulation.answer(self.pods, found, method, rest)
 
 

@@ -45,6 +45,7 @@ class Pods:
     idle: dict[Key, int] = field(default_factory=dict)  # ticks a deployment made no progress
     most_pods: int = 10_000  # the namespace's quota
     turn: int = 0
+    enforces: bool = True  # NetworkPolicies; some networks only take them
 
     def fault(self, image: str) -> Fault:
         """What becomes of the pods of an image."""
@@ -113,11 +114,26 @@ def answer(pods: Pods, pod: Object, method: str, path: str) -> tuple[int, dict[s
     return 200, headers, json.dumps({"name": environment["CORTEN_DEPLOYMENT"]}).encode()
 
 
-def log(pods: Pods, pod: Object) -> bytes:
-    """What the process in a pod wrote."""
+def log(objects: Objects, pods: Pods, pod: Object) -> bytes:
+    """What the process in a pod wrote; one with a command of its own is `cluster.probing`'s."""
+    if "command" in pod["spec"]["containers"][0]:
+        reached = not (pods.enforces and _is_closed_in(objects, pod))
+        return json.dumps({"reached": reached}).encode() + b"\n"
     if pods.fault(pod["spec"]["containers"][0]["image"]) is Fault.CRASH:
         return b'{"level":"error","message":"the model did not load","error.message":"no such file"}\n'
     return b'{"message":"ready"}\n'
+
+
+def _is_closed_in(objects: Objects, pod: Object) -> bool:
+    """Whether a policy lets it reach nothing."""
+    labels = pod["metadata"]["labels"]
+    return any(
+        key[:2] == ("networkpolicies", pod["metadata"]["namespace"])
+        and "Egress" in one["spec"]["policyTypes"]
+        and not one["spec"].get("egress")
+        and all(labels.get(name) == value for name, value in one["spec"]["podSelector"]["matchLabels"].items())
+        for key, one in objects.items.items()
+    )
 
 
 def metrics(counts: dict[str, int]) -> bytes:
