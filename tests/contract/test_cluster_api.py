@@ -5,6 +5,7 @@ A real one is taken from KUBECONFIG with `--need k8s`; it gets a namespace of it
 
 import json
 import subprocess
+import sys
 import time
 
 import pytest
@@ -145,3 +146,13 @@ def test_it_says_what_it_is(api):
     found = discover(api, Cluster())
     assert found.version >= (1, 29)
     assert json.loads(api.ask("GET", "/version").body)["major"] == "1"
+
+
+def test_the_small_server_is_found_by_its_name_and_only_when_it_is_asked_for():
+    code = (
+        "import sys, corten.testing as testing\n"
+        "assert 'corten.testing.kubernetes' not in sys.modules\n"
+        "with testing.FakeApiServer() as server: print(server.url)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("https://127.0.0.1:"), done.stderr

@@ -1,6 +1,10 @@
 """Whatever was done, broken off and done again: one release serves, nothing is orphaned, and stopping leaves nothing."""
 
 import random
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
@@ -95,6 +99,24 @@ def test_who_is_cut_off_at_any_write_goes_on_with_the_same_command(here, begin, 
         begin(here)
     assert cuts >= 8
     sound(here)
+
+
+@pytest.mark.parametrize("plural", ["secrets", "deployments"], ids=["marked", "applied"])
+def test_a_rollback_that_is_killed_goes_on_with_the_same_command(here, plural):
+    two(here)
+    words = [sys.executable, "-m", "corten", "rollback", "fraud", "--engine", "kubernetes"]
+    before = len(here.server.seen)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until_s = time.monotonic() + 60
+    while not any(call.method == "PATCH" and f"/{plural}/" in call.path for call in here.server.seen[before:]):
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    sound(here)
+    assert here.states() == {"r1": "deployed", "r2": "superseded"}
 
 
 def sound(here):
