@@ -28,6 +28,7 @@ _ROWS_A_LOOK = 32
 _EVERY_S = 0.1
 _WINDOW_S = 300.0
 _REPORT_S = 5.0
+_EARLY_S = 1.0  # as long as there is little to report
 _LONGEST_NAME = 100
 _MOST_LABELS = 50
 _OTHER = ""
@@ -180,7 +181,8 @@ class Drift:
         self._clock_s = clock_s
         self._next_s = 0.0
         self.rows = 0
-        self._report: tuple[float, dict[str, Any]] = (-math.inf, {})
+        self._report: dict[str, Any] = {}
+        self._report_s = -math.inf  # when it was made
         self.sides = (Side("input", columns), Side("output", {}))
 
     def look(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], rows: int) -> None:
@@ -201,10 +203,12 @@ class Drift:
     def report(self) -> dict[str, Any]:
         """All that is known, as JSON; a few seconds old at most, for it is some milliseconds' work."""
         now_s = self._clock_s()
-        if now_s - self._report[0] > _REPORT_S or self.rows < REFERENCE_ROWS:
-            sides = {side.name: dict(side.features()) for side in self.sides}
-            self._report = (now_s, {"rows": self.rows, **sides})
-        return self._report[1]
+        early = self.rows < REFERENCE_ROWS
+        old = now_s - self._report_s > (_EARLY_S if early else _REPORT_S)
+        if old and not (early and self._report.get("rows") == self.rows):
+            self._report = {"rows": self.rows, **{side.name: dict(side.features()) for side in self.sides}}
+            self._report_s = now_s
+        return self._report
 
 
 class DriftMeters:

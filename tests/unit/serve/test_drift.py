@@ -110,6 +110,23 @@ def test_a_change_of_the_inputs_is_seen_against_the_first_rows():
     assert found["output"]["y"]["drift"] > 0.25
 
 
+def test_few_rows_are_described_once_a_second_and_the_same_ones_once():
+    now_s = [0.0]
+    drift = watched(clock=lambda: now_s[0])
+
+    def look_at(second, value):
+        now_s[0] = second
+        drift.look({"x": np.full((1, 1), value)}, {"y": np.zeros(1)}, 1)
+        return drift.report()
+
+    first = look_at(1.0, 5.0)
+    assert look_at(1.5, 9.0) is first
+    second = look_at(2.1, 7.0)
+    assert second["input"]["x"]["mean"] == 7
+    now_s[0] = 1000.0
+    assert drift.report() is second
+
+
 def test_the_recent_past_is_forgotten_after_ten_minutes():
     drift = watched()
     look(drift, np.full((1, 1), 5.0), times=300)
