@@ -72,6 +72,18 @@ def test_what_was_needed_lately_is_kept_and_then_given_back_a_quarter_at_a_time(
     assert max(drops) <= max(1, peak // 4)
 
 
+def test_what_is_needed_no_longer_is_given_back_a_quarter_at_a_time_though_all_of_it_at_once():
+    idle = [Sample(at, 100, 0) for at in (1000.0, 1000.5)]
+    found = decide(idle, Fleet(16, 16), BOUNDS, Memory(service_s=0.1))
+    assert (found.replicas, found.direction) == (12, Direction.DOWN)
+
+
+def test_who_has_what_is_needed_lacks_nothing():
+    load = Load(replace(BOUNDS, room=0, least=3))
+    load.run(10, 40)
+    assert {each.reason for each in load.decisions} == {""}
+
+
 def test_a_backlog_alone_is_no_load():
     """Many requests wait, few come: enough replicas to work it off, not one for each request that waits."""
     load = Load()
@@ -82,8 +94,8 @@ def test_a_backlog_alone_is_no_load():
 
 def test_chance_is_not_taken_for_a_rise():
     load = Load()
-    load.run(60, 5)
-    load.run(1, 9)
+    load.run(60, 13)
+    load.run(1, 16)  # of one replica that would be too much, if it were the load
     assert load.have == 1
 
 
