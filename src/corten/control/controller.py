@@ -12,13 +12,15 @@ from typing import Any
 
 from corten.control.answers import Answers
 from corten.control.canaries import Canaries
+from corten.control.care import DRAIN_POLL_S, Care
 from corten.control.exits import ExitWatch
-from corten.control.holding import Holding, Line
-from corten.control.liveness import Look, Vigil, hung
+from corten.control.holding import Holding
+from corten.control.lines import line
 from corten.control.memory import Memory
 from corten.control.mirror import Mirror
 from corten.control.probation import Probation
 from corten.control.probe import Answer, ask, jobs
+from corten.control.ready import Ready
 from corten.control.reconcile import (
     Action,
     FailRollout,
@@ -32,9 +34,6 @@ from corten.control.reconcile import (
     StartReplica,
     Terminate,
     Thaw,
-    back_off_s,
-    deaths_in_a_row,
-    hopeless,
     plan,
 )
 from corten.control.record import record
@@ -46,7 +45,6 @@ from corten.control.scaler import Scaler
 from corten.control.state import State
 from corten.control.tasks import Tasks
 from corten.control.vault import Vault
-from corten.control.watch import LOOK_PERIOD_S, Watch
 from corten.core.deployment import Replica, ReplicaState, Revision
 from corten.core.events import Event, Phase
 from corten.core.process import is_gone, is_stopped
@@ -54,34 +52,17 @@ from corten.core.rest import Strategy
 from corten.core.route import RouteTable
 from corten.engine.base import Engine, Observed, ReplicaSpec
 from corten.errors import CortenError, EngineError
-from corten.observe.host import ran_s
 
 _log = logging.getLogger(__name__)
 
 BUSY_TICK_S = 0.25  # while anything is on its way
 IDLE_TICK_S = 5.0  # deaths are told by pidfd; this is for what nobody told
 BLIND_TICK_S = 1.0  # while something is in the way, or some replica's process cannot be watched
-PROBE_TIMEOUT_S = 2.0
-FASTEST_PROBE_S, SLOWEST_PROBE_S = 0.025, 0.25
-DRAIN_POLL_S = 0.02
-ROUTABLE_POLL_S = 0.002
 MOMENT_S = 3.0  # for somebody to have nothing to do
 ROOM_S = 20.0  # for others to give back memory; whoever starts goes on then as it is
 LOG_LINES = 50
 _MOST_PASSES = 50
 _KILLED, _UNSEEN = 128 + signal.SIGKILL, -1  # exit codes
-
-
-@dataclass(slots=True)
-class Notes:
-    """What was found out about a replica and is not worth keeping over a restart."""
-
-    probed: bool = False
-    idle: bool = False
-    working: bool = False
-    hung: str = ""
-    answer: str = ""
-    error: CortenError | None = None
 
 
 @dataclass(slots=True)
@@ -109,7 +90,7 @@ class Controller:
     mirror: Mirror = field(init=False)
     resting: Resting = field(init=False)
     answers: Answers = field(init=False)
-    _notes: dict[str, Notes] = field(default_factory=dict)
+    care: Care = field(init=False)
     _observed: dict[str, Observed] = field(default_factory=dict)
     _just_started: dict[str, Observed] = field(default_factory=dict)
     _exits: ExitWatch | None = None
@@ -118,15 +99,27 @@ class Controller:
         self.canaries = Canaries(self.state, self.router, self.clock, self._changed)
         self.mirror = Mirror(self.state, self.clock)
         self.answers = Answers(self.state, self.router, self._condemn)
-        probation = Probation(self._busiest, self._loses_one, self.state.suspects, self.clock)
-        self.holding = Holding(self._arrived, self._reaches, probation)
+        self.care = Care(
+            state=self.state,
+            router=self.router,
+            tasks=self.tasks,
+            clock=self.clock,
+            wake=self.wake.set,
+            reached=self._tell_who_waits,
+            ask=self.ask,
+            jobs=self.jobs,
+            stopped=self.stopped,
+        )
+        ready = Ready(self.state, self.router, self.jobs, self.gone)
+        probation = Probation(ready.busiest, ready.loses_one, self.state.suspects, self.clock)
+        self.holding = Holding(self._arrived, ready.reaches, probation)
         self.resting = Resting(
-            self.state, self.memory, self.clock, self._changed, self.holding.waiting, self._is_working
+            self.state, self.memory, self.clock, self._changed, self.holding.waiting, ready.is_working
         )
         self.scaler = Scaler(self.state, self.router, self.clock, self._changed, self.resting)
 
     def _condemn(self, replica_id: str, reason: str) -> None:
-        self._notes.setdefault(replica_id, Notes()).hung = reason
+        self.care.notes(replica_id).hung = reason
         self.wake.set()
 
     def _changed(self) -> None:
@@ -236,7 +229,7 @@ class Controller:
     def _seen(self, one: ReplicaRecord, shadow: int) -> Seen:
         """`shadow` is the revision that is asked copies of requests only."""
         replica = one.replica
-        notes = self._notes.setdefault(replica.id, Notes())
+        notes = self.care.notes(replica.id)
         found = self._observed.get(replica.id)
         reached = self.router.open_to if replica.revision == shadow else self.router.sends_to
         return Seen(
@@ -298,11 +291,11 @@ class Controller:
                 self.tasks.ensure(f"thaw {replica}", lambda: self._set_frozen(replica, frozen=False))
             case Resume(id=replica):
                 record(self.state, name, action, now_s=now_s)
-                self._notes[replica] = Notes(probed=True)
+                self.care.resume(replica)
             case Remove(id=replica):
                 await self._end(self.engine.remove, replica)
                 record(self.state, name, action, now_s=now_s)
-                self._notes.pop(replica, None)
+                self.care.forget(replica)
             case FailRollout(id=replica):
                 details = await self._explain(replica)
                 record(self.state, name, action, now_s=now_s, details=details)
@@ -322,13 +315,13 @@ class Controller:
         states = [one.replica.state for one in self.state.replicas(name) if one.replica.id == replica_id]
         found = self._observed.get(replica_id)
         by_itself = found is not None and (found.exit_code not in (_KILLED, _UNSEEN) or found.out_of_memory)
-        return states[0] in working and by_itself and not self._notes.setdefault(replica_id, Notes()).hung
+        return states[0] in working and by_itself and not self.care.notes(replica_id).hung
 
     async def _start(self, replica_id: str, revision: Revision) -> None:
         try:
             await self._begin(replica_id, revision)
         except CortenError as error:
-            self._notes.setdefault(replica_id, Notes()).error = error
+            self.care.notes(replica_id).error = error
             _log.error("replica %s did not start: %s", replica_id, error)
 
     async def _begin(self, replica_id: str, revision: Revision) -> None:
@@ -395,7 +388,7 @@ class Controller:
 
     async def _explain(self, replica_id: str) -> Mapping[str, Any]:
         """Why a rollout failed: its replica's last lines and answers, and the engine's own error if it had one."""
-        notes = self._notes.get(replica_id, Notes())
+        notes = self.care.notes(replica_id)
         lines = await self.tasks.off_loop(self.logs, replica_id, LOG_LINES) if replica_id else ()
         details: dict[str, Any] = {"replica": replica_id, "log": list(lines), "answer": notes.answer}
         if notes.error is not None:
@@ -405,166 +398,26 @@ class Controller:
     # What goes on beside the loop
 
     def _tend(self) -> None:
-        """See to it that every replica is asked what its state calls for, and its process watched."""
-        replicas = [one for one in self.state.replicas() if one.replica.state is not ReplicaState.EXITED]
-        keys: set[str] = set()
-        for one in replicas:
-            if (found := self._care_for(one)) is not None:
-                key, work = found
-                keys.add(key)
-                self.tasks.ensure(key, work)
-        for deployment in self.state.deployments():
-            if deployment.canary is not None:
-                key = f"care canary {deployment.name}"
-                keys.add(key)
-                self.tasks.ensure(key, partial(self.canaries.watch, deployment.name))
-        self.tasks.keep_only("care ", keys)
+        """See to it that replicas and canaries are looked after, and processes watched."""
+        self.care.tend(self._running)
+        canaries = [one.name for one in self.state.deployments() if one.canary is not None]
+        self.tasks.ensure_only("canary ", {name: partial(self.canaries.watch, name) for name in canaries})
         pids = {each.pid for each in self._observed.values() if each.running and each.pid}
         if self._exits is not None:
             self._exits.watch_only(pids)
-
-    def _care_for(self, one: ReplicaRecord) -> tuple[str, Callable[[], Any]] | None:
-        replica = one.replica
-        notes = self._notes.setdefault(replica.id, Notes())
-        if not replica.address or not self._running(replica.id):
-            return None
-        match replica.state:
-            case ReplicaState.STARTING if not notes.probed:
-                return f"care starting {replica.id}", lambda: self._until_ready(one, notes)
-            case ReplicaState.READY if not one.routed:
-                return f"care routing {replica.id}", lambda: self._until_routable(one, notes)
-            case ReplicaState.READY:
-                return f"care living {replica.id}", lambda: self._while_alive(one, notes)
-            case ReplicaState.DRAINING if not notes.idle and not self.router.open_to(replica.address):
-                return f"care draining {replica.id}", lambda: self._until_idle(one, notes)
-            case _:
-                return None
-
-    async def _until_ready(self, one: ReplicaRecord, notes: Notes) -> None:
-        watching = asyncio.ensure_future(self._until_stopped(one, notes))
-        try:
-            while not (notes.probed or notes.hung):
-                answer = await self.ask(one.replica.address, "/readyz", timeout_s=PROBE_TIMEOUT_S)
-                notes.answer = f"{answer.status} {answer.text}" if answer.status else answer.text
-                notes.probed = answer.status == 200
-                # In proportion to the time it took so far: seldom late by more than a fortieth.
-                age_s = self.clock() - one.replica.started_s
-                if not notes.probed:
-                    await asyncio.sleep(min(SLOWEST_PROBE_S, max(FASTEST_PROBE_S, age_s / 40)))
-        finally:
-            watching.cancel()
-
-    async def _until_stopped(self, one: ReplicaRecord, notes: Notes) -> None:
-        """Look twice a second whether one that starts was stopped; not whether it answers: it may load for minutes."""
-        vigil, pid = Vigil(), one.replica.pid
-        while not notes.hung:
-            await asyncio.sleep(LOOK_PERIOD_S)
-            look = Look(asyncio.get_running_loop().time(), None, self.stopped(pid), ran_s=ran_s(pid))
-            vigil = vigil.after(look)
-            notes.hung = hung(vigil, look, others=True)
-        self.wake.set()
-
-    async def _until_routable(self, one: ReplicaRecord, notes: Notes) -> None:
-        wait_s = ROUTABLE_POLL_S
-        living = asyncio.ensure_future(self._while_alive(one, notes))
-        try:
-            while not notes.hung:
-                # Not only once the table is in force: Envoy is as far some milliseconds before we know that it is.
-                if await self.router.routable(one.replica.address):
-                    self.state.routed(one.replica.id, now_s=self.clock())
-                    self._tell_who_waits()
-                    return
-                await asyncio.sleep(wait_s)
-                wait_s = min(SLOWEST_PROBE_S, wait_s * 1.2)
-        finally:
-            living.cancel()
-
-    async def _until_idle(self, one: ReplicaRecord, notes: Notes) -> None:
-        """Until it has finished what it has; one that hangs never will, and others can do it in its place."""
-        quiet, wait_s, watch = 0, DRAIN_POLL_S, Watch(one.replica, self.ask, self.stopped)
-        try:
-            # Twice: a request picked before the gateway's worker saw the change may not be counted yet.
-            while quiet < 2 and not notes.hung:
-                quiet = quiet + 1 if await self.router.in_flight(one.replica.address) == 0 else 0
-                if quiet < 2:
-                    await asyncio.sleep(wait_s)
-                    # Late by a sixth of the time it took so far.
-                    wait_s = DRAIN_POLL_S if quiet else min(SLOWEST_PROBE_S, wait_s * 1.2)
-                    notes.hung = watch.look(partial(self._others_ready, one.replica))
-        finally:
-            watch.close()
-        notes.working = not notes.hung and await self.jobs(one.replica.address, timeout_s=PROBE_TIMEOUT_S) > 0
-        notes.idle = not notes.hung
-
-    async def _while_alive(self, one: ReplicaRecord, notes: Notes) -> None:
-        """Look twice a second whether it lives."""
-        watch = Watch(one.replica, self.ask, self.stopped)
-        try:
-            while not notes.hung:
-                await asyncio.sleep(LOOK_PERIOD_S)
-                # Who takes no requests yet has nothing in hand that could be lost with it.
-                notes.hung = watch.look(lambda: not one.routed or self._others_ready(one.replica))
-        finally:
-            watch.close()
-
-    def _others_ready(self, replica: Replica) -> bool:
-        """Whether another replica of its deployment takes requests."""
-        return any(
-            one.routed and one.replica.state is ReplicaState.READY and one.replica.id != replica.id
-            for one in self.state.replicas(replica.deployment)
-        )
 
     # Who waits for a replica
 
     def _arrived(self, name: str) -> None:
         self.resting.wake(name)
 
-    async def _is_working(self, name: str) -> bool:
-        """Whether some replica of a deployment is at asynchronous jobs, of which the gateway knows nothing."""
-        ready = [one.replica for one in self.state.replicas(name) if one.replica.state is ReplicaState.READY]
-        counts = await asyncio.gather(*(self.jobs(one.address, timeout_s=PROBE_TIMEOUT_S) for one in ready))
-        return any(counts)
-
-    def _loses_one(self, name: str) -> bool:
-        """Whether the process of some replica that takes requests is gone."""
-        working = (ReplicaState.READY, ReplicaState.DRAINING)
-        own = [one.replica for one in self.state.replicas(name) if one.replica.state in working]
-        return any(one.pid and self.gone(one.pid) for one in own)
-
-    async def _busiest(self, name: str) -> int:
-        """How many requests the replica of a deployment that has most is answering."""
-        ready = [one.replica for one in self.state.replicas(name) if one.replica.state is ReplicaState.READY]
-        return max([await self.router.in_flight(one.address) or 0 for one in ready], default=0)
-
-    async def _reaches(self, name: str, revision: str) -> bool:
-        """Whether the gateway takes some replica of a revision for well."""
-        for one in self.state.replicas(name):
-            candidate = one.replica.state is ReplicaState.READY and f"r{one.replica.revision}" == revision
-            if candidate and await self.router.routable(one.replica.address):
-                return True
-        return False
-
     def _tell_who_waits(self) -> None:
         shares = {route.deployment: route.revisions for route in self.table().deployments}
         lines = {}
         for one in self.state.deployments():
             weights = {share.revision: share.weight for share in shares[one.name] if share.weight}
-            lines[one.name] = self._line(one, weights)
+            lines[one.name] = line(one, weights, self.seen(one.name), start_s(self.state.replicas(one.name)))
         self.holding.know(lines)
-
-    def _line(self, one: Deployment, weights: Mapping[str, int]) -> Line:
-        retry_s, refusal = start_s(self.state.replicas(one.name)), ""
-        if one.deleting:
-            refusal = "it is being stopped"
-        elif one.wanted is None:
-            refusal = f"it was given up: {one.rollout.reason}" if one.rollout else "nothing is wanted"
-        elif not weights and (dead := hopeless(self.seen(one.name))) is not None:
-            refusal, retry_s = f"it keeps ending ({dead.reason})", back_off_s(deaths_in_a_row(dead))
-        coming = {one.wanted.label: 0} if one.wanted else {}
-        rest = one.rest
-        return Line(
-            {**coming, **weights}, rest.hold_s, rest.hold_requests, refusal, max(1.0, min(retry_s, rest.hold_s))
-        )
 
     def _tick_s(self) -> float:
         busy = (ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.STOPPING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -34,10 +34,13 @@ class Tasks:
         """Whether work of that key is going on."""
         return key in self._running
 
-    def keep_only(self, prefix: str, keys: Container[str]) -> None:
-        """Cancel the work of a kind whose subject is gone."""
+    def ensure_only(self, kind: str, works: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        """Of a kind of work, do these by their keys and no other: what is not among them any more is cancelled."""
+        wanted = {f"{kind}{key}": work for key, work in works.items()}
+        for key, work in wanted.items():
+            self.ensure(key, work)
         for key, task in list(self._running.items()):
-            if key.startswith(prefix) and key not in keys:
+            if key.startswith(kind) and key not in wanted:
                 task.cancel()
 
     async def off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:

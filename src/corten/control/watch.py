@@ -21,10 +21,13 @@ def _now_s() -> float:
 
 @dataclass(slots=True)
 class Watch:
-    """Of `replica`. It is asked every few seconds; while it is silent, all the time. `stopped`: by a signal, by pid."""
+    """Of `replica`. It is asked every few seconds; while it is silent, all the time; with no `ask`, never.
+
+    `stopped`: whether a process is, by a signal, by pid.
+    """
 
     replica: Replica
-    ask: Callable[..., Awaitable[Answer]]
+    ask: Callable[..., Awaitable[Answer]] | None
     stopped: Callable[[int], bool] = is_stopped
     _vigil: Vigil = field(default_factory=Vigil)
     _ask_s: float = field(default_factory=lambda: _now_s() + ASK_PERIOD_S)
@@ -41,7 +44,7 @@ class Watch:
 
     def _answered(self) -> bool | None:
         """Whether it answered what it was asked; None when it was not, or has its time still."""
-        if self._asking is None and (self._vigil.silent_since_s is not None or _now_s() >= self._ask_s):
+        if self.ask and self._asking is None and (self._vigil.silent_since_s is not None or _now_s() >= self._ask_s):
             question = self.ask(self.replica.address, "/livez", timeout_s=ASK_TIMEOUT_S)
             self._asking = asyncio.ensure_future(question)
         if self._asking is None or not self._asking.done():

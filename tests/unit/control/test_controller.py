@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from corten.control.controller import DRAIN_POLL_S, Controller
+from corten.control.care import DRAIN_POLL_S
+from corten.control.controller import Controller
 from corten.control.news import News
 from corten.control.probe import Answer
 from corten.control.router import Router
@@ -14,6 +15,7 @@ from corten.control.tasks import Tasks
 from corten.control.vault import Vault
 from corten.core.deployment import Replica, ReplicaState, RolloutState, Settings
 from corten.core.digest import Digest
+from corten.core.process import is_stopped
 from corten.core.rest import Rest
 from corten.engine.base import Observed
 from corten.engine.memory import Machine, Memory
@@ -35,6 +37,7 @@ class Bench:
         self.working = {}  # jobs by address
         self.now_s = 1000.0
         self.serial = itertools.count()
+        self.stopped = is_stopped
 
     def controller(self):
         wake, news = asyncio.Event(), News()
@@ -51,6 +54,7 @@ class Bench:
             vault=self.vault,
             ask=self.ask,
             jobs=self.jobs,
+            stopped=self.stopped,
         )
 
     def clock(self):
@@ -370,7 +374,7 @@ def test_stopping_leaves_no_replica_and_no_route(bench):
 
 
 def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
-    for name, seconds in (("watch.ASK_PERIOD_S", 0.01), ("controller.LOOK_PERIOD_S", 0.01)):
+    for name, seconds in (("watch.ASK_PERIOD_S", 0.01), ("care.LOOK_PERIOD_S", 0.01)):
         monkeypatch.setattr(f"corten.control.{name}", seconds)
     monkeypatch.setattr("corten.control.liveness.SILENT_S", 0.05)
     silent = set()
@@ -380,7 +384,6 @@ def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
         return Answer(0, "no answer") if address in silent else Answer(200, "")
 
     async def story(controller):
-        controller.ask = ask
         bench.deploy(ONE)
         await bench.until_rolled_out(controller)
         victim = bench.running()[0]
@@ -390,11 +393,12 @@ def test_a_hung_replica_is_killed_and_replaced(bench, monkeypatch):
         dead = next(one for one in bench.state.replicas() if one.replica.id == victim)
         assert "hung" in dead.replica.reason
 
+    bench.ask = ask
     bench.during(story)
 
 
 def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypatch):
-    for name in ("watch.ASK_PERIOD_S", "controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+    for name in ("watch.ASK_PERIOD_S", "care.LOOK_PERIOD_S", "liveness.STOPPED_S"):
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
     stopped = asyncio.Event()
 
@@ -406,39 +410,39 @@ def test_one_that_is_stopped_while_it_is_asked_is_not_waited_for(bench, monkeypa
         return Answer(200, "")
 
     async def story(controller):
-        controller.ask, controller.stopped = ask, lambda _: stopped.is_set()
         bench.deploy(ONE, replicas=2)
         await bench.until_rolled_out(controller)
         await bench.until(controller, lambda: any(verb == "kill" for verb, _ in bench.machine.calls))
 
+    bench.ask, bench.stopped = ask, lambda _: stopped.is_set()
     bench.during(story)
 
 
 def test_one_that_is_stopped_before_the_gateway_reaches_it_is_replaced_though_it_is_the_only_one(bench, monkeypatch):
-    for name in ("controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+    for name in ("care.LOOK_PERIOD_S", "liveness.STOPPED_S"):
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
 
     async def story(controller):
         first = "m-r1-000000"
         bench.wire.unhealthy.add(f"/memory/{first}/s")
-        controller.stopped = lambda _: bench.state.replicas("m")[0].replica.state is ReplicaState.READY
         bench.deploy(ONE)
         await bench.until(controller, lambda: ("kill", first) in bench.machine.calls)
 
+    bench.stopped = lambda _: bench.state.replicas("m")[0].replica.state is ReplicaState.READY
     bench.during(story)
 
 
 def test_one_that_is_stopped_while_it_starts_is_replaced(bench, monkeypatch):
-    for name in ("controller.LOOK_PERIOD_S", "liveness.STOPPED_S"):
+    for name in ("care.LOOK_PERIOD_S", "liveness.STOPPED_S"):
         monkeypatch.setattr(f"corten.control.{name}", 0.01)
 
     async def story(controller):
-        controller.stopped = lambda _: True
         bench.refuse_ready.add("m-r1")
         bench.deploy(ONE)
         await bench.until(controller, lambda: any(verb == "kill" for verb, _ in bench.machine.calls))
         await bench.until(controller, lambda: bench.state.replicas("m")[0].replica.reason.startswith("hung"))
 
+    bench.stopped = lambda _: True
     bench.during(story)
 
 
