@@ -58,12 +58,6 @@ def version_key(text: str) -> VersionKey:
     return int(epoch), _part_key(upstream), _part_key(revision)
 
 
-def compare_versions(left: str, right: str) -> int:
-    """-1, 0 or 1 as `left` is older than, equal to or newer than `right`."""
-    a, b = version_key(left), version_key(right)
-    return (a > b) - (a < b)
-
-
 def _part_key(text: str) -> tuple[object, ...]:
     key: list[object] = []
     for letters, digits in _PIECE.findall(text) if text else [("", "")]:

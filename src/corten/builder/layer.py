@@ -92,14 +92,6 @@ class LayerCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             atomic_write(self.folder / f"{key}.json", msgspec.json.encode(layer))
 
-    def get_or_make(self, key: str, make: Callable[[], Layer]) -> tuple[Layer, bool]:
-        """The layer of a key, made if need be, and whether it was there already."""
-        if layer := self.get(key):
-            return layer, True
-        layer = make()
-        self.put(key, layer)
-        return layer, False
-
 
 def cache_key(*parts: str) -> str:
     """A key over parts that no other list of parts gives (lengths are hashed too), and over the format of layers."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corten.http import Request
 from corten.serve.dialect import Desk, Dialect, Route
 
 _FOLDER = Path(__file__).with_name("static")
@@ -32,11 +31,6 @@ _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 def dialect(desk: Desk) -> Dialect:
     """The dialect of this module."""
     return Pages(desk)
-
-
-def wants_page(request: Request) -> bool:
-    """Whether a browser asks, and not a program that takes anything."""
-    return "text/html" in request.headers.get("accept", "")
 
 
 class Pages(Dialect):

@@ -6,7 +6,6 @@ the image needs neither generated code nor a runtime for it.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
 
 from corten.serve.job import malformed
@@ -120,12 +119,3 @@ def text(field: int, content: str) -> bytes:
 def packed(field: int, values: Iterable[int]) -> bytes:
     """A packed repeated integer field."""
     return data(field, b"".join(map(number, values)))
-
-
-def double_of(value: Value) -> float:
-    """A double field; raises RequestError."""
-    content = bytes_of(value)
-    if len(content) != 8:
-        raise malformed("not a protobuf message: a double of other than 8 bytes")
-    (found,) = struct.unpack("<d", content)
-    return float(found)

@@ -213,11 +213,6 @@ class Load:
         self._revisions: collections.Counter[str] = collections.Counter()
 
     @property
-    def sent_ok(self) -> int:
-        """How many requests were answered by a complete 200 until now."""
-        return len(self._latencies_s)
-
-    @property
     def failed(self) -> int:
         """How many requests failed until now."""
         return len(self._failures)

@@ -44,15 +44,14 @@ OLDER_TO_NEWER = [
 
 @pytest.mark.parametrize(("older", "newer"), OLDER_TO_NEWER)
 def test_versions_are_ordered_as_policy_says(older, newer):
-    assert deb.compare_versions(older, newer) == -1
-    assert deb.compare_versions(newer, older) == 1
+    assert deb.version_key(older) < deb.version_key(newer)
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("1.0", "0:1.0"), ("1.0", "1.0-0"), ("1.00", "1.0"), ("1.", "1.0"), ("a0", "a"), ("1-0", "1-00")]
 )
 def test_different_spellings_of_a_version_are_equal(one, other):
-    assert deb.compare_versions(one, other) == 0
+    assert deb.version_key(one) == deb.version_key(other)
 
 
 @pytest.mark.parametrize("text", ["", "1 0", "a:1", ":1", "1_0", "1-", "-1", "é1", "1\n"])
@@ -70,28 +69,15 @@ versions = st.one_of(
 )
 
 
-@given(versions, versions)
-def test_comparing_the_other_way_round_gives_the_opposite(left, right):
-    assert deb.compare_versions(left, right) == -deb.compare_versions(right, left)
-
-
-@given(versions, versions, versions)
-def test_the_order_of_versions_is_transitive(a, b, c):
-    low, middle, high = sorted([a, b, c], key=deb.version_key)
-    assert deb.compare_versions(low, middle) <= 0
-    assert deb.compare_versions(middle, high) <= 0
-    assert deb.compare_versions(low, high) <= 0
-
-
 @given(versions)
 def test_a_tilde_sorts_before_the_end_and_a_plus_after_it(version):
-    assert deb.compare_versions(version + "~", version) == -1
-    assert deb.compare_versions(version + "+x", version) == 1
+    assert deb.version_key(version + "~") < deb.version_key(version) < deb.version_key(version + "+x")
 
 
 @given(versions, versions)
 def test_the_order_is_that_of_dpkgs_algorithm(left, right):
-    assert deb.compare_versions(left, right) == reference_order(left, right)
+    one, other = deb.version_key(left), deb.version_key(right)
+    assert (one > other) - (one < other) == reference_order(left, right)
 
 
 def reference_order(left, right):
