@@ -3,8 +3,9 @@
 import shutil
 
 import pytest
+from ports import free_port
 from registries import certificates_in
-from stories import Corten, end, free_port, make_home
+from stories import Corten, end, make_home
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import threading
 import urllib.request
 
 import pytest
-from stories import CORTEN, ask, free_port
+from ports import free_port
+from stories import CORTEN, ask
 
 pytestmark = [pytest.mark.examples, pytest.mark.timeout(400)]
 

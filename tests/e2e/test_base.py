@@ -17,8 +17,9 @@ from foreign_base import (
     push_by_podman,
     rpm_database,
 )
+from ports import free_port
 from registries import DockerRegistry
-from stories import ask, free_port, get, until
+from stories import ask, get, until
 
 from corten.builder import artifact
 from corten.builder.artifact import LOCK_TYPE, SBOM_TYPE, STATEMENT_TYPE

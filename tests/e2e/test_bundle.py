@@ -84,7 +84,7 @@ def test_podman_loads_it(bundles, folder):
 
 
 def test_an_import_killed_at_any_moment_leaves_a_valid_store_and_is_simply_repeated(bundles, cold):
-    archive = bundles[1] / "one.tar"
+    archive, ends = bundles[1] / "one.tar", []
     for round_number in range(8):
         process = subprocess.Popen(
             [str(CORTEN), "import", str(archive)], env={**os.environ, "CORTEN_HOME": str(cold.home)},
@@ -92,10 +92,11 @@ def test_an_import_killed_at_any_moment_leaves_a_valid_store_and_is_simply_repea
         )  # fmt: skip
         time.sleep(0.15 + 0.03 * round_number)
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
+        ends.append(process.wait(timeout=10))
         layout = Layout(cold.home / "store")
         for _, entry in layout.images():
             layout.verify(entry.digest)
+    assert -signal.SIGKILL in ends
     cold.run("import", archive)
     Layout(cold.home / "store").verify(Layout(cold.home / "store").resolve("digits").digest)
 

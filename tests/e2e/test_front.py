@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificate
-from stories import Load, free_port
+from ports import free_port
+from stories import Load
 
 pytestmark = [pytest.mark.alone, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(200)]
 

@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import pytest
-from stories import CORTEN, Corten, ask, end, free_port, make_home, until
+from ports import free_port
+from stories import CORTEN, Corten, ask, end, make_home, until
 
 from corten.core.digest import Digest
 from corten.store.layout import Layout

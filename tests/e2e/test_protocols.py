@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+from ports import free_port
 from stories import ask, ask_whole
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -64,7 +65,6 @@ def run(script, *argv):
 @pytest.fixture(scope="module")
 def parrot(warm_home):
     """The parrot with two replicas behind the gateway."""
-    from stories import free_port
 
     made = subprocess.run([sys.executable, EXAMPLES / "parrot" / "make.py"], capture_output=True, text=True, timeout=60)
     assert made.returncode == 0, made.stderr

@@ -72,7 +72,8 @@ def test_killing_the_daemon_leaves_the_service_answering_and_status_adopts_it(co
 
 def test_killing_the_gateway_brings_it_back_on_the_same_port(corten, port, digits_model):
     url = corten.up(digits_model["paths"][0], "--port", port)["url"]
-    os.kill(corten.run("status", "--json").json["gateway"]["pid"], signal.SIGKILL)
+    killed = corten.run("status", "--json").json["gateway"]["pid"]
+    os.kill(killed, signal.SIGKILL)
 
     def answers():
         try:
@@ -81,6 +82,7 @@ def test_killing_the_gateway_brings_it_back_on_the_same_port(corten, port, digit
             return False
 
     until(answers, "the gateway answers again", deadline_s=10)
+    assert corten.run("status", "--json").json["gateway"]["pid"] != killed
 
 
 def test_a_model_that_cannot_load_never_takes_traffic(corten, port, digits_model, folder):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
+from ports import free_port
 from served import Served
 
 pytestmark = pytest.mark.clients
@@ -142,9 +142,7 @@ REFUSED_BY_GRPC = {
     ("unix", "workers"), [(False, 1), (True, 1), (True, 2)], ids=["port", "socket", "socket of two workers"]
 )
 def test_nvidias_client_asks_over_grpc(unix, workers):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = {} if unix else {"CORTEN_GRPC_LISTEN": f"127.0.0.1:{port}"}
     env["CORTEN_WORKERS"] = str(workers)
     with Served({"entry": "double", "grpc": True}, unix=unix, env=env) as server:
@@ -176,9 +174,7 @@ print(json.dumps(seen))
 
 @pytest.mark.parametrize("unix", [False, True], ids=["port", "socket"])
 def test_all_workers_of_a_replica_answer_grpc(unix):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = {"CORTEN_WORKERS": "2"} | ({} if unix else {"CORTEN_GRPC_LISTEN": f"127.0.0.1:{port}"})
     with Served({"entry": "identity", "grpc": True}, unix=unix, env=env) as server:
         server.until()

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from tiny_service import Load, until
 
 from corten import __version__
@@ -267,9 +268,7 @@ def test_a_taken_port_refuses_the_first_deploy_and_nothing_is_left(place):
 
 def test_the_port_can_be_changed_and_is_kept(place):
     place.deploy(ANSWER="x")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place.port = free.getsockname()[1]
+    place.port = free_port()
     place.deploy(ANSWER="x")
     assert place.one().url == f"http://127.0.0.1:{place.port}/tiny/"
     assert place.ask() == "x"

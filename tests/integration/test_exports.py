@@ -9,8 +9,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from quadlets import podman_run
-from stories import free_port
 
 from corten.core.deployment import Settings
 from corten.core.digest import Digest

@@ -12,7 +12,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from gateway_site import free_port, revision, table
+from gateway_site import revision, table
+from ports import free_port
 
 from corten.core.access import Access
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable

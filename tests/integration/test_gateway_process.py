@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from gateway_site import free_port, revision, table, until
+from gateway_site import revision, table, until
+from ports import free_port
 
 from corten.core.route import RouteTable
 from corten.http import run

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from certificates import write_certificate
-from gateway_site import free_port, revision, table, until
+from gateway_site import revision, table, until
+from ports import free_port
 
 from corten.core.front import Front
 from corten.errors import EngineError, UsageError

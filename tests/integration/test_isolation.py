@@ -176,6 +176,7 @@ def test_outside_its_sandbox_it_is_not_root_either(told: Mapping[str, Any]) -> N
 
 def test_the_environment_of_a_replica_cannot_be_read_in_the_list_of_processes(told: Mapping[str, Any]) -> None:
     # Command lines are open to everybody on the machine, environments to the owner.
+    assert Path(f"/proc/{told['host_pid']}/cmdline").read_bytes()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             assert b"PROBE_ABSTRACT" not in path.read_bytes()

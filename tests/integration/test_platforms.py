@@ -6,7 +6,8 @@ import struct
 import subprocess
 
 import pytest
-from stories import Corten, ask, diagnosis_in, end, free_port, get, make_home, until
+from ports import free_port
+from stories import Corten, ask, diagnosis_in, end, get, make_home, until
 
 from corten.core.platform import Platform
 from corten.engine.plain import plain_process

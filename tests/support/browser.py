@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
+
+from ports import free_port
 
 _ARGUMENTS = [
     "--headless",
@@ -31,9 +32,7 @@ class Browser:
 
     def __init__(self, *, width=1280, height=900, dark=False):
         self._profile = tempfile.TemporaryDirectory(prefix="browser-")
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
+        port = free_port()
         self._base = f"http://127.0.0.1:{port}"
         self._driver = subprocess.Popen(
             [shutil.which("chromedriver"), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from ports import free_port
 
 from corten.core.front import Front
 from corten.core.home import Home
@@ -118,12 +119,6 @@ def new_site():
         with contextlib.suppress(OSError, ValueError, KeyError):
             os.kill(made.recorded_pid, signal.SIGKILL)
         shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def revision(number: int, *upstreams, weight: int = 100, draining=()) -> RevisionRoute:

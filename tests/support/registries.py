@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ports import free_port
+
 from corten.core.digest import Digest
 from corten.core.image import CONFIG, INDEX, LAYER, MANIFEST, Descriptor
 from corten.core.platform import Platform
@@ -75,12 +77,6 @@ def put_sparse_layer(layout, size_bytes):
     digest = Digest.of_file(place)
     place.rename(layout.path(digest))
     return Descriptor(LAYER, digest, size_bytes)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass

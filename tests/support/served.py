@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+from ports import free_port
+
 ADAPTER = """
 import json, os, sys, time
 from corten.adapters.base import InputError
@@ -152,7 +154,7 @@ class Served:
         for name, text in (files or {}).items():
             (self.app / name).write_text(text)
         self.socket = root / "replica.sock"
-        self.port = 0 if unix else _free_port()
+        self.port = 0 if unix else free_port()
         self.log_path = root / "log"
         self.out_path = root / "out"
         listen = f"unix:{self.socket}" if unix else f"127.0.0.1:{self.port}"
@@ -284,9 +286,3 @@ class Client(threading.Thread):
             self.failure = error
         finally:
             connection.close()
-
-
-def _free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -119,12 +118,6 @@ def ask_whole(method, url, body=None, headers=None):
 def get(url, path="", timeout_s=10):
     with urllib.request.urlopen(url + path, timeout=timeout_s) as answer:
         return answer.status, answer.read().decode()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(condition, what, deadline_s=60):

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from ports import free_port
 
 from corten.core.deployment import Settings
 from corten.core.home import Home
@@ -157,10 +158,7 @@ def a_place(seed) -> Iterator[Place]:
     root = Path(tempfile.mkdtemp(prefix="corten-it-", dir="/tmp"))
     root.chmod(0o755)
     shutil.copytree(folder / "store", root / "store")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = Place(Home(root), image, port)
+    place = Place(Home(root), image, free_port())
     yield place
     try:
         stop(home=place.home)

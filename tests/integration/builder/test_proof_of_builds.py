@@ -77,11 +77,12 @@ def test_a_build_attaches_lock_sbom_and_provenance(home, built):
 
 def test_wheels_and_the_layers_made_of_them_tell_the_same(home, built, tmp_path):
     layout = Layout(home.store)
-    for layer in built.image.layers:
-        if layer.kind is LayerKind.WHEELS:
-            by_file = facts.read(layout, layer, cache=home.cache)  # as the build left it
-            assert facts.read(layout, layer, cache=tmp_path) == by_file
-            assert by_file.packages
+    wheels = [layer for layer in built.image.layers if layer.kind is LayerKind.WHEELS]
+    assert wheels
+    for layer in wheels:
+        by_file = facts.read(layout, layer, cache=home.cache)  # as the build left it
+        assert facts.read(layout, layer, cache=tmp_path) == by_file
+        assert by_file.packages
 
 
 def test_a_commit_moves_the_provenance_and_not_the_digest(home, project, built):

@@ -66,7 +66,9 @@ def test_the_order_of_the_entries_does_not_change_the_bytes(files, random) -> No
 
 
 def test_owner_and_time_are_nobodys() -> None:
-    for member in _read(_packed(Entry("a/b", mode=0o755, data=b"x"))):
+    members = _read(_packed(Entry("a/b", mode=0o755, data=b"x")))
+    assert [member.name for member in members] == ["a", "a/b"]
+    for member in members:
         assert (member.uid, member.gid, member.mtime, member.uname, member.gname) == (0, 0, 0, "", "")
 
 

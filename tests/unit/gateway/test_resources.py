@@ -174,6 +174,7 @@ def test_what_is_not_pure_is_sent_again_only_if_no_replica_began_with_it():
         share = RevisionRoute("r1", 1, (Endpoint("/run/a.sock"),))
         found = routes_of(RouteTable((DeploymentRoute("iris", (share,), pure=pure),)))
         policies = [route["route"]["retry_policy"] for route in found if "route" in route]
+        assert policies
         for reasons in (set(each["retry_on"].split(",")) for each in policies):
             assert ("reset" in reasons) is pure
             assert {"connect-failure", "retriable-headers", "reset" if pure else "reset-before-request"} <= reasons
