@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from registries import DockerRegistry, layout_in, put_image, put_sparse_layer
+from registries import DockerRegistry, layout_in, put_image, put_sparse_image
 from stories import CORTEN, Corten, make_home, until
 
-from corten.core.image import CONFIG, MANIFEST
-from corten.store.documents import descriptor_to
 from corten.testing.registry import TestRegistry
 
 MB = 1 << 20
@@ -128,7 +126,7 @@ def test_a_pull_that_is_killed_leaves_a_valid_store_and_the_next_one_takes_the_r
 def test_ctrl_c_in_the_middle_of_a_push_ends_it_soon_and_without_a_tag(homes):
     mine, _ = homes
     layout = layout_in(mine.home)
-    big_image(layout, 2 << 30)
+    put_sparse_image(layout, "big", 2 << 30)
     with TestRegistry() as registry:
         words = [str(CORTEN), "push", "big", f"{registry.name}/big:1"]
         process = subprocess.Popen(
@@ -188,7 +186,7 @@ def test_the_local_store_is_served_until_it_is_told_to_end(homes):
 @pytest.mark.registry
 def test_a_layer_of_three_gibibytes_goes_there_and_back_in_little_memory(homes, tmp_path):
     mine, theirs = homes
-    big_image(layout_in(mine.home), 3 << 30)
+    put_sparse_image(layout_in(mine.home), "big", 3 << 30)
     registry = DockerRegistry(tmp_path).start()
     try:
         pushed = peak_mb(mine, "push", "big", f"{registry.name}/big:1")
@@ -196,20 +194,6 @@ def test_a_layer_of_three_gibibytes_goes_there_and_back_in_little_memory(homes, 
     finally:
         registry.kill()
     assert max(pushed, pulled) < 80
-
-
-def big_image(layout, size_bytes):
-    layer = put_sparse_layer(layout, size_bytes)
-    config = layout.put(
-        b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}', CONFIG
-    )
-    document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": descriptor_to(config),
-        "layers": [descriptor_to(layer)],
-    }
-    layout.tag("big", layout.put(json.dumps(document).encode(), MANIFEST))
 
 
 def peak_mb(corten, *words):

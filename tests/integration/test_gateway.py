@@ -279,9 +279,7 @@ def test_a_port_lost_in_the_race_is_told_from_envoys_log(site, monkeypatch):
 def test_moving_to_a_taken_port_is_an_error_and_the_old_port_still_serves(site):
     async def story():
         a = site.upstream("a")
-        first = site.gateway()
-        await first.start(table(revision(1, a)))
-        await first.detach()
+        await site.left_alone(table(revision(1, a)))
         with socket.socket() as holder:
             holder.bind(("127.0.0.1", 0))
             holder.listen()

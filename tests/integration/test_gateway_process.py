@@ -77,9 +77,7 @@ def test_the_gateway_serves_while_nobody_drives_it_and_is_adopted_without_a_fail
 def test_an_adopted_gateway_that_dies_is_started_again(site):
     async def story():
         a = site.upstream("a")
-        first = site.gateway()
-        await first.start(table(revision(1, a)))
-        await first.detach()
+        await site.left_alone(table(revision(1, a)))
         async with site.serving(table(revision(1, a))) as second:
             os.kill(second.pid, signal.SIGKILL)
             async with asyncio.timeout(5):
@@ -93,10 +91,7 @@ def test_an_adopted_gateway_that_dies_is_started_again(site):
 def test_a_gateway_that_died_while_nobody_looked_is_started_anew(site):
     async def story():
         a = site.upstream("a")
-        first = site.gateway()
-        await first.start(table(revision(1, a)))
-        pid = first.pid
-        await first.detach()
+        pid = await site.left_alone(table(revision(1, a)))
         os.kill(pid, signal.SIGKILL)
         await until(gone, pid)
         async with site.serving(table(revision(1, a))) as second:
@@ -108,10 +103,7 @@ def test_a_gateway_that_died_while_nobody_looked_is_started_anew(site):
 
 def test_a_gateway_nobody_wrote_down_gives_way(site):
     async def story():
-        first = site.gateway()
-        await first.start(RouteTable())
-        pid = first.pid
-        await first.detach()
+        pid = await site.left_alone(RouteTable())
         (site.home.state / "gateway/envoy.json").unlink()
         async with site.serving(RouteTable()) as second:
             assert second.pid != pid
@@ -123,10 +115,7 @@ def test_a_gateway_nobody_wrote_down_gives_way(site):
 def test_a_running_gateway_moves_to_another_port(site):
     async def story():
         a = site.upstream("a")
-        first = site.gateway()
-        await first.start(table(revision(1, a)))
-        pid = first.pid
-        await first.detach()
+        pid = await site.left_alone(table(revision(1, a)))
         site.port = free_port()
         async with site.serving(table(revision(1, a))) as second:
             assert second.pid == pid

@@ -141,10 +141,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_restart_leaves_it_to_the_next(sit
 def test_a_newer_binary_takes_over_when_a_daemon_adopts_the_gateway(site):
     async def story():
         a = site.upstream("a")
-        first = site.gateway()
-        await first.start(table(revision(1, a)))
-        old = first.pid
-        await first.detach()
+        old = await site.left_alone(table(revision(1, a)))
         newer = site.folder / "envoy"
         os.link(find_binary(), newer)
         load = asyncio.create_task(Load(site.port, "/iris/predict", connections=4).run(3.0))

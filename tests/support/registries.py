@@ -68,15 +68,24 @@ def put_referrer(layout, subject, data=b'{"bomFormat": "CycloneDX"}', kind=SBOM)
     return descriptor
 
 
-def put_sparse_layer(layout, size_bytes):
-    """A layer of zeros that takes no place on the disk."""
-    layout.put(b"", LAYER)  # makes the store
+def put_sparse_image(layout, name, size_bytes):
+    """An image of one layer of zeros, which takes no place on the disk; gives the layer's descriptor."""
+    config = b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}'
+    configured = layout.put(config, CONFIG)
     place = layout.root / "sparse"
     with place.open("wb") as stream:
         stream.truncate(size_bytes)
     digest = Digest.of_file(place)
     place.rename(layout.path(digest))
-    return Descriptor(LAYER, digest, size_bytes)
+    layer = Descriptor(LAYER, digest, size_bytes)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor_to(configured),
+        "layers": [descriptor_to(layer)],
+    }
+    layout.tag(name, layout.put(json.dumps(document).encode(), MANIFEST))
+    return layer
 
 
 @dataclass

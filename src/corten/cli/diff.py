@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from corten.cli import parser as words
 from corten.cli.output import Output, megabytes, table
 
 if TYPE_CHECKING:
@@ -25,22 +26,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("before", help="an image's name, or the first digits of its digest")
     parser.add_argument("after", help="the same of the other")
-    parser.add_argument(
-        "--platform", default="", metavar="OS/ARCH", help="of images for several (default: this machine's)"
-    )
+    words.add_platform(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print the differences, kind by kind."""
     from corten.core.home import Home
-    from corten.core.platform import Platform
     from corten.ops.diff import diff
 
     found = diff(
         options.before,
         options.after,
         home=Home.from_env(os.environ, uid=os.getuid()),
-        platform=Platform.parse(options.platform) if options.platform else None,
+        platform=words.platform_of(options),
     )
     output.document(found.as_dict())
     if output.json:

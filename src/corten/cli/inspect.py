@@ -9,6 +9,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from corten.cli import parser as words
 from corten.cli.output import Output, megabytes, table
 
 if TYPE_CHECKING:
@@ -24,21 +25,18 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument("image", help="a name, or the first digits of a digest")
-    parser.add_argument(
-        "--platform", default="", metavar="OS/ARCH", help="of an image for several (default: this machine's)"
-    )
+    words.add_platform(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print what is known of an image."""
     from corten.core.home import Home
-    from corten.core.platform import Platform
     from corten.ops.inspect import inspect
 
     seen = inspect(
         options.image,
         home=Home.from_env(os.environ, uid=os.getuid()),
-        platform=Platform.parse(options.platform) if options.platform else None,
+        platform=words.platform_of(options),
     )
     output.document(seen.as_dict())
     if output.json:

@@ -13,6 +13,7 @@ from corten.errors import UsageError
 
 if TYPE_CHECKING:
     from corten.core.canary import Canary
+    from corten.core.platform import Platform
 
 
 class _Parser(argparse.ArgumentParser):
@@ -364,3 +365,17 @@ def add_registry_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plain-http", action="store_true", help="no TLS (on this machine it is found out, elsewhere never)"
     )
+
+
+def add_platform(parser: argparse.ArgumentParser) -> None:
+    """Which one of an image for several: shared by all verbs that look at one."""
+    parser.add_argument(
+        "--platform", default="", metavar="OS/ARCH", help="of an image for several (default: this machine's)"
+    )
+
+
+def platform_of(options: argparse.Namespace) -> Platform | None:
+    """What `add_platform` was told; None: this machine's. Raises UsageError."""
+    from corten.core.platform import Platform
+
+    return Platform.parse(options.platform) if options.platform else None

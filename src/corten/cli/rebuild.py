@@ -23,23 +23,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="a name, or the first digits of a digest")
     parser.add_argument("--verify", action="store_true", help="exit with 7 unless the same image comes out")
     parser.add_argument("--offline", action="store_true", help="open no connection; use what is in the cache")
-    parser.add_argument(
-        "--platform", default="", metavar="OS/ARCH", help="of an image for several (default: this machine's)"
-    )
+    words.add_platform(parser)
     words.add_registry_trust(parser)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print the layers that differ, or that none does."""
     from corten.core.home import Home
-    from corten.core.platform import Platform
     from corten.errors import PolicyError
     from corten.ops.rebuild import rebuild
 
     rebuilt = rebuild(
         options.image,
         home=Home.from_env(os.environ, uid=os.getuid()),
-        platform=Platform.parse(options.platform) if options.platform else None,
+        platform=words.platform_of(options),
         offline=options.offline,
         plain_http=options.plain_http,
         ca=options.ca,

@@ -14,13 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from registries import layout_in, put_image, put_index, put_referrer, put_sparse_layer
+from registries import layout_in, put_image, put_index, put_referrer, put_sparse_image
 
 from corten.core.digest import Digest
-from corten.core.image import CONFIG, MANIFEST
+from corten.core.image import MANIFEST
 from corten.ops.pull import pull
 from corten.store import signature_tag
-from corten.store.documents import descriptor_to
 
 MB = 1 << 20
 
@@ -155,16 +154,7 @@ def test_what_is_not_there_or_not_allowed_is_told_in_the_form_of_the_specificati
 
 def test_a_client_that_leaves_in_the_middle_and_a_slow_one_cost_no_memory(here, served):
     address, process = served
-    layout = layout_in(here.root)
-    layer = put_sparse_layer(layout, 1 << 30)
-    config = layout.put(b'{"rootfs": {"type": "layers", "diff_ids": []}}', CONFIG)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": descriptor_to(config),
-        "layers": [descriptor_to(layer)],
-    }
-    layout.tag("big", layout.put(json.dumps(document).encode(), MANIFEST))
+    layer = put_sparse_image(layout_in(here.root), "big", 1 << 30)
     before = rss_mb(process.pid)
     clients = []
     for _ in range(8):
