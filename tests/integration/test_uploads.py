@@ -180,9 +180,8 @@ def test_others_are_answered_while_the_library_of_arrow_is_imported(body, header
         asked = threading.Thread(target=server.ask, args=("POST", "/predict", body, headers))
         asked.start()
         time.sleep(0.3)
-        began_s = time.monotonic()
         assert server.ask("GET", "/livez")[0] == 200
-        assert time.monotonic() - began_s < 0.8
+        assert asked.is_alive(), "it was answered before the import was done"
         asked.join()
 
 
