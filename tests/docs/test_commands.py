@@ -1,5 +1,6 @@
 """Every command the documentation shows is one the program takes; the README's two commands exist."""
 
+import ast
 import importlib
 import os
 import re
@@ -20,20 +21,54 @@ BLOCK = re.compile(r"^```(?:console|sh|bash)?\n(.*?)^```", re.MULTILINE | re.DOT
 
 
 def commands():
-    """(page, words) of each `$ corten ...` line in a block of a page."""
+    """(page, words) of each line of a page that shows what to type, in a block or by its indentation."""
     for page in PAGES:
-        for block in BLOCK.findall(page.read_text()):
+        text = page.read_text()
+        for block in BLOCK.findall(text):
             for line in block.splitlines():
                 if line.startswith("$ corten "):
                     yield page.relative_to(ROOT), line.removeprefix("$ ")
+        for line in re.findall(r"^    (corten [a-z].*)", BLOCK.sub("", text), re.MULTILINE):
+            yield page.relative_to(ROOT), line
 
 
-@pytest.mark.parametrize(("page", "line"), list(commands()), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("page", "line"), list(dict.fromkeys(commands())), ids=lambda value: str(value)[:60])
 def test_a_command_in_the_documentation_is_taken_by_the_program(page, line):
-    _, verb, *words = shlex.split(re.sub(r"\$\([^)]*\)", "substituted", line), comments=True)
+    own = re.split(r" (?:\||&&) ", re.sub(r"\$\([^)]*\)", "substituted", line))[0]
+    _, verb, *words = shlex.split(own, comments=True)
     assert verb in dict(VERBS), f"{page}: {line}"
-    if "|" not in words:
-        make(verb, importlib.import_module(module_of(verb))).parse_args(words)
+    make(verb, importlib.import_module(module_of(verb))).parse_args(words)
+
+
+def named():
+    """(where, words) of each `corten ...` in running text and in the hints of errors."""
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for line in re.findall(r"`(?:sudo )?(corten [^`]*)`", page.read_text()):
+            yield page.relative_to(ROOT), line
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                texts = [each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant)]
+                for line in re.findall(r"corten [a-z][^`]*", " ".join(text for text in texts if isinstance(text, str))):
+                    yield path.relative_to(ROOT), line
+
+
+def test_verbs_and_options_that_texts_and_hints_name_are_the_programs():
+    options = {
+        verb: {option for action in make(verb, module)._actions for option in action.option_strings}
+        for verb, module in ((verb, importlib.import_module(module_of(verb))) for verb, _ in VERBS)
+    }
+    wrong, seen = [], 0
+    for where, line in named():
+        for verb, words in re.findall(r"\bcorten ([a-z0-9]+)((?:(?! -- |[|;()]|&&).)*)", line):
+            seen += 1
+            unknown = [
+                word for word in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", words) if word not in options.get(verb, ())
+            ]
+            if verb not in options or unknown:
+                wrong.append(f"{where}: {line}")
+    assert not wrong
+    assert seen > 200
 
 
 def test_the_readme_shows_commands_of_the_program():

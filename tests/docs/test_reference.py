@@ -49,6 +49,12 @@ def test_every_error_page_belongs_to_a_code_that_can_be_raised():
     assert not stale
 
 
+def test_every_family_of_errors_is_told_what_it_is_about():
+    told = (ROOT / "docs/errors/README.md").read_text()
+    families = {page.stem.partition(".")[0] for page in (ROOT / "docs/errors").glob("*.*.md")}
+    assert families == set(re.findall(r"`([a-z]+)`(?=[ `a-z]* \|)", told))
+
+
 def test_error_codes_are_a_family_and_a_word():
     wrong = [code for code in codes_in_source() if not re.fullmatch(r"[a-z]+\.[a-z_]+", code)]
     assert not wrong
