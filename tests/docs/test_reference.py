@@ -71,6 +71,13 @@ def test_relative_links_in_the_documentation_lead_somewhere():
     assert not broken
 
 
+def test_every_page_is_in_the_list_of_its_kind():
+    for folder, kinds in (("docs", ("tutorial", "how-to", "explanation", "reference")), ("docs/decisions", (".",))):
+        listed = (ROOT / folder / "README.md").read_text()
+        pages = [page for kind in kinds for page in (ROOT / folder / kind).glob("*.md") if page.name != "README.md"]
+        assert [page.name for page in pages if f"{page.relative_to(ROOT / folder)})" not in listed] == []
+
+
 def test_every_setting_of_a_project_is_documented_with_its_default():
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", (ROOT / "docs/reference/settings.md").read_text(), re.MULTILINE)
     assert sorted(key for key, _ in rows) == sorted(field.name for field in fields(Table))
