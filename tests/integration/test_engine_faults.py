@@ -1,4 +1,4 @@
-"""The embedded engine when things die: the daemon at any line, the replica, the disk (research/security.md 6)."""
+"""The embedded engine when things die: the daemon at any line, the replica, the disk."""
 
 from __future__ import annotations
 

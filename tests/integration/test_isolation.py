@@ -1,4 +1,4 @@
-"""What a replica can do to the machine it runs on: tried from the inside (research/security.md 6, row 29)."""
+"""What a replica can do to the machine it runs on: tried from the inside."""
 
 from __future__ import annotations
 

@@ -11,18 +11,8 @@ from pathlib import Path
 import pytest
 
 from corten.control import database
-from corten.control.reconcile import (
-    Freeze,
-    Kill,
-    Remove,
-    Seen,
-    StartReplica,
-    Terminate,
-    Thaw,
-    canary_replicas,
-    plan,
-    surge_of,
-)
+from corten.control.actions import Freeze, Kill, Remove, Seen, StartReplica, Terminate, Thaw
+from corten.control.reconcile import canary_replicas, plan, surge_of
 from corten.control.record import record
 from corten.control.records import Deployment, ReplicaRecord
 from corten.control.routes import route_table, steps

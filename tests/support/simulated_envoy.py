@@ -1,6 +1,6 @@
 """Envoy as far as it decides where requests go, on a fake clock: it reads the resources the real one is given.
 
-Modelled after what the real one was seen to do (research into 1.40, tests/integration/test_gateway*.py): active health
+Modelled after what the real one was seen to do (1.40, in tests/integration/test_gateway*.py): active health
 checks, ejection of hosts that reset, least of two requests, priorities, retries on other hosts, checks by ext_authz.
 What it is not told by a resource it does not do, so that a wrong resource shows here.
 """

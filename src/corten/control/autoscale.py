@@ -1,4 +1,4 @@
-"""How many replicas the requests take: a pure function of what was counted, after research/deploy.md 7.1.
+"""How many replicas the requests take: a pure function of what was counted.
 
 The load is told in Erlangs (arrivals a second times seconds of service: how many requests would be in a replica's
 hands at once if none had to wait), not in requests in flight: a backlog is no load, and must not be taken for one. To

@@ -10,18 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from corten.control.answers import Answers
-from corten.control.canaries import Canaries
-from corten.control.care import DRAIN_POLL_S, Care
-from corten.control.exits import ExitWatch
-from corten.control.holding import Holding
-from corten.control.lines import line
-from corten.control.memory import Memory
-from corten.control.mirror import Mirror
-from corten.control.probation import Probation
-from corten.control.probe import Answer, ask, jobs
-from corten.control.ready import Ready
-from corten.control.reconcile import (
+from corten.control.actions import (
     Action,
     FailRollout,
     Forget,
@@ -34,8 +23,19 @@ from corten.control.reconcile import (
     StartReplica,
     Terminate,
     Thaw,
-    plan,
 )
+from corten.control.answers import Answers
+from corten.control.canaries import Canaries
+from corten.control.care import DRAIN_POLL_S, Care
+from corten.control.exits import ExitWatch
+from corten.control.holding import Holding
+from corten.control.lines import line
+from corten.control.memory import Memory
+from corten.control.mirror import Mirror
+from corten.control.probation import Probation
+from corten.control.probe import Answer, ask, jobs
+from corten.control.ready import Ready
+from corten.control.reconcile import plan
 from corten.control.record import record
 from corten.control.records import Deployment, ReplicaRecord
 from corten.control.resting import Resting, start_s

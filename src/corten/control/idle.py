@@ -1,4 +1,4 @@
-"""When a deployment nobody asks goes to rest, and when it wakes: a pure function, after research/deploy.md 7.1.
+"""When a deployment nobody asks goes to rest, and when it wakes: a pure function.
 
 Awake -> frozen (memory kept, awake again in milliseconds) -> stopped (started again in the time it takes to load).
 What takes long to start stays frozen for longer.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from corten.control.actions import Seen
 from corten.control.holding import Line
-from corten.control.reconcile import Seen, back_off_s, deaths_in_a_row, hopeless
+from corten.control.reconcile import back_off_s, deaths_in_a_row, hopeless
 from corten.control.records import Deployment
 
 

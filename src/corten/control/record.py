@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corten.control.reconcile import (
+from corten.control.actions import (
     Action,
     Drain,
     FailRollout,

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from corten.control.actions import Seen as SeenReplica
 from corten.control.comparison import Compared
 from corten.control.judge import Judgement, explain
-from corten.control.reconcile import Seen as SeenReplica
 from corten.control.reconcile import back_off_s, crash_looping, deaths_in_a_row
 from corten.control.records import Deployment, ReplicaRecord
 from corten.core.access import Access

@@ -133,7 +133,7 @@ def _provider(issuer: str, jwks: str) -> Resource:
         # Not in the query, where it would end up in logs; not passed on to replicas.
         "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}, {"name": "x-api-key"}],
         "forward": False,
-        # A known token costs a tenth of a new one (research/dataplane.md §2).
+        # A known token costs a tenth of a new one.
         "jwt_cache_config": {"jwt_cache_size": 1000},
     }
 

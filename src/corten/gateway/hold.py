@@ -1,4 +1,4 @@
-"""What of Envoy's configuration lets requests wait for a replica (research/dataplane.md §5).
+"""What of Envoy's configuration lets requests wait for a replica.
 
 Where nobody is ready, the route asks the controller first (filter ext_authz): its answer comes when somebody is, and
 says which cluster takes the request. Envoy then forwards the original request itself; no byte of it passes Python.

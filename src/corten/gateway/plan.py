@@ -1,8 +1,8 @@
 """In which order a change of routes reaches Envoy, so that at no moment a route leads nowhere. Pure.
 
-Make before break (research/dataplane.md §4, §7): first what is added (clusters, endpoints), then routes, then what goes
-(draining, removed endpoints and clusters). A table that moves the traffic from one revision to another in a single step
-therefore never leaves a moment without an upstream.
+Make before break: first what is added (clusters, endpoints), then routes, then what goes (draining, removed endpoints
+and clusters). A table that moves the traffic from one revision to another in a single step therefore never leaves a
+moment without an upstream.
 """
 
 from __future__ import annotations

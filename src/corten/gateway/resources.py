@@ -1,7 +1,7 @@
 """Route table → Envoy v3 resources, as the plain dicts of their proto3 JSON. Pure: same table, same bytes.
 
-Sources: Envoy's v3 API; the values and their reasons are in research/dataplane.md §6. Names: a revision's cluster and
-endpoints are `DEPLOYMENT/REVISION`; one route configuration, `main`.
+Source: Envoy's v3 API. Names: a revision's cluster and endpoints are `DEPLOYMENT/REVISION`; one route configuration,
+`main`.
 """
 
 from __future__ import annotations

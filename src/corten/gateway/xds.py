@@ -1,6 +1,6 @@
 """The xDS server: Envoy asks for resources by REST, and the answer waits until there is something new (long poll).
 
-Transport of research/dataplane.md §4. Envoy's subscription is `POST /v3/discovery:KIND` with the version it has; it
+Envoy's subscription is `POST /v3/discovery:KIND` with the version it has; it
 asks again a moment after each answer (`resources.config_source`). We answer at once when our version is another, else
 when it changes, else after HOLD_S with 304. Versions are hashes of the content, so after a restart of the daemon
 Envoy's polls carry the versions that will be published again, and are simply held.

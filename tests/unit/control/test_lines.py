@@ -5,8 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.control.actions import Seen
 from corten.control.lines import line
-from corten.control.reconcile import CRASH_LOOP, Seen
+from corten.control.reconcile import CRASH_LOOP
 from corten.control.records import Deployment
 from corten.core.deployment import ReplicaState, Revision, Settings
 from corten.core.digest import Digest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from corten.control.reconcile import Seen
+from corten.control.actions import Seen
 from corten.control.views import deployment_view
 from corten.core.deployment import ReplicaState, Settings
 from corten.core.digest import Digest
