@@ -23,6 +23,10 @@ METADATA_KEY = "dev.corten.stands_for"
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
+class NotConvertibleError(Exception):
+    """The model has no equal in ONNX; the message says why, for people."""
+
+
 class Column(msgspec.Struct, frozen=True):
     """A named column of the schema and the model's input that takes it. `known`: no other texts are taken."""
 

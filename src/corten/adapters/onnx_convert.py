@@ -1,9 +1,10 @@
 """Write a loaded scikit-learn, XGBoost or LightGBM model as ONNX, so that it computes what the original computes.
 
-skl2onnx and onnxmltools do the writing; here is what they leave open: types, names, and where trees round. scikit-learn
-rounds a tree's inputs to float32 and adds up its leaves in float64, LightGBM compares in float64, XGBoost does all in
-float32. The converters' usual float32 model flips rows that lie near a split behind a scaler (measured: 44 of 2,569
-labels), so all that is not XGBoost's is written in float64, with the rounding put where the original has it.
+skl2onnx and onnxmltools do the writing; here is what they leave open: types, names, and (`onnx_trees`) where trees
+round. scikit-learn rounds a tree's inputs to float32 and adds up its leaves in float64, LightGBM compares in float64,
+XGBoost does all in float32. The converters' usual float32 model flips rows that lie near a split behind a scaler
+(measured: 44 of 2,569 labels), so all that is not XGBoost's is written in float64, with the rounding put where the
+original has it.
 
 Needs the model's own packages and the converters: it runs in the throw-away image of `ops.acceleration`, or in the
 process that trained the model.
@@ -12,29 +13,34 @@ process that trained the model.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from corten.adapters.base import RowsModel
 from corten.adapters.boosters import LightgbmModel, XgboostModel
-from corten.adapters.converted import Column
+from corten.adapters.converted import Column, NotConvertibleError
+from corten.adapters.onnx_trees import (
+    TREES_OPSET,
+    compare_exactly,
+    exact_lightgbm,
+    histogram_splits,
+    round_before_trees,
+    send_missing,
+    vote,
+    widen_after_trees,
+)
 from corten.adapters.sklearn import SklearnModel
 from corten.adapters.sklearn_frame import parts, text_columns
 from corten.core.schema import DType, Tensor
 
 OUTPUT = "outputs"
 # Newest operator sets that every kept release of ONNX Runtime has; fixed, so that the same model is the same bytes.
-_OPSETS = {"": 18, "ai.onnx.ml": 3}
-_TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
+_OPSETS = {"": 18, "ai.onnx.ml": TREES_OPSET}
 # A loop over the rows in the runtime: it was slower than the original wherever it was measured (nearest neighbours).
 _SLOW = frozenset({"Scan", "Loop"})
 _METHODS = ("predict", "predict_proba", "transform")
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
 _BOOSTER_ROOTS = ("xgboost", "lightgbm")
-
-
-class NotConvertibleError(Exception):
-    """The model has no equal in ONNX; the message says why, for people."""
 
 
 def to_onnx(model: RowsModel, method: str) -> Any:
@@ -97,15 +103,49 @@ def _sklearn(estimator: Any, tensor: Tensor) -> Any:
     if histograms and others:
         raise NotConvertibleError("it has trees that compare in float32 and trees that compare in float64")
     if histograms:
-        _compare_exactly(made, _histogram_splits(histograms))
+        compare_exactly(made, histogram_splits(histograms))
     else:
-        _round_before_trees(made)
-        _send_missing(made, _final(estimator))
+        round_before_trees(made)
+        send_missing(made, _final(estimator))
     if type(_final(estimator)).__name__ in _FORESTS:
-        _vote(made, _final(estimator))
+        vote(made, _final(estimator))
     else:
-        _widen_after_trees(made)
+        widen_after_trees(made)
     return made
+
+
+def _final(estimator: Any) -> Any:
+    steps = getattr(estimator, "steps", None)
+    return steps[-1][1] if steps else estimator
+
+
+def _impute_exactly(made: Any, estimator: Any) -> None:
+    """Write out what an imputer does: ONNX Runtime has the operator for float32 only."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    known = [np.asarray(part.statistics_, dtype=np.float64) for part in parts(estimator) if _imputes_numbers(part)]
+    for place in range(len(made.graph.node) - 1, -1, -1):
+        node = made.graph.node[place]
+        if node.op_type != "Imputer":
+            continue
+        given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        written = np.array(given.get("imputed_value_floats", ()), dtype=np.float32)
+        exact = [one for one in known if np.array_equal(one.astype(np.float32), written)]
+        if not exact or not np.isnan(given.get("replaced_value_float", 0.0)):
+            raise NotConvertibleError("its imputer has no counterpart in ONNX Runtime")
+        source, target = node.input[0], node.output[0]
+        made.graph.initializer.append(numpy_helper.from_array(exact[0][None, :], f"corten_imputed_{place}"))
+        node.CopyFrom(helper.make_node("IsNaN", [source], [f"corten_missing_{place}"]))
+        filled = helper.make_node("Where", [f"corten_missing_{place}", f"corten_imputed_{place}", source], [target])
+        made.graph.node.insert(place + 1, filled)
+
+
+def _imputes_numbers(part: Any) -> bool:
+    import numpy as np
+
+    learned = getattr(part, "statistics_", None)  # a pipeline also keeps the parts it was made of, not fitted
+    return type(part).__name__ == "SimpleImputer" and learned is not None and np.asarray(learned).dtype.kind == "f"
 
 
 def _initial_types(estimator: Any, tensor: Tensor) -> list[tuple[str, Any]]:
@@ -172,7 +212,7 @@ def _wrapper(estimator: Any, root: str, tensor: Tensor) -> Any:
         _take_in(made, tensor)
         return made
     made = onnxmltools.convert_lightgbm(estimator, name=OUTPUT, initial_types=types, zipmap=False)
-    return _exact_lightgbm(made, estimator.booster_)
+    return exact_lightgbm(made, estimator.booster_)
 
 
 def _xgboost_booster(model: XgboostModel, method: str) -> tuple[Any, str]:
@@ -204,7 +244,7 @@ def _lightgbm_booster(model: LightgbmModel) -> tuple[Any, str]:
         initial_types=[(tensor.name, FloatTensorType([None, tensor.shape[-1]]))],
         zipmap=False,
     )
-    made = _exact_lightgbm(made, model.booster)
+    made = exact_lightgbm(made, model.booster)
     return made, _probability(made, several=len(model.schema.outputs[0].shape) > 1)
 
 
@@ -277,213 +317,6 @@ def _drop_unused(graph: Any) -> None:
     weights = [one for one in graph.initializer if one.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(weights)
-
-
-# Where trees round
-
-
-def _trees(made: Any) -> Iterator[tuple[int, Any]]:
-    """Places and nodes of tree ensembles, the last first, so that nodes can be put in around them."""
-    for place in range(len(made.graph.node) - 1, -1, -1):
-        if made.graph.node[place].op_type in _TREES:
-            yield place, made.graph.node[place]
-
-
-def _round_before_trees(made: Any) -> None:
-    """scikit-learn's trees see float32(x): round what reaches them, and keep thresholds and sums in float64."""
-    from onnx import TensorProto, helper
-
-    for place, node in _trees(made):
-        source, rounded, back = node.input[0], f"corten_rounded_{place}", f"corten_float64_{place}"
-        made.graph.node.insert(place, helper.make_node("Cast", [source], [rounded], to=TensorProto.FLOAT))
-        made.graph.node.insert(place + 1, helper.make_node("Cast", [rounded], [back], to=TensorProto.DOUBLE))
-        made.graph.node[place + 2].input[0] = back
-
-
-def _widen_after_trees(made: Any) -> None:
-    """Trees give float32 whatever they add up (ai.onnx.ml 3); what follows them in the graph expects float64."""
-    from onnx import TensorProto, helper
-
-    for place, node in _trees(made):
-        output = node.output[-1]
-        node.output[len(node.output) - 1] = narrow = f"corten_narrow_{place}"
-        made.graph.node.insert(place + 1, helper.make_node("Cast", [narrow], [output], to=TensorProto.DOUBLE))
-
-
-def _impute_exactly(made: Any, estimator: Any) -> None:
-    """Write out what an imputer does: ONNX Runtime has the operator for float32 only."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    known = [np.asarray(part.statistics_, dtype=np.float64) for part in parts(estimator) if _imputes_numbers(part)]
-    for place in range(len(made.graph.node) - 1, -1, -1):
-        node = made.graph.node[place]
-        if node.op_type != "Imputer":
-            continue
-        given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        written = np.array(given.get("imputed_value_floats", ()), dtype=np.float32)
-        exact = [one for one in known if np.array_equal(one.astype(np.float32), written)]
-        if not exact or not np.isnan(given.get("replaced_value_float", 0.0)):
-            raise NotConvertibleError("its imputer has no counterpart in ONNX Runtime")
-        source, target = node.input[0], node.output[0]
-        made.graph.initializer.append(numpy_helper.from_array(exact[0][None, :], f"corten_imputed_{place}"))
-        node.CopyFrom(helper.make_node("IsNaN", [source], [f"corten_missing_{place}"]))
-        filled = helper.make_node("Where", [f"corten_missing_{place}", f"corten_imputed_{place}", source], [target])
-        made.graph.node.insert(place + 1, filled)
-
-
-def _imputes_numbers(part: Any) -> bool:
-    import numpy as np
-
-    learned = getattr(part, "statistics_", None)  # a pipeline also keeps the parts it was made of, not fitted
-    return type(part).__name__ == "SimpleImputer" and learned is not None and np.asarray(learned).dtype.kind == "f"
-
-
-def _final(estimator: Any) -> Any:
-    steps = getattr(estimator, "steps", None)
-    return steps[-1][1] if steps else estimator
-
-
-def _send_missing(made: Any, estimator: Any) -> None:
-    """Send missing values where each of scikit-learn's splits learned to; the converter sends all to the right."""
-    import numpy as np
-
-    trees = [estimator] if hasattr(estimator, "tree_") else list(np.ravel(getattr(estimator, "estimators_", ())))
-    learned = [getattr(getattr(tree, "tree_", None), "missing_go_to_left", None) for tree in trees]
-    ensembles = [node for _, node in _trees(made)]
-    if len(ensembles) != 1 or not learned or any(one is None for one in learned):
-        return  # releases before 1.3 refuse missing values
-    attributes = {attribute.name: attribute for attribute in ensembles[0].attribute}
-    places = zip(attributes["nodes_treeids"].ints, attributes["nodes_nodeids"].ints, strict=True)
-    sent = [int(learned[tree][node]) if tree < len(learned) else 0 for tree, node in places]
-    attributes["nodes_missing_value_tracks_true"].ints[:] = sent
-
-
-def _vote(made: Any, forest: Any) -> None:
-    """Let a forest's class be the one with the largest sum over its trees, the first of equal ones, as scikit-learn's.
-
-    The operator's own label of two classes is `probability > 0.5` after adding up shares such as 1/30, so that a tie
-    falls on the wrong side. Sums of whole votes are exact where leaves are pure.
-    """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    if not isinstance(forest.classes_, np.ndarray):
-        raise NotConvertibleError("a forest for several targets has no counterpart in ONNX")
-    ((_, node),) = _trees(made)
-    label, scores = node.output
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    modes = zip(given["nodes_treeids"], given["nodes_nodeids"], given["nodes_modes"], strict=True)
-    leaves = [(tree, leaf) for tree, leaf, mode in modes if mode == b"LEAF"]
-    trees, nodes, classes, votes = zip(*_votes(forest, leaves), strict=True)
-    attributes = {name: value for name, value in given.items() if name.startswith("nodes_") and name != "nodes_values"}
-    attributes |= {"target_treeids": trees, "target_nodeids": nodes, "target_ids": classes}
-    attributes["nodes_values_as_tensor"] = numpy_helper.from_array(np.array(given["nodes_values"], dtype=np.float64))
-    attributes["target_weights_as_tensor"] = numpy_helper.from_array(np.array(votes))
-    attributes["n_targets"] = len(forest.classes_)
-    counted = helper.make_node(
-        "TreeEnsembleRegressor", list(node.input), ["corten_votes"], domain="ai.onnx.ml", **attributes
-    )
-    node.CopyFrom(counted)
-    made.graph.initializer.extend(
-        [
-            _constant("corten_classes", forest.classes_),
-            numpy_helper.from_array(np.array(float(len(forest.estimators_))), "corten_trees"),
-        ]
-    )
-    made.graph.node.extend(
-        [
-            helper.make_node("ArgMax", ["corten_votes"], ["corten_first"], axis=1, keepdims=0),
-            helper.make_node("Gather", ["corten_classes", "corten_first"], [label]),
-            helper.make_node("Cast", ["corten_votes"], ["corten_votes64"], to=TensorProto.DOUBLE),
-            helper.make_node("Div", ["corten_votes64", "corten_trees"], [scores]),
-        ]
-    )
-    _need_tensors(made)
-
-
-def _votes(forest: Any, leaves: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int, float]]:
-    """What each leaf says of each class (tree, leaf, class, share): the tree's own probability, in float64."""
-    shares = []
-    for tree in forest.estimators_:
-        counts = tree.tree_.value[:, 0, :]  # since 1.3 shares already
-        shares.append((counts / counts.sum(axis=1, keepdims=True)).tolist())
-    for tree, leaf in leaves:
-        yield from ((tree, leaf, index, share) for index, share in enumerate(shares[tree][leaf]) if share)
-
-
-def _constant(name: str, values: Any) -> Any:
-    """An initializer of class labels; texts as ONNX has them."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    if values.dtype.kind in "OU":
-        texts: Any = [str(value).encode() for value in values]
-        return helper.make_tensor(name, TensorProto.STRING, [len(texts)], texts)
-    return numpy_helper.from_array(np.ascontiguousarray(values), name)
-
-
-def _need_tensors(made: Any) -> None:
-    for opset in made.opset_import:
-        if opset.domain == "ai.onnx.ml":
-            opset.version = _OPSETS["ai.onnx.ml"]  # the first that has trees in float64
-
-
-def _compare_exactly(made: Any, splits: Iterable[tuple[int, float]]) -> None:
-    """Give trees their thresholds in float64: the converters write what float32 leaves of them."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    exact: dict[tuple[int, float], set[float]] = {}
-    for feature, threshold in splits:
-        exact.setdefault((feature, float(np.float32(threshold))), set()).add(threshold)
-    for _, node in _trees(made):
-        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        nodes = zip(given["nodes_featureids"], given["nodes_values"], given["nodes_modes"], strict=True)
-        values = [0.0 if mode == b"LEAF" else _only(exact.get((place, value), set())) for place, value, mode in nodes]
-        for name in ("nodes_values", "nodes_hitrates", "class_weights", "target_weights", "base_values"):
-            if name in given:
-                numbers = np.array(values if name == "nodes_values" else given[name], dtype=np.float64)
-                node.attribute.remove(next(one for one in node.attribute if one.name == name))
-                node.attribute.append(helper.make_attribute(f"{name}_as_tensor", numpy_helper.from_array(numbers)))
-    _need_tensors(made)
-
-
-def _only(exact: set[float]) -> float:
-    if len(exact) != 1:
-        raise NotConvertibleError("two of its splits differ by less than float32 can tell")
-    return next(iter(exact))
-
-
-def _histogram_splits(estimators: Iterable[Any]) -> Iterator[tuple[int, float]]:
-    for estimator in estimators:
-        for trees in estimator._predictors:  # noqa: SLF001 - there is no public way to its trees
-            for tree in trees:
-                if tree.nodes["is_categorical"].any():
-                    raise NotConvertibleError("categorical splits have no counterpart in ONNX")
-                nodes = tree.nodes[tree.nodes["is_leaf"] == 0]
-                yield from zip(nodes["feature_idx"].tolist(), nodes["num_threshold"].tolist(), strict=True)
-
-
-def _lightgbm_splits(booster: Any) -> Iterator[tuple[int, float]]:
-    for tree in booster.dump_model()["tree_info"]:
-        pending = [tree["tree_structure"]]
-        while pending:
-            node = pending.pop()
-            if "split_feature" in node:
-                if node["decision_type"] != "<=":
-                    raise NotConvertibleError("categorical splits have no counterpart in ONNX")
-                yield int(node["split_feature"]), float(node["threshold"])
-                pending += [node["left_child"], node["right_child"]]
-
-
-def _exact_lightgbm(made: Any, booster: Any) -> Any:
-    """The converter's model with LightGBM's own thresholds and rows in float64."""
-    from onnx import TensorProto
-
-    _compare_exactly(made, _lightgbm_splits(booster))
-    made.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
-    return made
 
 
 def _take_in(made: Any, tensor: Tensor) -> None:

@@ -19,8 +19,8 @@ from corten import plugin
 from corten.adapters import probes
 from corten.adapters.agreement import Comparison, DisagreementError, refusals, speed
 from corten.adapters.base import RowsModel
-from corten.adapters.converted import METADATA_KEY, ConvertedModel, StandsFor
-from corten.adapters.onnx_convert import NotConvertibleError, columns_of, to_onnx
+from corten.adapters.converted import METADATA_KEY, ConvertedModel, NotConvertibleError, StandsFor
+from corten.adapters.onnx_convert import columns_of, to_onnx
 from corten.adapters.onnx_session import open_session
 from corten.core.acceleration import ONNX_FILE, REPORT_FILE, Conversion
 from corten.core.digest import Digest
