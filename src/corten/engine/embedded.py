@@ -226,9 +226,9 @@ class Embedded:
     # -- starting
 
     def _prepared(self, digest: Digest) -> tuple[Image, Prepared]:
-        self._places.make()
         image = self._layout.image(digest)
         check_image(image)
+        self._places.make()
         return image, self._trees.prepare(image)
 
     def _note(self, spec: ReplicaSpec, image: Image, prepared: Prepared, found: SandboxProbe) -> Record:

@@ -35,9 +35,12 @@ def test_an_unknown_sandbox_is_refused(tmp_path):
     assert "auto, bwrap, none" in raised.value.why
 
 
-def test_an_unknown_image_is_not_found(tmp_path):
+def test_an_unknown_image_is_not_found_and_makes_no_folder(tmp_path):
+    home = Home(tmp_path / "home")
     with pytest.raises(NotFoundError):
-        Embedded(Home(tmp_path / "home"), sandbox=Sandbox.NONE).prepare(Digest("0" * 64))
+        Embedded(home, sandbox=Sandbox.NONE).prepare(Digest("0" * 64))
+    assert not home.root.exists()
+    assert not home.run.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a choice of users")
