@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -13,6 +14,15 @@ from corten.http import run
 from corten.testing.load import Load
 
 pytestmark = pytest.mark.envoy
+
+
+@contextlib.asynccontextmanager
+async def both_serving(site, a, b):
+    """A gateway that reaches both upstreams of one revision."""
+    async with site.serving(table(revision(1, a, b))) as gateway:
+        for address in (a.address, b.address):
+            await until(gateway.routable, address)
+        yield gateway
 
 
 def test_a_draining_upstream_finishes_what_it_has_and_gets_nothing_new(site):
@@ -39,9 +49,7 @@ def test_a_draining_upstream_finishes_what_it_has_and_gets_nothing_new(site):
 def test_kill_9_of_one_of_two_upstreams_fails_no_request(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")
-        async with site.serving(table(revision(1, a, b))) as gateway:
-            for address in (a.address, b.address):
-                await until(gateway.routable, address)
+        async with both_serving(site, a, b) as gateway:
             async with Load(site.port, "/iris/predict?ms=20", rate_per_s=100) as load:
                 await asyncio.sleep(1)
                 a.kill()
@@ -56,9 +64,7 @@ def test_kill_9_of_one_of_two_upstreams_fails_no_request(site):
 def test_what_one_upstream_fails_is_asked_of_the_other_once(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")
-        async with site.serving(table(revision(1, a, b))) as gateway:
-            for address in (a.address, b.address):
-                await until(gateway.routable, address)
+        async with both_serving(site, a, b) as gateway:
             for _ in range(20):
                 status, _, document = await site.asked("/iris/predict?fails=a")
                 assert (status, document["name"]) == (200, "b")
@@ -74,9 +80,7 @@ def test_what_one_upstream_fails_is_asked_of_the_other_once(site):
 def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")
-        async with site.serving(table(revision(1, a, b))) as gateway:
-            for address in (a.address, b.address):
-                await until(gateway.routable, address)
+        async with both_serving(site, a, b):
             body = b"x" * 2_000_000
             async with Load(site.port, "/iris/predict?ms=100", body, connections=8) as load:
                 await asyncio.sleep(0.7)
@@ -91,9 +95,7 @@ def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
 def test_a_large_crowd_in_flight_on_a_killed_upstream_is_answered_by_the_other(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")
-        async with site.serving(table(revision(1, a, b))) as gateway:
-            for address in (a.address, b.address):
-                await until(gateway.routable, address)
+        async with both_serving(site, a, b) as gateway:
             async with Load(site.port, "/iris/predict?ms=300", connections=200) as load:
                 await asyncio.sleep(1)
                 assert await gateway.in_flight(a.address) > 50

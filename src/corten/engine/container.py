@@ -27,9 +27,9 @@ REVISION_LABEL: Final = "dev.corten.revision"
 IMAGE_LABEL: Final = "dev.corten.image"
 GPUS_LABEL: Final = "dev.corten.gpus"
 LOG_BYTES: Final = 64 << 20
-PERIOD_NS: Final = 30_000_000_000
-TIMEOUT_NS: Final = 5_000_000_000
-RETRIES: Final = 3
+_PERIOD_NS: Final = 30_000_000_000
+_TIMEOUT_NS: Final = 5_000_000_000
+_RETRIES: Final = 3
 # In the image's own Python: there is no curl in it, nor a shell. -I -S: without site-packages, in a few milliseconds.
 _ASK: Final = (
     "import socket,sys\n"
@@ -80,18 +80,18 @@ def body(container: Container) -> Json:
         "HostConfig": _host(container),
     }
     if container.healthy:
-        document["Healthcheck"] = {
-            "Test": alive(container),
-            "Interval": PERIOD_NS,
-            "Timeout": TIMEOUT_NS,
-            "Retries": RETRIES,
-        }
+        document["Healthcheck"] = health_check(container)
     return document
 
 
-def alive(container: Container) -> list[str]:
-    """What asks it whether it lives."""
-    return ["CMD", container.source.entrypoint[0], "-I", "-S", "-c", _ASK, f"{RUN}/{SOCKET}"]
+def health_check(container: Container) -> Json:
+    """How the engine asks it whether it lives; podman's own API has the same document."""
+    return {
+        "Test": ["CMD", container.source.entrypoint[0], "-I", "-S", "-c", _ASK, f"{RUN}/{SOCKET}"],
+        "Interval": _PERIOD_NS,
+        "Timeout": _TIMEOUT_NS,
+        "Retries": _RETRIES,
+    }
 
 
 def _host(container: Container) -> Json:

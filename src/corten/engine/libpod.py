@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from corten.engine.container import LOG_BYTES, PERIOD_NS, RETRIES, TIMEOUT_NS, Container, alive, binds, tmpfs, ulimits
+from corten.engine.container import LOG_BYTES, Container, binds, health_check, tmpfs, ulimits
 from corten.engine.devices import by_name
 from corten.engine.docker_api import Json
 from corten.engine.sandbox import GID, UID
@@ -49,12 +49,7 @@ def specification(name: str, container: Container) -> Json:
     if container.limits:
         document["resource_limits"] = _limits(container)
     if container.healthy:
-        document["healthconfig"] = {
-            "Test": alive(container),
-            "Interval": PERIOD_NS,
-            "Timeout": TIMEOUT_NS,
-            "Retries": RETRIES,
-        }
+        document["healthconfig"] = health_check(container)
     return document
 
 
