@@ -229,8 +229,6 @@ class LightkubeApi:
             except (OSError, self._mistaken()) as error:  # a token's file that is gone
                 raise _no_token(self.server, error) from error
             answer = Answer(got.status_code, {key.lower(): value for key, value in got.headers.items()}, got.content)
-            if answer.status == 410:
-                raise ExpiredError
             if passed_on or answer.status not in _AGAIN or is_for_ever(_json(answer.body)):
                 break
             pause_s = max(pause_s, _retry_after_s(answer))
@@ -242,6 +240,8 @@ class LightkubeApi:
                 why=trouble,
                 hint="is it running, and reachable from here? another one: --context (kubectl config get-contexts)",
             )
+        if answer.status == 410 and not passed_on:
+            raise ExpiredError
         if answer.status >= 400 and not passed_on:
             raise failure(answer.status, _json(answer.body), what=what, server=self.server)
         return answer
