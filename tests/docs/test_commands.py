@@ -85,12 +85,15 @@ def test_the_two_commands_of_the_readme_are_targets_of_the_makefile():
 def test_help_costs_no_more_than_80_ms_of_one_core():
     corten = Path(sys.executable).with_name("corten")
 
-    def once():
-        process = subprocess.Popen([corten, "--help"], stdout=subprocess.DEVNULL)
+    def used_s(*command):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, code, used = os.wait4(process.pid, 0)
         process.returncode = code
         assert code == 0
         # Its own time, not the wall's: other work on the machine is not what is measured.
         return used.ru_utime + used.ru_stime
 
-    assert statistics.median(once() for _ in range(9)) <= 0.080
+    times = [(used_s(corten, "--help"), used_s(sys.executable, "-c", "pass")) for _ in range(9)]
+    helped_s, bare_s = map(statistics.median, zip(*times, strict=True))
+    # Where Python alone takes a quarter of that, the machine is what is slow.
+    assert helped_s <= max(0.080, 4 * bare_s)

@@ -10,6 +10,7 @@ import sys
 import pytest
 from ports import free_port
 from served import Served
+from tiny_service import until
 
 pytestmark = pytest.mark.clients
 
@@ -188,7 +189,7 @@ def test_all_workers_of_a_replica_answer_grpc(unix):
 
 
 GRPC_TIMES = """
-import grpc, json, sys, threading, time
+import grpc, json, sys
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 channel = grpc.insecure_channel(sys.argv[1])
@@ -199,32 +200,60 @@ def ask(seconds, timeout):
     message.inputs.add(name="seconds", datatype="FP64", shape=[1]).contents.fp64_contents.append(seconds)
     return stub.ModelInfer.future(message, timeout=timeout)
 
-late = ask(2.0, 0.5)
-assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
-time.sleep(1.6)  # the model's thread is free again
+def tell(what):
+    print(json.dumps(what), flush=True)
+    sys.stdin.readline()
+
+assert ask(0, 20).result().model_name == "toy"
+late = ask(0.6, 0.3)
+tell(str(late.exception().code()))
 in_hand = ask(1.0, 20)
-time.sleep(0.3)
-print("stop", flush=True)
-assert in_hand.result().model_name == "toy"
-time.sleep(0.7)
-try:
-    ask(0, 5).result()
-except grpc.RpcError as error:
-    print(json.dumps(str(error.code())), flush=True)
+tell("asked")
+tell(in_hand.result().model_name)
+tell(str(ask(0, 5).exception().code()))
 """
 
 
-def test_grpc_keeps_the_callers_deadline_and_finishes_what_it_has():
-    with Served({"entry": "sleepy:", "grpc": True}, unix=True) as server:
+NOTING = """
+import os, time
+
+class Toy:
+    def predict(self, seconds: float) -> float:
+        with open(os.environ["NOTES"], "a") as notes:
+            notes.write(f"{seconds} ")
+        time.sleep(seconds)
+        return seconds
+"""
+
+
+def test_grpc_keeps_the_callers_deadline_and_finishes_what_it_has(tmp_path):
+    notes = tmp_path / "notes"
+    spec = {"adapter": "pyclass", "entry": "toy_class:Toy", "grpc": True}
+    with Served(spec, files={"toy_class.py": NOTING}, unix=True, env={"NOTES": str(notes)}) as server:
         server.until()
         python = os.environ.get("CORTEN_CLIENTS_PYTHON") or sys.executable
         command = [python, "-c", GRPC_TIMES, f"unix:{server.socket.with_name('g')}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-            assert client.stdout.readline() == "stop\n"
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+
+            def told():
+                return json.loads(client.stdout.readline())
+
+            def go_on():
+                client.stdin.write("\n")
+                client.stdin.flush()
+
+            assert told() == "StatusCode.DEADLINE_EXCEEDED"
+            go_on()
+            assert told() == "asked"
+            until(lambda: "1.0" in notes.read_text().split(), "the model has it in hand")
             server.signal()
-            assert json.loads(client.stdout.readline()) == "StatusCode.UNAVAILABLE"
+            go_on()
+            assert told() == "toy"
+            assert server.end() == 0
+            go_on()
+            assert told() == "StatusCode.UNAVAILABLE"
+            go_on()
             assert client.wait(20) == 0
-        assert server.end() == 0
 
 
 OPENAI = """

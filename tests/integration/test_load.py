@@ -91,7 +91,7 @@ def test_a_refused_connection_is_a_failure():
 
     report = run(story())
     assert set(report.reasons) == {"connect"}
-    assert report.failed >= 9
+    assert report.ok == 0
 
 
 def test_an_answer_that_does_not_come_in_time_is_a_failure():
@@ -119,9 +119,11 @@ def test_at_a_rate_requests_go_out_on_time_though_answers_stall_and_the_stall_is
 
     report = run(load_on(stalls, 0.5, rate_per_s=100))
     assert report.failed == 0
-    assert 45 <= report.ok <= 52
+    # A busy machine lets the load last longer than it was told to: it is the time it took that counts.
+    due = 100 * report.duration_s
+    assert 0.9 * due <= report.ok <= due + 1
     assert report.latency_s(1.0) > 0.29
-    assert report.latency_s(0.5) < 0.1
+    assert report.latency_s(0.5) < report.latency_s(1.0) / 2
 
 
 def test_a_server_that_holds_everybody_shows_in_the_latency_of_all_who_were_due():

@@ -223,6 +223,11 @@ class Served:
             time.sleep(0.01)
         raise AssertionError(f"{path} never said {status}: {self.log_path.read_text()}")
 
+    def cpu_s(self):
+        """The processor time it has had so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, of proc(5)
+
     def peak_mb(self):
         """The most memory it has had in RAM so far."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
