@@ -33,7 +33,10 @@ TOOLS = ROOT / ".tools"
 UV = TOOLS / "uv"
 BIN = ROOT / ".venv" / "bin"
 MEMORY = Path("/dev/shm")  # noqa: S108
-ON_ALL_PROCESSORS = ("-n", "auto", "--maxprocesses", "4")
+PROCESSORS = os.cpu_count() or 1
+ON_ALL_PROCESSORS = ("-n", str(min(4, PROCESSORS)))
+# Real processes are waited for half of the time: twice as many tests as processors at once.
+WAITING = ("-n", str(min(8, 2 * PROCESSORS)), "--dist=loadfile")
 
 
 def say(text: str) -> None:
@@ -158,19 +161,26 @@ def test(rest: list[str]) -> int:
     needs = [f"--need={name}" for name in needed()]
     if rest:
         return pytest(*needs, *rest)
-    # Stories under load have the machine to themselves; the rest is shared out, so that no processor waits.
-    units = unit_tests(*needs)
+    if failed := unit_tests(*needs):
+        return failed  # at once: whoever runs what failed once more (.ci/run) would not be told of these
     histories = pytest(*needs, *ON_ALL_PROCESSORS, "tests/simulation", in_memory=True)
-    alone = pytest(*needs, "-m", "alone", "tests/e2e")
-    shared = ("tests/contract", "tests/docs", "tests/e2e", "tests/integration")
-    others = pytest(*needs, *ON_ALL_PROCESSORS, "--dist=loadfile", "-m", "not alone", *shared)
-    return units or histories or alone or others
+    # Stories under load have at most one other beside them.
+    loads = pytest(*needs, "-n", "2", "--dist=loadfile", "-m", "load", "tests/e2e")
+    files = largest_first("contract", "docs", "e2e", "integration")
+    others = pytest(*needs, *WAITING, "--no-loadscope-reorder", "-m", "not load", *map(str, files))
+    return histories or loads or others
+
+
+def largest_first(*folders: str) -> list[Path]:
+    """Their files of tests, in the order to give them out in: what is likely to take long is not the last to begin."""
+    files = [file for folder in folders for file in (ROOT / "tests" / folder).rglob("test_*.py")]
+    return sorted(files, key=lambda file: (-file.stat().st_size, file))
 
 
 def unit_tests(*words: str) -> int:
     """Each processor its share of the files, as processes that know nothing of each other: no test is told of twice."""
-    shares: list[list[Path]] = [[] for _ in range(min(4, os.cpu_count() or 1))]
-    for file in sorted((ROOT / "tests" / "unit").rglob("test_*.py"), key=lambda file: -file.stat().st_size):
+    shares: list[list[Path]] = [[] for _ in range(min(4, PROCESSORS))]
+    for file in largest_first("unit"):
         min(shares, key=lambda share: sum(each.stat().st_size for each in share)).append(file)
     command = [str(BIN / "pytest"), "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *words]
     environment = environment_of_tests(in_memory=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from stories import Load, ask, until
 
-pytestmark = [pytest.mark.alone, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
 
 MODEL = """
 class Echo:

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from engines import end_podmans_service
 from stories import Corten, Load, ask, end, make_home
 
-pytestmark = [pytest.mark.alone, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(300)]
 
 MODEL = """
 import hashlib, os, pathlib
@@ -45,6 +46,9 @@ def corten(warm_home, engine):
     (warm_home.home / "cache").mkdir(exist_ok=True)
     (corten.home / "cache").symlink_to(warm_home.home / "cache")
     yield corten
+    corten.run("stop", "--all", code=None)
+    if engine[0] == "podman":
+        end_podmans_service(corten.env)
     end(corten)
 
 

@@ -17,7 +17,7 @@ BECOME = (
     f"exec {MANAGER} --user --log-target=null"
 )
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.load,
     pytest.mark.envoy,
     pytest.mark.network,
     pytest.mark.examples,

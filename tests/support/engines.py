@@ -41,9 +41,13 @@ def podman_storage() -> Iterator[Mapping[str, str]]:
                 ["podman", "rm", "--all", "--force", "--time", "0"], env=told, capture_output=True, timeout=60
             )
             subprocess.run(["podman", "rmi", "--all", "--force"], env=told, capture_output=True, timeout=60)
-            # The service ends by itself, after a while.
-            for process in with_environment(f"CONTAINERS_STORAGE_CONF={conf}"):
-                process.kill()
+            end_podmans_service(env)
+
+
+def end_podmans_service(env: Mapping[str, str]) -> None:
+    """Ended, not waited for: it ends by itself when nobody has asked for ten seconds."""
+    for process in with_environment(f"CONTAINERS_STORAGE_CONF={env['CONTAINERS_STORAGE_CONF']}"):
+        process.kill()
 
 
 @contextmanager
