@@ -131,7 +131,7 @@ def test_the_arm64_image_answers_as_this_machines_does(built, arm64, tmp_path):
             env=dict(plain.env), cwd=plain.working_dir, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        until(lambda: ready(process, url), "the emulated server is ready", deadline_s=120)
+        until(lambda: ready(process, url), "the emulated server is ready", deadline_s=240)
         status, emulated = ask(url, body, timeout_s=60)
     finally:
         process.kill()

@@ -15,6 +15,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from steady_load import SteadyLoad
+
 ROOT = Path(__file__).parents[2]
 CORTEN = Path(sys.executable).with_name("corten")
 DEADLINE_S = 240
@@ -65,32 +67,23 @@ class Corten:
         return self.run("status", "--json").json["daemon"]["pid"]
 
 
-class Load:
-    """Requests at a steady rate (open loop) from a process of its own, while something else happens.
-
-    From a second before it until a second after, and for `least_s` at least.
-    """
+class Load(SteadyLoad):
+    """Requests for what is at a URL, from half a second before the block until a second after, and for `least_s` at least."""
 
     def __init__(self, url, body, least_s=0, *, rate_per_s=RATE_PER_S):
-        self.until_s = time.monotonic() + least_s
         port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "corten.testing.load", "--port", port, "--path", f"/{path}predict",
-                "--body", json.dumps(body), "--rate", str(rate_per_s), "--seconds", str(DEADLINE_S),
-            ],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        super().__init__(port, f"/{path}predict", json.dumps(body), rate_per_s=rate_per_s)
+        self._least_s = least_s
 
     def __enter__(self):
-        time.sleep(1)
+        super().__enter__()
+        self._until_s = time.monotonic() + self._least_s
+        time.sleep(0.5)
         return self
 
-    def __exit__(self, *_):
-        time.sleep(max(1.0, self.until_s - time.monotonic()))
-        self.process.terminate()
-        out, _ = self.process.communicate(timeout=120)
-        self.report = json.loads(out)
+    def __exit__(self, *what):
+        time.sleep(max(1.0, self._until_s - time.monotonic()))
+        super().__exit__(*what)
 
 
 def ask(url, body, *, path="predict", timeout_s=30):

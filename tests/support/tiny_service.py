@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ports import free_port
+from steady_load import SteadyLoad
 
 from corten.core.deployment import Settings
 from corten.core.home import Home
@@ -170,31 +168,12 @@ def a_place(seed) -> Iterator[Place]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-LOAD = """
-import asyncio, json, sys
-from corten.testing.load import Load
-
-async def main(port, rate):
-    load = Load(port, "/tiny/predict", rate_per_s=rate).start()
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    print(json.dumps((await load.stop()).as_dict()))
-
-asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
-"""
-
-
-class Load:
-    """Requests at a fixed rate from a process of its own, while something else happens."""
+class Load(SteadyLoad):
+    """Requests for a place's `tiny`."""
 
     def __init__(self, place, rate=100):
-        self.words = [sys.executable, "-c", LOAD, str(place.port), str(rate)]
+        super().__init__(place.port, "/tiny/predict", rate_per_s=rate)
 
-    def __enter__(self):
-        self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        time.sleep(0.5)
-        return self
-
-    def __exit__(self, *_):
-        out, _ = self.process.communicate(timeout=60)
-        self.report = json.loads(out)
+    def __exit__(self, *what):
+        super().__exit__(*what)
         assert self.report["ok"] > 0

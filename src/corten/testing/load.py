@@ -213,6 +213,11 @@ class Load:
         self._revisions: collections.Counter[str] = collections.Counter()
 
     @property
+    def ok(self) -> int:
+        """How many requests were answered by a complete 200 until now."""
+        return len(self._latencies_s)
+
+    @property
     def failed(self) -> int:
         """How many requests failed until now."""
         return len(self._failures)
