@@ -77,6 +77,33 @@ def test_what_one_upstream_fails_is_asked_of_the_other_once(site):
     run(story())
 
 
+def test_what_the_last_of_a_revision_fails_is_asked_of_the_one_that_takes_its_place(site):
+    """As in the middle of a redeploy, when the well one of two was replaced first."""
+
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a), revision(2, b))) as gateway:
+            for address in (a.address, b.address):
+                await until(gateway.routable, address)
+            answers = [await site.asked("/iris/predict?fails=a") for _ in range(40)]
+            assert {(status, document["name"]) for status, _, document in answers} == {(200, "b")}
+            assert {headers["x-corten-revision"] for _, headers, _ in answers} == {"r1", "r2"}
+
+    run(story())
+
+
+def test_while_a_revision_is_on_trial_no_other_answers_for_it(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a), revision(2, b), on_trial=True)) as gateway:
+            for address in (a.address, b.address):
+                await until(gateway.routable, address)
+            answers = [await site.asked("/iris/predict?fails=a") for _ in range(40)]
+            assert {(status, document["name"]) for status, _, document in answers} == {(200, "b"), (500, "a")}
+
+    run(story())
+
+
 def test_kill_9_while_bodies_of_two_megabytes_are_in_flight_fails_none(site):
     async def story():
         a, b = site.upstream("a"), site.upstream("b")

@@ -82,6 +82,7 @@ def _deployment_route(deployment: Deployment, replicas: Sequence[ReplicaRecord])
         hold_s=deployment.rest.hold_s if deployment.wanted and not deployment.deleting else 0.0,
         resting=deployment.wanted is not None and not deployment.replicas and not deployment.deleting,
         pure=newest.settings.pure,
+        on_trial=deployment.canary is not None,
     )
 
 

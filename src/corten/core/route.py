@@ -47,7 +47,8 @@ class DeploymentRoute:
     With `hold_s`, requests wait up to so long for the controller to say which revision takes them, while none has a
     weight; while it is `resting`, who asks whether it is well is told so and wakes nobody. With `sticky`, requests with
     the same value of that header get the same revision. `mirror` percent of them are copied, to compare two revisions
-    by. What is not `pure` is never sent again once a replica had it.
+    by. What is not `pure` is never sent again once a replica had it. While one revision is `on_trial`, each answers for
+    itself.
     """
 
     deployment: str
@@ -61,6 +62,7 @@ class DeploymentRoute:
     mirror: int = 0
     resting: bool = False
     pure: bool = True
+    on_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ def test_shares_are_the_numbers_of_replicas_that_take_requests():
     table = route_table([M], [record("a"), record("b"), record("c", 2), record("d", 2, ReplicaState.DRAINING)])
     assert shares(table) == {"r1": 2, "r2": 1}
     assert drained(table) == {"/run/d"}
+    assert not table.deployments[0].on_trial
 
 
 def test_starting_stopping_and_ended_replicas_are_not_listed():
@@ -134,6 +135,7 @@ def test_a_canarys_share_is_exact_and_the_sum_of_all_is_always_the_same(share, r
     records = [record(f"{number}-{each}", number) for number, count in counts.items() for each in range(count)]
     (route,) = route_table([deployment], records).deployments
     assert route.sticky == "x-user"
+    assert route.on_trial
     found = {each.revision: each.weight for each in route.revisions}
     if mine and any(replicas):
         assert sum(found.values()) == 100_000

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.core.access import Access
 from corten.core.route import DeploymentRoute, Endpoint, RevisionRoute, RouteTable
 from corten.gateway import access, hold, resources
 from corten.gateway.plan import CLUSTERS, RATES, ROUTES, TOKENS, steps
@@ -137,6 +139,41 @@ def test_what_a_replaced_revision_cannot_finish_goes_to_the_one_in_its_place():
         assert paths == [(0, ["/run/old.sock"]), (1, ["/run/new.sock"]), (2, [str(HOLD)])]
         (serving,) = step.publish["endpoints", "iris/r2"]
         assert [level.get("priority", 0) for level in serving["endpoints"]] == [0, 1]
+
+
+def levels(step, cluster):
+    (assignment,) = step.publish["endpoints", cluster]
+    return [
+        [each["endpoint"]["address"]["pipe"]["path"] for each in level["lb_endpoints"]]
+        for level in assignment["endpoints"]
+    ]
+
+
+def test_what_the_last_replica_of_a_revision_fails_goes_by_the_activator_to_the_one_beside_it():
+    last, new, leaving = Endpoint("/run/last.sock"), Endpoint("/run/new.sock"), Endpoint("/run/l.sock", draining=True)
+    want = table(RevisionRoute("r1", 1, (last, leaving)), RevisionRoute("r2", 2, (new, Endpoint("/run/newer.sock"))))
+    for step in (steps({}, want, HOLD)[0], steps({}, want, HOLD)[2]):
+        assert levels(step, "iris/r1")[1:] == [[str(HOLD)], ["/run/new.sock", "/run/newer.sock"]]
+        assert levels(step, "iris/r2")[1:] == [[str(HOLD)]]
+
+
+@pytest.mark.parametrize("own", [{"on_trial": True}, {"pure": False}, {"access": Access(pinnable=True)}])
+def test_nobody_answers_for_another_revision_where_it_matters_which_one_does(own):
+    shares = (RevisionRoute("r1", 1, (Endpoint("/run/1.sock"),)), RevisionRoute("r2", 1, (Endpoint("/run/2.sock"),)))
+    assert resources.neighbours(table(*shares)) == {"iris/r1": shares[1].endpoints, "iris/r2": shares[0].endpoints}
+    assert resources.neighbours(RouteTable((DeploymentRoute("iris", shares, **own),))) == {}
+
+
+@given(tables)
+def test_a_neighbour_serves_too_and_is_no_replica_of_the_revision_itself(want):
+    for name, ends in resources.neighbours(want).items():
+        deployment, _, revision = name.partition("/")
+        (route,) = [each for each in want.deployments if each.deployment == deployment]
+        serving = {
+            end for share in route.revisions if share.weight for end in share.endpoints if share.revision != revision
+        }
+        assert set(ends) <= serving
+        assert not any(each.draining for each in ends)
 
 
 @given(tables)
