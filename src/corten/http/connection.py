@@ -1,4 +1,4 @@
-"""One client's connection: parses, keeps answers in order, bounds what a client can take up.
+"""One client's connection: parses, and bounds what a client can take up.
 
 Strictness is llhttp's (no leniency is switched on): Content-Length with Transfer-Encoding, duplicate or listed
 lengths, bare LF, folded headers, spaces before a colon are errors (RFC 9112, 6.3 and 11.2: request smuggling). Added
@@ -9,99 +9,59 @@ protocol are passed over (RFC 9110, 7.8): Java's client makes one, of HTTP/2, wi
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from collections import deque
-from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from corten.http.answering import Answering, Phase
 from corten.http.filling import FILLED_BYTES, Filling
 from corten.http.repeated import Head, RepeatedHead
-from corten.http.request import JSON, HeaderPairs, Request, error_body
+from corten.http.request import JSON, Request, error_body
 from corten.http.screening import Refusal, body_too_large, head_too_large, screen_head, screen_head_size
-from corten.http.wire import BODILESS, CONTINUE, encode_headers
+from corten.http.wire import CONTINUE
 
 if TYPE_CHECKING:
     from corten.http.server import Server
 
-# Larger bodies are handed to the transport beside their head instead of being copied behind it.
-_COPY_BYTES = 64 << 10
 # Heads in a row that were not the one before; after that nobody looks any more (proxies number their requests).
 _MOST_CHANGES = 16
 # After a refusal the rest of the request is read and dropped, or the client would see a reset instead of the answer
 # (RFC 9112, 9.6), but not for ever.
 LINGER_S = 2.0
 
-
-class Phase(Enum):
-    """What a connection is reading."""
-
-    IDLE = "idle"  # nothing of a next request yet
-    HEAD = "head"
-    BODY = "body"
-    CLOSING = "closing"  # nothing more is read; answers may still go out
-    LINGERING = "lingering"  # the last answer is sent; what still comes is dropped
-
-
 # Names of this module are found faster than members of a class, and these are asked for with every piece of data.
 _IDLE, _HEAD, _BODY, _CLOSING, _LINGERING = Phase
 _NO_HEAD = Head(b"", b"", (), keep_alive=False, version="1.1")
 
 
-class Connection(asyncio.Protocol):
-    """The protocol object of one connection."""
+class Connection(Answering):
+    """The protocol object of one connection: the half that reads, on that which answers."""
 
     __slots__ = (
         "_body",
         "_changes",
         "_chunk_bytes",
-        "_congested",
         "_expects",
         "_filling",
         "_head",
         "_head_bytes",
         "_headers",
         "_keep_alive",
-        "_limits",
+        "_measured",
         "_method",
         "_parser",
-        "_queue",
         "_refusal",
         "_repeated",
         "_silent_bytes",
         "_size_bytes",
-        "_stalled_s",
         "_target",
-        "_transport",
-        "_unsent_bytes",
         "_version",
-        "_waiters",
-        "_write_now",
-        "_writing_paused",
-        "half_closed",
-        "lost",
-        "phase",
-        "server",
-        "since_s",
     )
 
     def __init__(self, server: Server) -> None:
-        self.server = server
-        self._limits = server.limits
-        self.lost = False
-        self.phase = _IDLE
-        self.since_s = server.now_s  # when the phase began
-        self._writing_paused = False
-        self._unsent_bytes = 0  # at the last sweep
-        self._stalled_s = 0.0  # when the client last took some of it
-        self._queue: deque[Request] = deque()  # requests without a complete answer, oldest first
-        self.half_closed = False  # the client sends no more
-        self._congested = False  # reading is paused
+        super().__init__(server)
         self._expects = False  # the client waits for `100 Continue`
         self._filling = False  # the rest of the body is read past the parser
-        self._waiters: list[asyncio.Future[None]] = []
         self._refusal: Refusal | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._target = b""
@@ -109,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._chunk_bytes = 0  # of the piece of data being parsed
         self._head_bytes = 0  # of the pieces before it, while a head is read
         self._size_bytes = 0  # of the body
+        self._measured = False  # whether it was seen if the rest of the body is long
         self._silent_bytes = 0  # received since the last byte of body
         self._method = b""
         self._version = "1.1"
@@ -117,21 +78,11 @@ class Connection(asyncio.Protocol):
         self._repeated: RepeatedHead | None = None  # what the last request began with; the parser is between requests
         self._changes = 0
 
-    def peer_uid(self) -> int | None:
-        """SO_PEERCRED of unix(7); None for TCP."""
-        connected = self._transport.get_extra_info("socket")
-        if connected is None or connected.family != socket.AF_UNIX:
-            return None
-        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        uid: int = struct.unpack("3i", credentials)[1]
-        return uid
-
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.Protocol."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._write_now = self._transport.write
+        self._begin(cast("asyncio.Transport", transport))
         self._parser = HttpRequestParser(self)
         self.server.opened(self)
 
@@ -218,17 +169,6 @@ class Connection(asyncio.Protocol):
             self.server.in_flight -= 1
             request.lost()
 
-    def pause_writing(self) -> None:
-        """Part of asyncio.Protocol: the client does not read, so nothing more is read from it."""
-        self._writing_paused = True
-        self._pause()
-
-    def resume_writing(self) -> None:
-        """Part of asyncio.Protocol."""
-        self._writing_paused = False
-        self._wake()
-        self._unpause()
-
     # httptools callbacks
 
     def on_message_begin(self) -> None:
@@ -265,6 +205,7 @@ class Connection(asyncio.Protocol):
             self._refusal = refusal  # httptools wraps what its callbacks raise
             raise
         self.phase = _BODY
+        self._measured = False
         self._head_bytes = self._size_bytes = self._silent_bytes = 0
 
     def on_body(self, piece: bytes) -> None:
@@ -304,7 +245,8 @@ class Connection(asyncio.Protocol):
             self._pause()
 
     def _fill(self) -> None:
-        """Read the rest of the body past the parser, if it is long and its length is told."""
+        """Read the rest of the body past the parser, if it is long and its length is told. It only gets shorter."""
+        self._measured = True
         told = next((int(value) for name, value in self._headers if name.lower() == b"content-length"), 0)
         rest_bytes = told - self._size_bytes
         if rest_bytes >= FILLED_BYTES and self._limits.keep_bodies:
@@ -326,108 +268,7 @@ class Connection(asyncio.Protocol):
         self.server.in_flight += 1
         self.server.handle(request)
 
-    # Answers
-
-    def answer(
-        self, request: Request, status: int, body: bytes | bytearray, content_type: str, headers: HeaderPairs
-    ) -> None:
-        """Send a whole answer, or keep it until those before it are sent."""
-        if self.lost:
-            return
-        server = self.server
-        queue = self._queue
-        last_and_stays = len(queue) == 1 and self.phase is _IDLE and not server.draining and request.head.usual
-        if last_and_stays and status == 200 and not headers and len(body) <= _COPY_BYTES:
-            # The usual answer: what follows would do the same in more steps.
-            size_bytes = len(body)
-            head = server.heads.ok[content_type].get(size_bytes) or server.heads.make_ok(content_type, size_bytes)
-            self._write_now(head + body)
-            queue.popleft()
-            server.in_flight -= 1
-            self.since_s = server.now_s
-            if self._congested:
-                self._unpause()
-            return
-        head = server.heads.start(status, content_type)
-        if headers:
-            head += encode_headers(headers)
-        close = self._closes(request)
-        if close or request.version == "1.0":
-            head += _connection_header(close=close)
-        if status in BODILESS:
-            self._send(request, head + b"\r\n", b"")
-        else:
-            sized = b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
-            self._send(request, sized, body if request.wants_body else b"")
-
-    def begin_stream(
-        self,
-        request: Request,
-        status: int,
-        content_type: str,
-        headers: HeaderPairs,
-        *,
-        chunked: bool,
-        length: int | None = None,
-    ) -> None:
-        """Send the head of an answer whose body comes in pieces; without `chunked` and `length` closing ends it."""
-        if self.lost:
-            return
-        request.keep_alive = request.keep_alive and (chunked or length is not None)
-        close = self._closes(request)
-        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-        if length is not None:
-            framing = b"Content-Length: %d\r\n" % length
-        more = encode_headers(headers) + framing + (_connection_header(close=True) if close else b"")
-        self.write_piece(request, b"%b%b\r\n" % (self.server.heads.start(status, content_type), more))
-        request.keep_alive = not close
-
-    def write_piece(self, request: Request, data: bytes) -> None:
-        """Send a part of an answer, or keep it until it is its turn."""
-        if self.lost:
-            return
-        if self._queue[0] is request:
-            self._transport.write(data)
-        elif request.out is None:
-            request.out = [data]
-        else:
-            request.out.append(data)
-
-    def end_stream(self, request: Request, last: bytes) -> None:
-        """Send the end of an answer."""
-        if not self.lost:
-            self._send(request, last, b"")
-
-    def congested(self, request: Request) -> bool:
-        """Whether more of this answer would wait here."""
-        return not self.lost and (self._writing_paused or self._queue[0] is not request)
-
-    async def writable(self, request: Request) -> None:
-        """Wait until it is this answer's turn and the client has read enough of what was written.
-
-        Raises ConnectionResetError when it is gone.
-        """
-        while not request.done and self.congested(request):
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        if self.lost:
-            raise ConnectionResetError("the client is gone")
-
     # For the server
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is owed to this client: an answer, or the rest of its request is on its way."""
-        return bool(self._queue) or self.phase is _HEAD or self.phase is _BODY or self._unsent()
-
-    def close(self) -> None:
-        """Close when what was written is sent."""
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
 
     def turn_away(self) -> None:
         """Say that the server is full, without reading."""
@@ -456,10 +297,6 @@ class Connection(asyncio.Protocol):
 
     # Inside
 
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self.since_s = self.server.now_s
-
     def _parse_failed(self, error: Exception) -> None:
         if self.phase is _CLOSING or self.phase is _LINGERING:
             return  # it came behind a request that closes the connection
@@ -478,7 +315,7 @@ class Connection(asyncio.Protocol):
                 self._expects = False
                 if self._size_bytes == 0:
                     self._transport.write(CONTINUE)
-            if not self._expects:
+            if not self._expects and not self._measured:
                 self._fill()
             # Trailers and chunk extensions are bytes that bring no body. The piece in hand may have brought some.
             if self._silent_bytes > limits.header_bytes:
@@ -495,96 +332,3 @@ class Connection(asyncio.Protocol):
         self._queue.append(request)
         self.server.in_flight += 1
         request.respond(refusal.status, error_body(refusal.code, refusal.message), JSON)
-
-    def _closes(self, request: Request) -> bool:
-        if not request.keep_alive or self.half_closed:
-            return True
-        # The last answer owed is the one that says so: those pipelined behind it would be lost.
-        return self.server.draining and self._queue[-1] is request and self.phase is _IDLE
-
-    def _send(self, request: Request, head: bytes, body: bytes | bytearray) -> None:
-        queue = self._queue
-        if queue[0] is not request:
-            request.out = [*(request.out or ()), head, bytes(body)]
-            return
-        self._write(head, body)
-        queue.popleft()
-        self.server.in_flight -= 1
-        last = request
-        while queue:
-            last_or_next = queue[0]
-            self._write_kept(last_or_next)
-            if not last_or_next.done:
-                self._wake()  # its writer may have waited for its turn
-                break
-            last = queue.popleft()
-            self.server.in_flight -= 1
-        if not queue:
-            self._all_answered(last)
-        if self._congested:
-            self._unpause()
-
-    def _write(self, head: bytes, body: bytes | bytearray) -> None:
-        if len(body) <= _COPY_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.writelines([head, body])
-
-    def _write_kept(self, request: Request) -> None:
-        if request.out:
-            self._transport.writelines(request.out)
-            request.out = None
-
-    def _all_answered(self, last: Request) -> None:
-        if self.lost:
-            return
-        draining = self.server.draining and self.phase is _IDLE
-        if self.half_closed:
-            self.close()
-        elif not last.keep_alive or self.phase is _CLOSING or draining:
-            self._linger()
-        elif self.phase is _IDLE:
-            self.since_s = self.server.now_s
-
-    def _linger(self) -> None:
-        self._enter(_LINGERING)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self.close()
-
-    def _pause(self) -> None:
-        if not self._congested and not self.lost:
-            self._congested = True
-            self._transport.pause_reading()
-
-    def _unpause(self) -> None:
-        if self.lost or self._writing_paused or len(self._queue) > self._limits.pipelined:
-            return
-        if self._congested:
-            self._congested = False
-            self._transport.resume_reading()
-
-    def _stalls(self, now_s: float) -> bool:
-        """Whether nothing of what is to be sent was taken for too long. While it moves, it may take any time."""
-        before, self._unsent_bytes = self._unsent_bytes, self._transport.get_write_buffer_size()
-        if not self._unsent_bytes:
-            return False
-        if not before or self._unsent_bytes < before:
-            self._stalled_s = now_s
-        if self.phase is _LINGERING:
-            self.since_s = now_s  # lingering begins when the last byte is out
-        return now_s - self._stalled_s > self._limits.write_s
-
-    def _unsent(self) -> bool:
-        return not self.lost and self._transport.get_write_buffer_size() > 0
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-def _connection_header(*, close: bool) -> bytes:
-    return b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"

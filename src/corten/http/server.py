@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from corten.http.address import Address
-from corten.http.connection import Connection, Phase
+from corten.http.answering import Phase
+from corten.http.connection import Connection
 from corten.http.limits import Limits
 from corten.http.listener import Listener, open_listener
 from corten.http.repeated import KnownHeads

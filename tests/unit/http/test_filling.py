@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corten.http.connection import Phase
+from corten.http.answering import Phase
 from corten.http.filling import FILLED_BYTES, Filling
 
 HOST = b"Host: test\r\n"
