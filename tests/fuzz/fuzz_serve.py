@@ -30,10 +30,9 @@ with atheris.instrument_imports(include=["corten"]):
     from corten.serve import cog, jobs, media, mlflow, npy, oip, oip_rows, openai, tabular  # noqa: F401 - to be covered
     from corten.serve.loading import Loaded
     from corten.serve.meters import Meters
-    from corten.serve.process import server_of
+    from corten.serve.process import set_up
     from corten.serve.rows import RowsRunner
     from corten.serve.settings import Settings
-    from corten.serve.site import Site
     from corten.serve.state import State
     from corten.serve.worker import Worker
 
@@ -112,10 +111,10 @@ async def site() -> Any:
     """A server with a model, and no socket."""
     settings = Settings(listen=UnixAddress(Path("/nowhere")), drift=False)
     spec = ModelSpec(name="toy", adapter="toy", schema=Doubling.schema, files=())
-    made = Site(spec, settings, Meters())
+    made, server = set_up(spec, settings, Meters())
     made.install(Loaded(RowsRunner(Doubling()), 0.0, 0.00001), Worker(asyncio.get_running_loop()))
     made.state = State.READY
-    return server_of(made, settings, spec)
+    return server
 
 
 async def feed(transport: Transport, pieces: Iterator[bytes]) -> None:

@@ -26,7 +26,7 @@ from corten.serve.process import (
     has_little,
     leave,
     log_failure,
-    server_of,
+    set_up,
     settle,
     start_grpc,
     tell_loaded,
@@ -84,10 +84,7 @@ class _App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        meters = Meters()
-        site = Site(self._spec, self._settings, meters)
-        server = server_of(site, self._settings, self._spec)
-        meters.in_flight.read = lambda: server.in_flight
+        site, server = set_up(self._spec, self._settings, Meters())
         try:
             # Anyone who can reach the folder may connect: the gateway runs as another user than the replica.
             address = await server.listen(self._settings.listen, mode=0o666)

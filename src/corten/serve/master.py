@@ -33,12 +33,11 @@ from corten.serve.handing import Line, Word
 from corten.serve.member import Member
 from corten.serve.meters import Meters
 from corten.serve.own_folder import OwnFolder
-from corten.serve.process import Exit, leave, server_of
+from corten.serve.process import Exit, leave, set_up
 from corten.serve.relay import Relays
 from corten.serve.restarts import Restarts
 from corten.serve.seat import Seat
 from corten.serve.settings import Settings
-from corten.serve.site import Site
 from corten.serve.state import State
 
 _log = logging.getLogger(__name__)
@@ -155,8 +154,7 @@ class _Master:
         self._board.take(ENDED, os.getpid())
         self._meters = Meters(self._board, ENDED)
         # Answers while there is no worker: alive, loading.
-        self._site = Site(spec, settings, self._meters)
-        self._lobby = server_of(self._site, settings, spec)
+        self._site, self._lobby = set_up(spec, settings, self._meters)
         self._adopting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:

@@ -36,7 +36,7 @@ from corten.serve.process import (
     drain,
     leave,
     log_failure,
-    server_of,
+    set_up,
     settle,
     start_grpc,
     tell_loaded,
@@ -142,9 +142,7 @@ class _Work:
         loop = asyncio.get_running_loop()
         self._board.take(self._slot, os.getpid())
         meters = Meters(self._board, self._slot)
-        site = Site(self._spec, self._settings, meters)
-        server = server_of(site, self._settings, self._spec)
-        meters.in_flight.read = lambda: server.in_flight
+        site, server = set_up(self._spec, self._settings, meters)
         worker = Worker(loop)
         made.put(worker)
         site.install(loaded, worker)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from corten.core.model import ModelSpec
 from corten.errors import CortenError, UsageError
 from corten.http import Address, Limits, Server, UnixAddress
+from corten.serve.meters import Meters
 from corten.serve.settings import Settings
 from corten.serve.site import Site
 from corten.serve.trace import write_loaded
@@ -48,12 +49,15 @@ class Exit(IntEnum):
     SECOND_SIGNAL = 128 + signal.SIGTERM
 
 
-def server_of(site: Site, settings: Settings, spec: ModelSpec) -> Server:
-    """The HTTP server a site is answered by."""
+def set_up(spec: ModelSpec, settings: Settings, meters: Meters) -> tuple[Site, Server]:
+    """A site without its model yet and the HTTP server it is asked through, both counted in `meters`."""
+    site = Site(spec, settings, meters)
     pooled = isinstance(settings.listen, UnixAddress)
     limits = Limits(body_bytes=spec.limits.max_body_bytes, idle_s=_POOL_IDLE_S if pooled else Limits().idle_s)
     headers = [("X-Corten-Revision", settings.revision)] if settings.revision else []
-    return Server(site.handle, limits, headers=headers, on_refused=site.refused)
+    server = Server(site.handle, limits, headers=headers, on_refused=site.refused)
+    meters.in_flight.read = lambda: server.in_flight
+    return site, server
 
 
 async def drain(site: Site, server: Server, grpc: GrpcServer | None, drain_s: float, *, linger_s: float = 0.5) -> bool:
