@@ -75,6 +75,15 @@ def identity(seconds=0.0):
     return [os.getpid(), random.random()]
 
 
+KEPT = []
+LOADED_S = time.monotonic()
+
+
+def collector():
+    import gc
+    return [gc.get_threshold()[0], time.monotonic() - LOADED_S]
+
+
 def where():
     import threading
     return threading.current_thread().name
@@ -125,6 +134,9 @@ class Toy:
             import numpy as np
             held = np.ones(int(argument) << 17)
             return Rows(lambda x: x * held[: x.shape[1]].astype("float32"))
+        if what == "collector":  # tells how often the collector looks; keeps so many lists
+            KEPT.extend([] for _ in range(int(argument)))
+            return Calls(collector)
         if what == "where":
             return Calls(where)
         if what == "print":
