@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from corten.adapters.base import Source
 from corten.builder import image as documents
@@ -142,4 +144,4 @@ def store(home: Home, made: Plan | None = None, *, weights: bytes = b"weights", 
 
 
 def renamed(spec: ModelSpec, name: str) -> ModelSpec:
-    return replace(spec, name=name)
+    return msgspec.structs.replace(spec, name=name)

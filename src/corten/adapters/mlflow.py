@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -145,7 +145,8 @@ def _with_columns(schema: Schema | None, folder: MlflowFolder) -> Schema | None:
     if other or len(tensor.shape) != 2 or tensor.shape[1] not in (None, len(names)):
         return schema
     dtype = tensor.dtype if folder.inputs.is_numeric else DType.JSON
-    return replace(schema, inputs=(replace(tensor, dtype=dtype, shape=(None, len(names)), columns=names),))
+    named = msgspec.structs.replace(tensor, dtype=dtype, shape=(None, len(names)), columns=names)
+    return msgspec.structs.replace(schema, inputs=(named,))
 
 
 def _by_pyfunc(source: Source, folder: MlflowFolder) -> Inspection:

@@ -9,7 +9,6 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ class LitModel:
         self.verb = Verb(chain(*steps), {}, Any, is_open=True)
         self.verbs = {"predict": self.verb}
         self.loop = model_loop() if is_async else None
-        self.schema = replace(schema or Schema(Style.CALL), stream=Stream.LIST if streams else None)
+        self.schema = msgspec.structs.replace(schema or Schema(Style.CALL), stream=Stream.LIST if streams else None)
 
     def call(self, calls: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
         """One answer a request; what the API raised stands for it."""

@@ -99,7 +99,7 @@ def accelerated_plan(plan: Plan, lock: Lock, converted: Converted) -> Plan:
     weights = (WeightGroup(ONNX_FILE, (SourceFile(converted.file, ONNX_FILE),)), *_others(plan))
     return replace(
         plan,
-        spec=replace(plan.spec, adapter="onnx", files=(ONNX_FILE, *plan.spec.files[1:]), trusted=()),
+        spec=msgspec.structs.replace(plan.spec, adapter="onnx", files=(ONNX_FILE, *plan.spec.files[1:]), trusted=()),
         lock=lock,
         wheels=group_wheels(lock.wheels, most=wheel_layers(plan.base, len(weights))),
         weights=tuple(sorted(weights, key=lambda group: group.title)),

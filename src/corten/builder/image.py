@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -114,7 +113,7 @@ def labels_of(plan: Plan) -> Mapping[str, str]:
     commit another digest, even one that changes nothing of the image.
     """
     # The example may be as large as a request; it lies in /app/corten.json.
-    spec = msgspec.json.encode(replace(plan.spec, example=None), order="sorted").decode()
+    spec = msgspec.json.encode(msgspec.structs.replace(plan.spec, example=None), order="sorted").decode()
     labels = {"dev.corten.version": __version__, "org.opencontainers.image.title": plan.name, SPEC_LABEL: spec}
     if plan.cuda:
         labels[GPU_LABEL] = "cuda"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from corten.core.schema import Schema
 
@@ -12,8 +13,7 @@ MOST_WORKERS = 64
 MOST_STREAMS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(msgspec.Struct, frozen=True):
     """A request body and the answer the training process gave to it, replayed before a replica is ready.
 
     `inputs` is the JSON body of `POST /predict`, `outputs` the value of its answer's `outputs` key (None: not
@@ -25,15 +25,13 @@ class Example:
     tolerance: float = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class Batching:
+class Batching(msgspec.Struct, frozen=True):
     """Joining of concurrent requests: at most this many rows (or calls) in one call of the model; 1 switches it off."""
 
     max_rows: int = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a replica takes on. Bodies in bytes; `queue` counts requests waiting for the model.
 
     Who does not wait for the answer gives the model `job_timeout_s`.
@@ -47,8 +45,7 @@ class Limits:
     job_timeout_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(msgspec.Struct, frozen=True):
     """One model: which adapter loads which files, and what is known of its types.
 
     `files` are names below the model folder, the main file first. `entry` is `module:Class` for the `pyclass` adapter.
@@ -66,8 +63,8 @@ class ModelSpec:
     method: str = "predict"
     schema: Schema | None = None
     example: Example | None = None
-    batching: Batching = field(default_factory=Batching)
-    limits: Limits = field(default_factory=Limits)
+    batching: Batching = msgspec.field(default_factory=Batching)
+    limits: Limits = msgspec.field(default_factory=Limits)
     grpc: bool = False
     webhook_hosts: tuple[str, ...] = ()
     workers: int = 1

@@ -8,9 +8,10 @@ Schema for each parameter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+import msgspec
 
 
 class Style(Enum):
@@ -46,8 +47,7 @@ class DType(Enum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """A named array. `shape` counts the batch as its first dimension; None is a free length."""
 
     name: str
@@ -57,8 +57,7 @@ class Tensor:
     columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One argument of a CALL model: its name, its JSON Schema, whether it may be left out."""
 
     name: str
@@ -66,8 +65,7 @@ class Parameter:
     required: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True):
     """What goes in and what comes out. ROWS models fill `inputs` and `outputs`, CALL models the others.
 
     `returns` is the JSON Schema of the answer or, where `stream` is set, of each of its pieces.
@@ -77,5 +75,5 @@ class Schema:
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     parameters: tuple[Parameter, ...] = ()
-    returns: Mapping[str, Any] = field(default_factory=dict)
+    returns: Mapping[str, Any] = msgspec.field(default_factory=dict)
     stream: Stream | None = None

@@ -6,7 +6,6 @@ For one thread (the event loop's): counting is one attribute addition, no locks.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -18,9 +17,6 @@ from corten.errors import UsageError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Names as the exposition format defines them; a label's may not hold a colon.
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _VALUE_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
@@ -259,7 +255,7 @@ class Registry:
 
     def _add(self, family: _F) -> _F:
         taken = family.name in self._families
-        if taken or not _NAME.fullmatch(family.name) or not all(map(_LABEL.fullmatch, family.label_names)):
+        if taken or not _is_name(family.name) or not all(map(_is_label, family.label_names)):
             why = "it is taken" if taken else "see the exposition format"
             raise UsageError("metrics.name", f"not a name for a metric or its labels: `{family.name}`", why=why)
         self._families[family.name] = family
@@ -267,6 +263,15 @@ class Registry:
 
 
 _F = TypeVar("_F", bound=AnyFamily)
+
+
+# Names as the exposition format defines them, told without `re`, whose patterns would be compiled at each start.
+def _is_name(text: str) -> bool:
+    return text.isascii() and text.replace(":", "_").isidentifier()
+
+
+def _is_label(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and not text.startswith("__")
 
 
 def _write_dump(families: Mapping[str, Numbers]) -> bytes:

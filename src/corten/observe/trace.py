@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+# Compiled, and kept, by `re` when it is first needed.
+_TRACEPARENT = r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 
 
 def trace_fields(traceparent: str) -> dict[str, str]:
     """`trace_id` and `span_id` (the caller's) of a traceparent header; empty when it is not valid."""
-    found = _TRACEPARENT.fullmatch(traceparent)
+    found = re.fullmatch(_TRACEPARENT, traceparent)
     if not found:
         return {}
     version, trace_id, span_id, _, rest = found.groups()

@@ -129,7 +129,7 @@ def _key(plan: Plan, packages: Lock, digest: str) -> str:
     code = hashlib.sha256()
     for entry in runtime.entries(Path(corten.__file__).parent, plan.python):
         code.update(entry.data if isinstance(entry.data, bytes) else b"")
-    spec = spec_json(replace(plan.spec, name=""))
+    spec = spec_json(msgspec.structs.replace(plan.spec, name=""))
     wheels = (str(wheel.digest) for wheel in packages.wheels)
     return cache_key("conversion", code.hexdigest(), digest, spec.decode(), str(packages.platform), *wheels)
 

@@ -20,8 +20,9 @@ _WORDS = {
     "object": "an object",
     "null": "null",
 }
-_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
-_TYPES = re.compile(r"^Expected `(?P<expected>[^`]*)`(?:, got `(?P<seen>[^`]*)`)?$")
+# Compiled (and kept, by `re`) when the first request is wrong: no start waits for that.
+_PLACE = r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$"
+_TYPES = r"^Expected `(?P<expected>[^`]*)`(?:, got `(?P<seen>[^`]*)`)?$"
 _LONGEST_MESSAGE = 500
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -49,9 +50,9 @@ def unread(error: Exception) -> RequestError:
 
 def type_error(error: msgspec.ValidationError) -> RequestError:
     """Translate ``Expected `float`, got `str` - at `$.inputs[0][1]` ``."""
-    found = _PLACE.match(str(error))
+    found = re.match(_PLACE, str(error), re.DOTALL)
     what, path = (found["what"], found["path"] or "$") if found else (str(error), "$")
-    types = _TYPES.match(what)
+    types = re.match(_TYPES, what)
     if types:
         expected = _words(types["expected"])
         what = f"expected {expected}, got {_words(types['seen'])}" if types["seen"] else f"expected {expected}"

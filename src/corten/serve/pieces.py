@@ -32,7 +32,7 @@ class PieceReader:
         self._able = numbers and all(tensor.shape[0] is None for tensor in tensors)
         # How a row ends; of one dimension it is a number.
         self._row_end = b"]" * (len(tensors[0].shape) - 1)
-        # A model of one input is asked by its name, too.
+        # A model of one input is asked by its name, too. Compiled, and kept, by `re` with the first large body.
         self._forms = [(_begin(), _end(1))]
         if len(tensors) == 1:
             self._forms.append((_begin(tensors[0].name), _end(2)))
@@ -42,7 +42,7 @@ class PieceReader:
         if not self._able:
             return None
         for begin, end in self._forms:
-            first, last = begin.match(body), end.search(body, len(body) - _LONGEST_END)
+            first, last = re.match(begin, body), re.compile(end).search(body, len(body) - _LONGEST_END)
             if first and last:
                 try:
                     return self._rows(body, first.end(), last.start())
@@ -81,11 +81,11 @@ class _NotInPiecesError(Exception):
     """It must be read whole."""
 
 
-def _begin(name: str | None = None) -> re.Pattern[bytes]:
+def _begin(name: str | None = None) -> bytes:
     keys = ["inputs"] if name is None else ["inputs", name]
     opened = b"".join(rb"\s*\{\s*%b\s*:" % re.escape(msgspec.json.encode(key)) for key in keys)
-    return re.compile(opened + rb"\s*\[")
+    return opened + rb"\s*\["
 
 
-def _end(objects: int) -> re.Pattern[bytes]:
-    return re.compile(rb"\]" + rb"\s*\}" * objects + rb"\s*\Z")
+def _end(objects: int) -> bytes:
+    return rb"\]" + rb"\s*\}" * objects + rb"\s*\Z"

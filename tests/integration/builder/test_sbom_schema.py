@@ -1,11 +1,10 @@
 """SBOMs against the schema of CycloneDX (whose validator takes two seconds to import: not for the unit tests)."""
 
-from dataclasses import replace
-
 import pytest
 import small_image
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from msgspec.structs import replace
 
 from corten.builder import artifact
 from corten.builder.artifact import SBOM_TYPE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 import small_image
 
@@ -126,7 +127,7 @@ def test_a_damaged_sbom_is_refused(home, small):
 
 
 def other(home, **options):
-    spec = replace(small_image.SPEC, name="other", **options.pop("spec", {}))
+    spec = msgspec.structs.replace(small_image.SPEC, name="other", **options.pop("spec", {}))
     weights = options.pop("weights", b"weights")
     stored = small_image.store(home, small_image.plan(spec=spec, **options), weights=weights)
     stored.attach()
@@ -181,7 +182,7 @@ def test_settings_and_labels_that_changed_are_told_once(home, small):
 
 
 def test_a_schema_that_breaks_clients_is_told_so(home, small):
-    schema = replace(small_image.SCHEMA, inputs=(Tensor("x", DType.FLOAT64, (None, 5)),))
+    schema = msgspec.structs.replace(small_image.SCHEMA, inputs=(Tensor("x", DType.FLOAT64, (None, 5)),))
     other(home, spec={"schema": schema})
 
     found = diff("iris", "other", home=home)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from corten.core.schema import DType, Parameter, Schema, Stream, Style, Tensor
 from corten.ops.schema_changes import schema_changes
