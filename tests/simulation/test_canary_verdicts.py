@@ -1,5 +1,6 @@
 """How soon the test that decides about canaries tells a bad one, and how seldom it wrongs a good one."""
 
+import math
 import random
 
 import pytest
@@ -11,16 +12,28 @@ SHARE = 0.05
 RUNS = 150
 
 
+def before_next(chance, rate):
+    """How many requests come before the next one that is of a kind with this share of them (a geometric variate)."""
+    return int(math.log1p(-chance.random()) / math.log1p(-rate)) if rate else math.inf
+
+
 def life(bad, usual, seed, most=3000):
     """Requests come by chance until there is a verdict; gives it and how many the canary had answered by then."""
     chance = random.Random(seed)
     stable, canary = [0, 0], [0, 0]
+    good = before_next(chance, usual)
     while canary[0] < most:
-        mine = chance.random() < SHARE
-        side, rate = (canary, bad) if mine else (stable, usual)
-        side[0] += 1
-        side[1] += chance.random() < rate
-        if mine and (verdict := judge(Traffic(*stable), Traffic(*canary)).verdict) is not Verdict.WAIT:
+        # Those that the canary does not get, in one step: nothing is decided at them.
+        others = before_next(chance, SHARE)
+        stable[0] += others
+        while good < others:
+            stable[1] += 1
+            others -= good + 1
+            good = before_next(chance, usual)
+        good -= others
+        canary[0] += 1
+        canary[1] += chance.random() < bad
+        if (verdict := judge(Traffic(*stable), Traffic(*canary)).verdict) is not Verdict.WAIT:
             return verdict, canary[0]
     return Verdict.WAIT, canary[0]
 
