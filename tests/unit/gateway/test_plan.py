@@ -40,8 +40,9 @@ class Envoy:
         ends = resources.endpoints_by_cluster(start)
         self.take(CLUSTERS, resources.clusters(ends))
         for name, upstreams in ends.items():
-            assignment = resources.load_assignment(name, upstreams, resources.substitutes(start).get(name, ()))
-            self.take(("endpoints", name), [hold.with_activator(assignment, HOLD)])
+            own = resources.load_assignment(name, upstreams, resources.substitutes(start).get(name, ()))
+            beside = resources.neighbours(start).get(name, ())
+            self.take(("endpoints", name), [resources.with_last(hold.with_activator(own, HOLD), beside)])
         self.take(ROUTES, [resources.route_configuration(start)])
         self.take(TOKENS, [access.tokens(start.trust)])
         self.take(RATES, [access.rates(start.deployments)])
