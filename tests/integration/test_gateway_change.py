@@ -15,6 +15,8 @@ from corten.testing.load import Load
 
 pytestmark = pytest.mark.envoy
 
+NEW_S = 5.0  # how long an upstream is spared
+
 
 @contextlib.asynccontextmanager
 async def both_serving(site, a, b):
@@ -224,3 +226,40 @@ def test_an_upstream_is_routable_within_moments_of_apply(site):
         assert min(seconds) < 0.1, seconds  # waiting for a period of some check, all would take longer
 
     run(story())
+
+
+def test_a_new_upstream_beside_another_gets_little_at_first_and_its_half_in_the_end(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            await asyncio.sleep(NEW_S)  # until the first is not new itself
+            await gateway.apply(table(revision(1, a, b)))
+            await until(gateway.routable, b.address)
+            at_first = await share_of_b(site, 1.0)
+            await asyncio.sleep(NEW_S)
+            assert 0 < at_first < 0.35
+            assert 0.4 < await share_of_b(site, 1.0) < 0.6
+
+    run(story())
+
+
+def test_what_the_old_upstream_fails_is_answered_by_a_new_one_however_little_that_gets(site):
+    async def story():
+        a, b = site.upstream("a"), site.upstream("b")
+        async with site.serving(table(revision(1, a))) as gateway:
+            await asyncio.sleep(NEW_S)
+            await gateway.apply(table(revision(1, a, b)))
+            await until(gateway.routable, b.address)
+            async with Load(site.port, "/iris/predict?fails=a&ms=100", rate_per_s=100) as load:
+                await asyncio.sleep(2)
+            assert load.report.failed == 0, load.report.as_dict()
+
+    run(story())
+
+
+async def share_of_b(site, for_s):
+    """Of requests one after the other: how many went to the upstream `b`."""
+    names, until_s = [], time.monotonic() + for_s
+    while time.monotonic() < until_s:
+        names.append((await site.asked())[2]["name"])
+    return names.count("b") / len(names)
