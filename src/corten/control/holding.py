@@ -20,7 +20,7 @@ from corten.gateway.resources import GRPC
 from corten.http import Request
 
 _AGAIN_POLL_S = 0.02
-_AGAIN_PAUSE_S, _MOST_ATTEMPTS = 0.04, 20
+_AGAIN_PAUSE_S, _LONGEST_PAUSE_S, _MOST_ATTEMPTS = 0.04, 2.5, 20
 # A thousand at once are more than a socket's queue holds; four a millisecond are not. The first twenty need not wait.
 _EVERY_S, _BATCH_S = 0.00025, 0.005
 _AGAIN = 425  # Too Early (RFC 8470): what a client may see only if it cannot be sent again
@@ -118,8 +118,7 @@ class Holding:
             return
         if standing is Standing.SUSPECT:
             await self.probation.turn(name, known)
-        # Envoy's workers may not have heard yet of what its admin page says: who came back has come too soon.
-        await asyncio.sleep(_AGAIN_PAUSE_S * (self.probation.in_a_row(name, known) - 1))
+        await asyncio.sleep(pause_s(self.probation.in_a_row(name, known)))
         # Seen by a client only when the gateway has tried as often as it may.
         headers = ((AGAIN_HEADER, "1"), ("retry-after", "1"))
         request.fail(_AGAIN, "hold.again", f"`{name}` is ready again; send the request once more", headers=headers)
@@ -209,6 +208,15 @@ class Holding:
             return False
         finally:
             del self._looks[name, revision]
+
+
+def pause_s(in_a_row: int) -> float:
+    """Before a request is sent on that comes so often `in_a_row` without having been in a replica's hands.
+
+    Envoy's workers may not have heard yet of what its admin page says: who came back has come too soon. It gives up
+    after seven tries, which should last for seconds where the processors are busy: 0.8 s were too few once.
+    """
+    return min(_AGAIN_PAUSE_S * (2.0 ** (in_a_row - 1) - 1), _LONGEST_PAUSE_S)
 
 
 def _refuse(request: Request, refusal: Refusal, status: int) -> None:

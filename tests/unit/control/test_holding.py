@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from planner_world import memory_state
 
-from corten.control.holding import Holding, Line, Refusal
+from corten.control.holding import Holding, Line, Refusal, pause_s
 from corten.control.probation import Probation
 
 
@@ -142,3 +142,11 @@ def test_one_that_is_gone_is_forgotten_and_the_next_one_wakes_it_again(bench):
         assert bench.holding.waiting("m") == 0
 
     asyncio.run(story())
+
+
+def test_who_comes_again_and_again_is_sent_on_at_once_first_and_tried_for_seconds_in_all():
+    pauses = [pause_s(in_a_row) for in_a_row in range(1, 8)]
+    assert pauses[0] == 0
+    assert pauses == sorted(pauses)
+    assert 4 < sum(pauses) < 8
+    assert pause_s(20) == pauses[-1]
