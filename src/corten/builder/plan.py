@@ -97,7 +97,7 @@ class Plan:
 
     @property
     def download_bytes(self) -> int:
-        """What a cold build downloads at most."""
+        """What a build downloads with nothing in its cache, beside the base where that is another image."""
         return sum(deb.size_bytes for deb in self.lock.debs) + sum(wheel.size_bytes for wheel in self.lock.wheels)
 
     def describe(self) -> str:
@@ -120,6 +120,7 @@ class Plan:
         ]
         code = ", ".join(f"/app/{name}" for name in (*(file.name for file in self.code), SPEC_FILE))
         lines.append(f"  {LayerKind.CODE.value:8} {code}")
+        lines.append(f"downloads, with nothing in the cache: {self.download_bytes / 1e6:.1f} MB")
         return "\n".join(lines)
 
     def _beneath(self) -> str:

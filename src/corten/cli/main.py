@@ -35,7 +35,7 @@ VERBS = (
     ("gateway", "where requests come in: address, port, TLS"),
     ("token", "tokens for deployments that ask for one"),
     ("service", "have systemd keep the daemon, from boot on"),
-    ("images", "the images in the local store"),
+    ("images", "the images in the local store; remove: take their names"),
     ("inspect", "what is in an image and how it came to be"),
     ("diff", "what changed between two images"),
     ("rebuild", "build an image again from its lock and compare the digests"),
@@ -65,6 +65,7 @@ SYNONYMS = {
     "down": "stop",
     "rm": "stop",
     "prune": "gc",
+    "rmi": "images remove",
 }
 
 EXIT_BUG = 70
@@ -140,7 +141,8 @@ def _dispatch(verb: str, words: list[str], output: Output) -> int:
     known = {name for name, _ in VERBS}
     if verb in SYNONYMS:
         output.note(f"`corten {verb}` is `corten {SYNONYMS[verb]}` here")
-        verb = SYNONYMS[verb]
+        verb, *more = SYNONYMS[verb].split()
+        words = [*more, *words]
     if verb not in known:
         raise _unknown(verb, known)
     from corten.cli.parser import parse

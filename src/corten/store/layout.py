@@ -116,18 +116,22 @@ class Layout:
         """Let a name point at a manifest. What it pointed at before stays in the store, without a name."""
         self._make()
         with self._index_lock():
-            others = [_without_name(entry) if _name(entry) == name else entry for entry in self._entries()]
+            others = _without_names(self._entries(), (name,))
             named = replace(descriptor, annotations={**descriptor.annotations, NAME_ANNOTATION: name})
             kept = [entry for entry in others if _name(entry) or entry.digest != descriptor.digest]
             self._write_index([*kept, named])
 
-    def untag(self, name: str) -> None:
-        """Forget a name; the manifest stays, without one. Raises NotFoundError `store.image_unknown`."""
+    def untag(self, *names: str) -> None:
+        """Forget names, all or none; a manifest that had no other stays without one.
+
+        Raises NotFoundError `store.image_unknown`.
+        """
         with self._index_lock():
             entries = self._entries()
-            if all(_name(entry) != name for entry in entries):
-                raise self._unknown(name)
-            self._write_index([_without_name(entry) if _name(entry) == name else entry for entry in entries])
+            for name in names:
+                if all(_name(entry) != name for entry in entries):
+                    raise self._unknown(name)
+            self._write_index(_without_names(entries, names))
 
     def forget(self, entries: Collection[Descriptor]) -> None:
         """List exactly these no more, as `listed` gave them; their blobs stay. Names that moved meanwhile stay too."""
@@ -383,6 +387,18 @@ class Layout:
 
 def _name(entry: Descriptor) -> str:
     return entry.annotations.get(NAME_ANNOTATION, "")
+
+
+def _without_names(entries: Sequence[Descriptor], names: Collection[str]) -> list[Descriptor]:
+    """The entries without these names; a manifest is listed without one only where it has no other, and once."""
+    left = [_without_name(entry) if _name(entry) in names else entry for entry in entries]
+    listed = {entry.digest for entry in left if _name(entry)}
+    kept = []
+    for entry in left:
+        if _name(entry) or entry.artifact_type or entry.digest not in listed:
+            kept.append(entry)
+            listed.add(entry.digest)
+    return kept
 
 
 def _without_name(entry: Descriptor) -> Descriptor:

@@ -148,6 +148,7 @@ def test_a_plan_says_what_goes_where() -> None:
         "six 1.0",
         "/models/iris.joblib",
         "/app/corten.json",
+        "downloads, with nothing in the cache: 5.0 MB",
     ):
         assert part in text
     assert "a forest" in text

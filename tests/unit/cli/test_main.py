@@ -53,6 +53,21 @@ def test_a_verb_of_another_tool_leads_to_ours(capsys):
     assert "`corten stop`" in err
 
 
+def test_a_word_of_another_tool_may_be_two_of_ours(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CORTEN_HOME", str(tmp_path))
+    code, _, err = run(capsys, "rmi", "iris")
+    assert code == 3
+    assert "`corten rmi` is `corten images remove` here" in err
+    assert "no image called `iris`" in err
+
+
+@pytest.mark.parametrize("words", [("images", "remove"), ("images", "list", "iris")])
+def test_names_of_images_go_with_remove_only(capsys, words):
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert "corten images --help" in err
+
+
 def test_an_unknown_option_is_a_usage_error_with_a_hint(capsys):
     code, out, err = run(capsys, "build", "x", "--nope")
     assert code == 2

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from corten.control.retention import images_in_use, secrets_in_use
+from corten.control.retention import images_in_use, secrets_in_use, users_of_images
 from corten.control.state import State
 from corten.core.deployment import Replica, ReplicaState, Settings
 from corten.core.digest import Digest
@@ -52,6 +52,15 @@ def test_what_serves_is_needed_however_old_it_is(home, state) -> None:
     state.roll_back("m", 1, generation=None, now_s=4.0)
     state.finish_rollout("m", now_s=5.0)
     assert images_in_use(home, 1) == {image(1), image(3)}
+
+
+def test_a_deployment_uses_what_it_serves_and_not_what_it_could_go_back_to(home, state) -> None:
+    assert users_of_images(home) == frozenset()
+    deploy(state, 1, 2)
+    deploy(state, 2, name="other")
+    assert users_of_images(home) == {(image(2), "m"), (image(2), "other")}
+    state.deploy("m", image(3), Settings(), generation=None, now_s=3.0)
+    assert users_of_images(home) == {(image(2), "m"), (image(3), "m"), (image(2), "other")}
 
 
 def test_a_rollout_under_way_needs_where_it_comes_from(home, state) -> None:

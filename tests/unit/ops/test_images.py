@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import msgspec
@@ -12,13 +13,18 @@ import small_image
 from corten.builder.artifact import STATEMENT_TYPE, Artifact, put
 from corten.builder.gate import PREDICATE, attach_gate
 from corten.builder.proof import PREDICATE_ANNOTATION
+from corten.builder.index import index_json
+from corten.control.state import State
+from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.home import Home
-from corten.core.image import LayerKind
+from corten.core.image import INDEX, LayerKind
+from corten.core.platform import Platform
 from corten.core.schema import DType, Tensor
-from corten.errors import NotFoundError, PolicyError, UsageError
+from corten.errors import CortenError, NotFoundError, PolicyError, UsageError
 from corten.ops.diff import Change, diff
-from corten.ops.images import images
+from corten.ops.gc import gc
+from corten.ops.images import images, remove_images
 from corten.ops.inspect import inspect
 from corten.ops.rebuild import Compared, Rebuilt, rebuild
 
@@ -48,6 +54,92 @@ def test_images_are_listed_by_name_with_those_that_lost_theirs_last(home, small)
     assert [(one.name, one.digest) for one in found] == [("iris", newer.image.digest), ("", small.image.digest)]
     assert [len(one.attached) for one in found] == [0, 3]
     assert found[1].size_bytes == small.image.size_bytes
+
+
+# Names that go
+
+
+def deploy(home, digest, name="fraud"):
+    home.state.mkdir(exist_ok=True)
+    state = State.open(home.state / "corten.db")
+    state.deploy(name, digest, Settings(), generation=None, now_s=1.0)
+    state.close()
+
+
+def names(home):
+    return [one.name for one in images(home=home).images]
+
+
+def test_a_name_that_is_removed_leaves_the_image_to_be_collected(home, small):
+    removed = remove_images(["iris"], home=home)
+
+    assert removed.as_dict() == {
+        "dry_run": False, "removed": [{"name": "iris", "digest": str(small.image.digest)}],
+    }  # fmt: skip
+    assert names(home) == [""]
+    gc(home=home, now_s=time.time() + 120)
+    assert images(home=home).images == ()
+    assert images(home=home).stored_bytes == 0
+
+
+def test_a_dry_run_removes_no_name(home, small):
+    assert remove_images(["iris"], home=home, dry_run=True).names == (("iris", small.image.digest),)
+    assert names(home) == ["iris"]
+
+
+def test_digits_of_a_digest_mean_all_names_of_that_image(home, small):
+    small.layout.tag("localhost:5000/iris:1", small.manifest)
+
+    assert len(remove_images([small.image.digest.hex[:8]], home=home).names) == 2
+    with pytest.raises(UsageError) as caught:
+        remove_images([str(small.image.digest)], home=home)
+    assert caught.value.code == "store.image_unnamed"
+
+
+def test_a_name_with_a_digest_means_that_name(home, small):
+    small.layout.tag("localhost:5000/iris:1", small.manifest)
+
+    remove_images([f"iris@{small.image.digest}"], home=home)
+    assert names(home) == ["localhost:5000/iris:1"]
+
+
+def test_one_unknown_name_keeps_all(home, small):
+    del small
+    with pytest.raises(NotFoundError) as caught:
+        remove_images(["iris", "irsi"], home=home)
+    assert caught.value.code == "store.image_unknown"
+    assert names(home) == ["iris"]
+
+
+def test_the_last_name_of_what_a_deployment_runs_stays(home, small):
+    deploy(home, small.image.digest)
+    with pytest.raises(CortenError) as caught:
+        remove_images(["iris"], home=home)
+    assert (caught.value.code, caught.value.exit_code) == ("store.image_in_use", 1)
+    assert "`fraud`" in caught.value.why
+    assert caught.value.hint == "corten stop fraud"
+    assert names(home) == ["iris"]
+
+    small.layout.tag("other", small.manifest)
+    remove_images(["iris"], home=home)
+    assert names(home) == ["other"]
+
+
+def test_a_platform_of_an_index_in_use_keeps_the_indexs_name(home, small):
+    index = small.layout.put(index_json([(Platform("amd64"), small.manifest)]), INDEX)
+    small.layout.tag("iris", index)
+    deploy(home, small.image.digest)
+
+    with pytest.raises(CortenError) as caught:
+        remove_images(["iris"], home=home)
+    assert caught.value.code == "store.image_in_use"
+
+
+def test_the_name_of_an_image_that_cannot_be_read_can_go(home, small):
+    small.layout.path(small.image.digest).write_bytes(b"{")
+
+    remove_images(["iris"], home=home)
+    assert names(home) == [""]
 
 
 def test_what_a_test_found_is_told_and_compared(home, small):

@@ -196,6 +196,28 @@ def test_untagging_what_is_not_there_says_what_is(layout, put_image) -> None:
     assert "iris" in caught.value.why
 
 
+def test_of_several_names_all_are_forgotten_or_none(layout, put_image) -> None:
+    descriptor, _ = put_image()
+    layout.tag("a", descriptor)
+    layout.tag("b", descriptor)
+
+    with pytest.raises(NotFoundError):
+        layout.untag("a", "b", "c")
+    assert [name for name, _ in layout.images()] == ["a", "b"]
+
+    layout.untag("a", "b")
+    assert layout.images() == (("", replace(descriptor, annotations={})),)
+
+
+def test_an_image_that_keeps_a_name_is_not_listed_without_one_besides(layout, put_image) -> None:
+    older, newer = put_image()[0], put_image("newer")[0]
+    layout.tag("a", older)
+    layout.tag("b", older)
+    layout.tag("a", newer)
+
+    assert [(name, one.digest) for name, one in layout.images()] == [("b", older.digest), ("a", newer.digest)]
+
+
 @pytest.mark.parametrize("form", ["{hex}", "sha256:{hex}", "{short}", "sha256:{short}", "iris@sha256:{hex}"])
 def test_digests_resolve_in_every_form_people_write(layout, put_image, form) -> None:
     descriptor, _ = put_image()
