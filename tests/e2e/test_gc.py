@@ -71,6 +71,14 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(corten):
     assert blobs == sorted(path.name for path in (corten.home / "store" / "blobs" / "sha256").iterdir())
 
 
+def test_the_name_of_what_runs_stays(corten):
+    corten, url = corten
+    refused = corten.run("images", "remove", "digits", "--json", code=1).json["error"]
+    assert (refused["code"], refused["hint"]) == ("store.image_in_use", "corten stop digits")
+    assert "digits" in [one["name"] for one in corten.run("images", "--json").json["images"]]
+    assert answers(url)
+
+
 def test_a_revision_that_can_be_gone_back_to_stays(corten):
     corten, url = corten
     age(corten.home)

@@ -120,7 +120,10 @@ class Plan:
         ]
         code = ", ".join(f"/app/{name}" for name in (*(file.name for file in self.code), SPEC_FILE))
         lines.append(f"  {LayerKind.CODE.value:8} {code}")
-        lines.append(f"downloads, with nothing in the cache: {self.download_bytes / 1e6:.1f} MB")
+        # An index in HTML only (PEP 503) tells no sizes.
+        unknown = sum(not wheel.size_bytes for wheel in self.lock.wheels)
+        rest = f" and {unknown} wheels of unknown size" if unknown else ""
+        lines.append(f"downloads, with nothing in the cache: {self.download_bytes / 1e6:.1f} MB{rest}")
         return "\n".join(lines)
 
     def _beneath(self) -> str:

@@ -210,8 +210,11 @@ def _locked(package: Mapping[str, Any], python: Interpreter, platform: Platform,
             "build.no_wheel",
             f"no wheel of `{name} {version}` for {platform}",
             why=f"Python {python.version}, {python.libc}; found {seen}",
-            hint="Corten runs nothing of a source distribution: take another version, or build the wheel yourself "
-            f"and require `{name} @ file:///path/to.whl`",
+            hint=_hint(
+                python.libc,
+                "Corten runs nothing of a source distribution: take another version, or build the wheel yourself "
+                f"and require `{name} @ file:///path/to.whl`",
+            ),
         )
     _, filename, file = max(ranked, key=lambda item: item[:2])
     digest = (file.get("hashes") or {}).get("sha256", "")
@@ -270,7 +273,7 @@ def _run_uv(
     except OSError as error:
         raise CortenError("build.uv_failed", "could not run `uv`", where=command[0], why=str(error)) from error
     if done.returncode:
-        raise _explained(done.stderr, requirements)
+        raise _explained(done.stderr, requirements, python.libc)
     return done.stdout
 
 
@@ -302,7 +305,7 @@ def _clean(env: Mapping[str, str]) -> dict[str, str]:
     return kept | {"UV_SYSTEM_CERTS": "true"} | source_variables(env)
 
 
-def _explained(stderr: str, requirements: Sequence[str]) -> CortenError:
+def _explained(stderr: str, requirements: Sequence[str], libc: Libc) -> CortenError:
     reason = condensed(stderr)
     if refused := _REFUSED.search(stderr):
         return RemoteError(
@@ -324,7 +327,18 @@ def _explained(stderr: str, requirements: Sequence[str]) -> CortenError:
         "no set of wheels satisfies the requirements",
         where=shown(", ".join(requirements)),
         why=reason,
-        hint="loosen or correct a version (`--requirement` or `requirements` in corten.toml)",
+        hint=_hint(libc, "loosen or correct a version (`--requirement` or `requirements` in corten.toml)"),
+    )
+
+
+def _hint(libc: Libc, hint: str) -> str:
+    """What else mends it where the base has musl, which many packages, onnxruntime and torch among them, have no
+    wheels for.
+    """
+    if libc.family is LibcFamily.GLIBC:
+        return hint
+    return (
+        f"many packages have no wheels for musl: take a base with glibc, or Debian's by leaving `base` out; else {hint}"
     )
 
 

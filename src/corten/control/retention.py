@@ -21,8 +21,8 @@ _IN_FORCE: Final = """
 """
 _KEPT: Final = f"""
     number > (SELECT max(number) FROM revisions n WHERE n.deployment = r.deployment) - :keep OR {_IN_FORCE}
-"""
-_IMAGES: Final = f"SELECT DISTINCT image FROM revisions r WHERE {_KEPT}"  # noqa: S608 -- all of it is ours
+"""  # noqa: S608 -- all of it is ours
+_IMAGES: Final = f"SELECT DISTINCT image FROM revisions r WHERE {_KEPT}"  # noqa: S608
 _SECRETS: Final = f"SELECT DISTINCT value FROM revisions r, json_each(settings, '$.secret_ids') WHERE {_KEPT}"  # noqa: S608
 
 _USERS: Final = f"SELECT DISTINCT image, deployment FROM revisions r WHERE {_IN_FORCE}"  # noqa: S608

@@ -84,8 +84,8 @@ def remove_images(wanted: Iterable[str], *, home: Home | None = None, dry_run: b
     Each of `wanted` is a name, or a digest or its first digits for all names of that image. The last name of what a
     deployment runs is not taken: it could not be deployed again by it. Revisions to go back to need no name.
 
-    Raises NotFoundError `store.image_unknown`, UsageError `store.image_unnamed` for an image without a name, CortenError
-    `store.image_in_use` and what reading the state raises; no name is lost then.
+    Raises NotFoundError `store.image_unknown`, UsageError `store.image_unnamed` for an image without a name,
+    CortenError `store.image_in_use` and what reading the state raises; no name is lost then.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
     layout = Layout(home.store)

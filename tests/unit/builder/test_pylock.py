@@ -169,6 +169,20 @@ def test_uvs_reason_is_told_without_its_decoration() -> None:
     )
 
 
+@pytest.mark.parametrize(("family", "told"), [(LibcFamily.GLIBC, False), (LibcFamily.MUSL, True)])
+def test_where_wheels_for_musl_are_missing_a_base_with_glibc_is_proposed(family: LibcFamily, told: bool) -> None:
+    libc = Libc(family, "2.36" if family is LibcFamily.GLIBC else "1.2")
+    only_glibc = {"name": "onnxruntime", "version": "1.32.0", "wheels": [
+        {"name": "onnxruntime-1.32.0-cp39-cp39-manylinux_2_28_x86_64.whl", "url": "https://files.example/o.whl"},
+    ]}  # fmt: skip
+    with pytest.raises(UsageError) as locked:
+        pylock._locked(only_glibc, replace(debian_python("3.11", "2.36"), libc=libc), Platform("amd64"), Path("/"))
+    resolved = pylock._explained("error: No solution found when resolving dependencies\n", ["onnxruntime"], libc)
+
+    assert (locked.value.code, resolved.code) == ("build.no_wheel", "build.lock_failed")
+    assert [("base with glibc" in error.hint) for error in (locked.value, resolved)] == [told, told]
+
+
 def test_no_password_gets_into_a_reason() -> None:
     told = pylock.condensed("  cause: Failed to fetch: https://user:secret@pypi.example/simple/numpy/")
 

@@ -12,8 +12,8 @@ import small_image
 
 from corten.builder.artifact import STATEMENT_TYPE, Artifact, put
 from corten.builder.gate import PREDICATE, attach_gate
-from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.builder.index import index_json
+from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.control.state import State
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
