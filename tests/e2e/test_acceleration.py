@@ -6,7 +6,7 @@ import shutil
 import pytest
 from stories import ask
 
-pytestmark = [pytest.mark.network, pytest.mark.bwrap, pytest.mark.examples, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.network, pytest.mark.bwrap, pytest.mark.examples]
 
 
 def packages(corten, image):

@@ -14,7 +14,7 @@ import pytest
 from ports import free_port
 from stories import CORTEN, ask
 
-pytestmark = [pytest.mark.examples, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.examples]
 
 
 def refused(corten, *words, code, exit_code, **options):

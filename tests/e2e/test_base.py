@@ -28,7 +28,7 @@ from corten.builder.proof import PREDICATE_ANNOTATION
 from corten.store.layout import Layout
 
 pytestmark = [
-    pytest.mark.network, pytest.mark.examples, pytest.mark.podman, pytest.mark.registry, pytest.mark.timeout(300),
+    pytest.mark.network, pytest.mark.examples, pytest.mark.podman, pytest.mark.registry,
 ]  # fmt: skip
 SITE = "usr/local/lib/python3.11/site-packages"
 # bcrypt of `secret`.

@@ -12,7 +12,7 @@ from stories import CORTEN, Corten, ask, end, make_home
 
 from corten.store.layout import Layout
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 
 
 @pytest.fixture(scope="module")

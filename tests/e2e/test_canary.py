@@ -10,7 +10,7 @@ from stories import Load, ask, until
 from corten.core.home import Home
 from corten.ops.status import status
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
 MODEL = """
 class Echo:

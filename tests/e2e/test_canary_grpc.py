@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.curl, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.curl]
 
 MODEL = """
 class Echo:

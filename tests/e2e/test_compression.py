@@ -7,7 +7,7 @@ import pytest
 
 from corten.store.layout import Layout
 
-pytestmark = [pytest.mark.network, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.network]
 SHOUT = "class Shout:\n    def predict(self, text: str) -> str:\n        return text.upper()\n"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from stories import CORTEN, Corten, Load, ask, end, make_home, processes_of, until
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
 MODEL = """
 class Echo:

@@ -11,7 +11,7 @@ import pytest
 from stories import ask, get
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.examples]
 
 
 def make(name, script):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stories import ask
 
-pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.frameworks, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.frameworks]
 
 
 @pytest.fixture(scope="module")

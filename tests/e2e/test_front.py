@@ -14,7 +14,7 @@ from certificates import write_certificate
 from ports import free_port
 from stories import Load
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
 ECHO = """
 class Echo:

@@ -14,7 +14,7 @@ from corten.core.home import Home
 from corten.core.model import Example
 from corten.errors import UnhealthyError
 
-pytestmark = [pytest.mark.network, pytest.mark.bwrap, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network, pytest.mark.bwrap]
 
 SHOUT = "class Shout:\n    def predict(self, text: str) -> str:\n        return text.upper()\n"
 LATE = "import importlib\nimportlib.import_module('nowhere_to_be_found')\n" + SHOUT

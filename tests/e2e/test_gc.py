@@ -14,7 +14,7 @@ from corten.core.digest import Digest
 from corten.store.layout import Layout
 
 pytestmark = [
-    pytest.mark.network, pytest.mark.examples, pytest.mark.bwrap, pytest.mark.envoy, pytest.mark.timeout(300),
+    pytest.mark.network, pytest.mark.examples, pytest.mark.bwrap, pytest.mark.envoy,
 ]  # fmt: skip
 # Nothing younger than a minute goes.
 A_WHILE_S = 120

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 
 
 def test_an_image_is_inspected_compared_and_built_again(corten, folder, digits_model):

@@ -16,7 +16,7 @@ from ports import free_port
 from stories import ask, ask_whole
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.clients, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.envoy, pytest.mark.network, pytest.mark.clients]
 
 CHAT = """
 import json, sys, time

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from stories import ask
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 WHO = """\
 import platform
 import ssl

@@ -8,7 +8,7 @@ from stories import Corten, ask, diagnosis_in, end, make_home
 
 from corten.store.layout import Layout
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 BODY = {"inputs": [[0.5] * 30, [20.0] * 30]}
 # A package nothing else needs: an image locked without it is what one looks like before Debian added it.
 LATER = "tzdata"

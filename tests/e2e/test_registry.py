@@ -182,7 +182,6 @@ def test_the_local_store_is_served_until_it_is_told_to_end(homes):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.registry
 def test_a_layer_of_three_gibibytes_goes_there_and_back_in_little_memory(homes, tmp_path):
     mine, theirs = homes

@@ -11,7 +11,7 @@ import pytest
 from others import python_for_others
 from stories import CORTEN, Corten, end, make_home, until
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 PODMAN_RUN = ("--runtime", "runc")
 # Rlimits of the outer container cannot be raised, only kept.
 PODMAN_LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=4096:4096")

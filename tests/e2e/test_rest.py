@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import pytest
 from stories import Load, ask, ask_whole, until
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
 MODEL = """
 import time

@@ -3,7 +3,7 @@
 import pytest
 from stories import Load, until
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
 # It waits, as a model does that asks a database: another replica helps, however busy the test's machine is.
 MODEL = """

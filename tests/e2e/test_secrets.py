@@ -13,7 +13,7 @@ import pytest
 from engines import end_podmans_service
 from stories import Corten, Load, ask, end, make_home
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
 MODEL = """
 import hashlib, os, pathlib

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.network,
     pytest.mark.examples,
     pytest.mark.systemd,
-    pytest.mark.timeout(300),
 ]
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from stories import RATE_PER_S, Load, ask, until
 
-pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network, pytest.mark.examples]
 
 
 def body_of(digits_model):

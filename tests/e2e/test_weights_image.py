@@ -9,7 +9,7 @@ import pytest
 from corten.core.digest import Digest
 from corten.store.layout import Layout
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 
 
 @pytest.fixture(scope="module")

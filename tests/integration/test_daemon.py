@@ -29,7 +29,6 @@ from corten.testing.tiny_image import TinyImage
 
 pytestmark = [
     pytest.mark.envoy,
-    pytest.mark.timeout(180),
     pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
 ]
 

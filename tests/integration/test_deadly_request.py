@@ -11,7 +11,6 @@ from corten.testing.tiny_image import TinyImage
 
 pytestmark = [
     pytest.mark.envoy,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
 ]
 

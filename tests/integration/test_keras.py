@@ -11,7 +11,7 @@ from corten.adapters.base import Source
 from corten.adapters.keras import Keras
 
 TESTS = Path(__file__).parents[1]
-pytestmark = [pytest.mark.torch, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.torch, pytest.mark.examples]
 
 
 def run(script, *words, given="", **env):

@@ -13,7 +13,7 @@ from corten.adapters.torchclass import TorchClass
 from corten.errors import UsageError
 
 TESTS = Path(__file__).parents[1]
-pytestmark = [pytest.mark.torch, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.torch, pytest.mark.examples]
 NET = """\
 import torch
 from torch import nn

@@ -12,7 +12,7 @@ import corten
 from corten.core.home import Home
 from corten.errors import UsageError
 
-pytestmark = [pytest.mark.examples, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.examples, pytest.mark.network]
 
 
 class Shouter:

@@ -14,7 +14,7 @@ from corten.engine.plain import plain_process
 from corten.store.layout import Layout
 from corten.store.trees import Trees
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 ARM64 = Platform("arm64")
 AARCH64 = 183  # e_machine of elf(5)
 

@@ -28,7 +28,6 @@ from corten.testing.tiny_image import TinyImage
 
 pytestmark = [
     pytest.mark.envoy,
-    pytest.mark.timeout(180),
     pytest.mark.skipif(not TinyImage.possible(), reason="no Python below /usr to make an image of"),
 ]
 SOON = Rest(freeze_after_s=0.5, stop_after_s=3600.0)

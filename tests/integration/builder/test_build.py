@@ -19,7 +19,7 @@ from corten.ops.build import build
 from corten.ops.rebuild import rebuild
 from corten.store.layout import Layout
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,6 @@ def test_requirements_nobody_can_satisfy_are_told_with_the_reason(model, home):
     assert "error:" not in caught.value.why
 
 
-@pytest.mark.timeout(120)
 def test_an_index_that_is_not_there_is_a_remote_error(model, tmp_path):
     env = {**os.environ, "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
 

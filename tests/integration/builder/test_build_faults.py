@@ -15,7 +15,7 @@ import pytest
 from corten.core.home import Home
 from corten.ops.build import build
 
-pytestmark = [pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.network]
 SHOUT = "class Shout:\n    def predict(self, text: str) -> str:\n        return text.upper()\n"
 
 

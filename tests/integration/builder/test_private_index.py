@@ -18,7 +18,7 @@ from corten.core.home import Home
 from corten.errors import CortenError
 from corten.ops.build import build
 
-pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network]
 CLIENTS = Path(os.environ.get("CORTEN_CLIENTS_PYTHON") or sys.executable).parent
 USER, SECRET = "reader", "s3cr3t-of-the-index"
 WHEEL = "inhouse-1.0-py3-none-any.whl"

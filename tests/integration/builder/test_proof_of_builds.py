@@ -27,7 +27,7 @@ from corten.ops.inspect import inspect
 from corten.ops.rebuild import rebuild
 from corten.store.layout import Layout
 
-pytestmark = [pytest.mark.network, pytest.mark.examples, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.network, pytest.mark.examples]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from corten.builder import signature
 from corten.core.digest import Digest
 
-pytestmark = [pytest.mark.sigstore, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.sigstore]
 IMAGE = Digest.of(b"image")
 PACKAGES = ("@sigstore/verify@4.1.3", "@sigstore/bundle@5.0.0", "@sigstore/protobuf-specs@0.5.1")
 # The thresholds are what `--insecure-ignore-tlog=true` is to cosign: no log, no timestamp, a key instead of a certificate.

@@ -10,7 +10,7 @@ from corten.core.home import Home
 from corten.errors import PolicyError, UsageError
 from corten.ops.build import build
 
-pytestmark = [pytest.mark.network, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.network]
 PROJECT = '[project]\nname = "own"\nversion = "0.1"\nrequires-python = ">=3.11"\ndependencies = ["httpx2{}"]\n'
 
 

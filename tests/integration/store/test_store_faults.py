@@ -42,7 +42,6 @@ def _check(layout):
         assert layout.has(descriptor.digest), "a name never points at what is not there"
 
 
-@pytest.mark.timeout(120)
 def test_a_writer_killed_at_any_moment_leaves_a_valid_store(tmp_path):
     layout = Layout(tmp_path / "store")
     for round_number in range(15):
