@@ -18,10 +18,9 @@ from corten.adapters.skops_file import is_skops, read_skops
 from corten.adapters.standins import Contents, Global, Made
 from corten.adapters.unpickle import is_trusted, load_pickle, refused
 from corten.adapters.weights import declared, once_each
-from corten.core.digest import Digest
 from corten.core.model import ModelSpec
 from corten.core.schema import DType, Schema, Style, Tensor
-from corten.errors import PolicyError, UsageError
+from corten.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,15 +124,7 @@ def _check_globals(contents: Contents, source: Source) -> None:
     path = source.path
     unsafe, unknown = _judged(contents, Verdict.UNSAFE), _judged(contents, Verdict.UNKNOWN)
     if unsafe and contents.format != "skops":  # skops has a list of its own, which its loader enforces
-        error, digest = refused(unsafe[0]), Digest.of_file(path)
-        other = f"; what is trusted is {', '.join(source.trusted)}, this file is {digest}" if source.trusted else ""
-        raise PolicyError(
-            error.code,
-            error.what,
-            where=str(path),
-            why=error.why + other,
-            hint=f"save only the fitted estimator; if you made the file yourself: --trust {digest}",
-        )
+        raise refused(unsafe[0], path, source.trusted)
     if unknown:
         names = ", ".join(f"`{found}`" for found in unknown[:3])
         raise UsageError(
@@ -250,7 +241,7 @@ def _load_skops(path: Path, trusted: Collection[str]) -> Any:
     for name in () if is_trusted(path, trusted) else names:
         module, _, attribute = name.rpartition(".")
         if judge(Global(module, attribute)) is not Verdict.ALLOWED:
-            raise refused(Global(module, attribute))
+            raise refused(Global(module, attribute), path, trusted)
     return skops.io.load(path, trusted=names)
 
 

@@ -27,6 +27,14 @@ _Find = Callable[[str, str], Any]
 _BYTES_CODECS = frozenset({"latin1", "latin-1", "iso-8859-1"})
 
 
+class RefusedGlobalError(Exception):
+    """A file names what no model needs."""
+
+    def __init__(self, found: Global) -> None:
+        super().__init__(str(found))
+        self.found = found
+
+
 class _JoblibFileError(Exception):
     """The file has joblib's arrays, so the C unpickler cannot read on."""
 
@@ -39,13 +47,16 @@ def load_pickle(path: Path, trusted: Collection[str] = ()) -> Any:
     what `pickle` raises for broken files.
     """
     find = anything if is_trusted(path, trusted) else resolve
-    with open_plain(path) as (stream, _):
-        try:
-            return _Restricted(stream, find).load()
-        except _JoblibFileError:
-            pass
-    with open_plain(path) as (stream, _):
-        return _RestrictedJoblib(stream, find).load()
+    try:
+        with open_plain(path) as (stream, _):
+            try:
+                return _Restricted(stream, find).load()
+            except _JoblibFileError:
+                pass
+        with open_plain(path) as (stream, _):
+            return _RestrictedJoblib(stream, find).load()
+    except RefusedGlobalError as error:
+        raise refused(error.found, path, trusted) from error
 
 
 def is_trusted(path: Path, trusted: Collection[str]) -> bool:
@@ -63,10 +74,13 @@ def anything(module: str, name: str) -> Any:
 
 
 def resolve(module: str, name: str) -> Any:
-    """Import a global a model file names, if it is on the list and is what the list takes it for."""
+    """Import a global a model file names, if it is on the list and is what the list takes it for.
+
+    Raises RefusedGlobalError.
+    """
     found = modern(Global(module, name))
     if judge(found) is not Verdict.ALLOWED:
-        raise refused(found)
+        raise RefusedGlobalError(found)
     value = getattr(importlib.import_module(found.module), found.name)
     if is_named(found):
         return _encode_latin if found == Global("_codecs", "encode") else value
@@ -74,24 +88,27 @@ def resolve(module: str, name: str) -> Any:
     own = Global(str(getattr(value, "__module__", "")), found.name)
     fits = may_be_class(own) if isinstance(value, type) else may_be_function(own) and callable(value)
     if own.root != found.root or not fits:
-        raise refused(found)
+        raise RefusedGlobalError(found)
     return value
 
 
-def refused(found: Global) -> PolicyError:
-    """The error for a global a model file must not name."""
+def refused(found: Global, path: Path, trusted: Collection[str]) -> PolicyError:
+    """The error for a global a model file must not name; where others were trusted, the file may have been changed."""
+    digest = Digest.of_file(path)
+    other = f"; what is trusted is {', '.join(trusted)}, this file is {digest}" if trusted else ""
     return PolicyError(
         "adapter.refused_global",
         f"the model file names `{found}`, which no model needs",
-        why="loading a pickle runs what it names; only classes of known model packages are let through",
-        hint="save only the fitted estimator; if you made the file yourself, trust it by its digest: --trust FILE",
+        where=str(path),
+        why=f"loading a pickle runs what it names; only classes of known model packages are let through{other}",
+        hint=f"save only the fitted estimator; if you made the file yourself: --trust {digest}",
     )
 
 
 def _encode_latin(text: str, encoding: str = "latin1") -> bytes:
     # Protocols 0 to 2 write bytes as text that is encoded back; any other codec could inflate or run.
     if encoding not in _BYTES_CODECS:
-        raise refused(Global("_codecs", f"encode({encoding})"))
+        raise RefusedGlobalError(Global("_codecs", f"encode({encoding})"))
     return text.encode("latin-1")
 
 

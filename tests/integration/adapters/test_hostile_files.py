@@ -156,12 +156,14 @@ def test_a_changed_file_is_refused_again(search):
     path, _, _ = search
     digest = str(Digest.of_file(path))
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(PolicyError) as built:
         plugin.find("adapters", "sklearn")().inspect(Source(path, trusted=(digest,)))
-    assert digest in caught.value.why
-    assert str(Digest.of_file(path)) in caught.value.why
-    with pytest.raises(PolicyError):
+    with pytest.raises(PolicyError) as served:
         loaded(path, (digest,))
+    for caught in (built, served):
+        assert digest in caught.value.why
+        assert str(Digest.of_file(path)) in caught.value.why
+        assert caught.value.where == str(path)
 
 
 def test_trust_in_one_file_is_none_in_another(search, hostile, marker):
