@@ -165,7 +165,7 @@ def deployment_view(
     current = one.serving or one.wanted
     tried = f"r{one.rollout.target}" if one.rollout else ""
     ready = sum(each.takes_requests for each in seen)
-    state, reason = _state(one, seen, ready, judgement)
+    state, reason = _state(one, records, seen, ready, judgement)
     return DeploymentView(
         name=one.name,
         generation=one.generation,
@@ -184,14 +184,22 @@ def deployment_view(
     )
 
 
-def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int, judgement: Judgement | None) -> tuple[str, str]:
+def _state(
+    one: Deployment,
+    records: Sequence[ReplicaRecord],
+    seen: Sequence[SeenReplica],
+    ready: int,
+    judgement: Judgement | None,
+) -> tuple[str, str]:
     looping = crash_looping(seen)
     failed = one.rollout is not None and one.rollout.state is RolloutState.FAILED
     if one.deleting:
         return "stopping", ""
     if looping is not None:
         wait_s = back_off_s(deaths_in_a_row(looping))
-        return "crash-looping", f"{looping.reason or 'restarted'}; waits up to {wait_s:g} s between restarts"
+        why = looping.reason or _last_end(records, looping)
+        words = f"`corten logs {one.name}` has its last words"
+        return "crash-looping", f"{why}; waits up to {wait_s:g} s between restarts, {words}"
     canary = one.canary
     if canary is not None and any(each.takes_requests and each.revision == canary.target for each in seen):
         if canary.mirror:
@@ -211,6 +219,18 @@ def _state(one: Deployment, seen: Sequence[SeenReplica], ready: int, judgement: 
         own = [each for each in seen if each.revision == one.wanted.number]
         return _rest(own), "nobody asks; the next request wakes it"
     return ("serving" if ready >= one.replicas else "degraded"), reason
+
+
+def _last_end(records: Sequence[ReplicaRecord], started: SeenReplica) -> str:
+    """Why the one ended whose place this replica takes."""
+    ends = [
+        one.replica
+        for one in records
+        if one.replica.revision == started.revision
+        and one.replica.state is ReplicaState.EXITED
+        and one.replica.restarts == started.restarts - 1
+    ]
+    return max(ends, key=lambda one: one.changed_s).reason if ends else "restarted"
 
 
 def _rest(seen: Sequence[SeenReplica]) -> str:
