@@ -88,6 +88,23 @@ def test_a_killed_daemon_is_not_missed_and_its_successor_adopts(place):
     assert place.ask() == "y"
 
 
+def test_a_stopped_daemon_is_told_at_once_with_what_to_do_and_requests_go_on(place):
+    place.deploy(ANSWER="x")
+    pid = place.daemon_pid()
+    with Load(place) as load:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began_s = time.monotonic()
+            with pytest.raises(EngineError) as told:
+                status(home=place.home)
+            assert time.monotonic() - began_s < 5
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert (told.value.code, load.report["failed"]) == ("control.daemon_hangs", 0), load.report
+    assert f"kill -CONT {pid}" in told.value.hint
+    assert place.daemon_pid() == pid
+
+
 OLDER = """
 import sys
 import corten

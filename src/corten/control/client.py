@@ -9,6 +9,7 @@ import re
 import select
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -23,14 +24,17 @@ from corten.control import wire
 from corten.control.engines import other_engine
 from corten.control.folders import check_run, make_folders
 from corten.core.home import Home
+from corten.core.process import is_stopped
 from corten.errors import CortenError, EngineError, NotFoundError
 
 LOST = "control.daemon_lost"
+HANGS = "control.daemon_hangs"
 _START_S = 40.0
 _OTHER_START_S = 2.0
 _MOST_STARTS = 5
 _LAUNCH_S = 10.0
 _ANSWER_S = 60.0
+_LOOK_S = 0.5
 _LONGEST_LOG_BYTES = 8 << 20
 _POLL_S = 0.02
 
@@ -47,6 +51,12 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+    def listener(self) -> int:
+        """The process that listens at the other end (unix(7), SO_PEERCRED); 0 when it cannot be told."""
+        credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _, _ = struct.unpack("3i", credentials)
+        return int(pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +103,17 @@ class Client:
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float) -> Any:
         connection = UnixConnection(str(self.home.daemon_socket), timeout_s)
+        pid = 0
         try:
+            connection.connect()
+            pid = connection.listener()
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+            self._wait(connection.sock, pid, timeout_s)
             response = connection.getresponse()
             text = response.read()
+        except TimeoutError as error:
+            raise _hangs(self.home, pid, f"no answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             raise _lost(self.home, error) from error
         finally:
@@ -111,6 +127,17 @@ class Client:
         if response.status >= 400:
             raise wire.rebuild(value.get("error") if isinstance(value, dict) else value)
         return value
+
+    def _wait(self, answer: socket.socket, pid: int, timeout_s: float) -> None:
+        """Until the answer begins. A stopped daemon takes connections all the same, and keeps them waiting."""
+        deadline_s = time.monotonic() + timeout_s
+        poll = select.poll()
+        poll.register(answer, select.POLLIN)
+        while not poll.poll(_LOOK_S * 1000):
+            if is_stopped(pid):
+                raise _hangs(self.home, pid, "it is stopped by a signal (SIGSTOP)")
+            if time.monotonic() > deadline_s:
+                raise TimeoutError
 
 
 def connect(home: Home, *, start: bool = True, port: int | None = None, engine: str = "") -> Client:
@@ -139,6 +166,8 @@ def _is_older(client: Client) -> bool:
     try:
         theirs = client.get("/v1/version")["version"]
     except CortenError as error:
+        if error.code == HANGS:
+            raise
         return error.code == "control.unknown_route"  # one that cannot even say
     return _numbers(theirs) < _numbers(__version__)
 
@@ -283,4 +312,14 @@ def _lost(home: Home, error: Exception) -> CortenError:
         where=str(home.daemon_socket),
         why=str(error) or type(error).__name__,
         hint="repeat the command: it starts the daemon again; replicas go on meanwhile",
+    )
+
+
+def _hangs(home: Home, pid: int, why: str) -> CortenError:
+    return EngineError(
+        HANGS,
+        f"the daemon (pid {pid}) does not answer",
+        where=str(home.daemon_socket),
+        why=why,
+        hint=f"`kill -CONT {pid}` lets it go on, `kill -9 {pid}` makes room for another; replicas go on meanwhile",
     )
