@@ -191,6 +191,21 @@ def test_a_gateway_that_hangs_is_ended_and_started_again(site, monkeypatch):
     run(story())
 
 
+def test_a_gateway_that_is_stopped_by_a_signal_is_replaced_in_a_moment(site):
+    async def story():
+        a = site.upstream("a")
+        async with site.serving(table(revision(1, a))) as gateway:
+            os.kill(gateway.pid, signal.SIGSTOP)
+            began_s = time.monotonic()
+            async with asyncio.timeout(15):
+                while not site.restarts:
+                    await asyncio.sleep(0.005)
+            assert time.monotonic() - began_s < 5
+            assert (await site.asked())[0] == 200
+
+    run(story())
+
+
 def test_the_access_log_is_set_aside_when_it_has_grown_and_goes_on(site, monkeypatch):
     monkeypatch.setattr("corten.gateway.envoy._HOUSEKEEPING_S", 0.1)
     monkeypatch.setattr("corten.gateway.logs.LARGEST_BYTES", 2000)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from corten.core.front import Front
 from corten.core.home import Home
+from corten.core.process import is_stopped
 from corten.core.route import Endpoint, RouteTable, grpc_address
 from corten.core.traffic import Tally, Traffic
 from corten.errors import CortenError, EngineError, UsageError
@@ -41,6 +42,7 @@ _POLL_S = 0.02
 _BACKOFF_MAX_S = 10.0
 _STEADY_S = 30.0  # after which a restart counts as the first again
 _HOUSEKEEPING_S = 10.0
+_LOOK_S = 0.5  # stopped at two looks is stopped for good
 _RENEWAL_S = 2.0  # how soon a replaced certificate is noticed
 
 
@@ -374,7 +376,7 @@ class Envoy:
         while True:
             started_s = loop.time()
             while (process := self._line.serving) is not None:
-                if not await process.ended(_HOUSEKEEPING_S):
+                if not await self._ended(process, _HOUSEKEEPING_S):
                     await self._look_after(process)
                 elif self._restarting:
                     await asyncio.sleep(_POLL_S)
@@ -385,6 +387,20 @@ class Envoy:
                 await asyncio.sleep(min(_BACKOFF_MAX_S, 0.05 * 2**failures))
             failures += 1
             await self._relaunch()
+
+    async def _ended(self, process: Process, within_s: float) -> bool:
+        """Whether it ended in this time. One that is stopped by a signal is made to: it answers nobody."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
+        stopped = False
+        while (left_s := until_s - loop.time()) > 0:
+            if await process.ended(min(_LOOK_S, left_s)):
+                return True
+            before, stopped = stopped, is_stopped(process.pid)
+            if before and stopped:
+                _log.error("gateway is stopped by a signal; ending it", extra={"pid": process.pid})
+                process.send(signal.SIGKILL)
+        return False
 
     async def _relaunch(self) -> None:
         if self._line.serving is not None:
