@@ -162,7 +162,7 @@ def end(corten):
     """Stop everything, then show that nothing is left."""
     corten.run("stop", "--all", code=None)
     try:
-        until(lambda: not processes_of(corten.home), "no process left", deadline_s=20)
+        until(lambda: not processes_of(corten.home), "no process left", deadline_s=60)
     finally:
         for pid, _ in processes_of(corten.home):
             os.kill(pid, signal.SIGKILL)

@@ -160,7 +160,7 @@ def a_place(seed) -> Iterator[Place]:
     yield place
     try:
         stop(home=place.home)
-        until(lambda: not place.processes(), "no process left", deadline_s=15)
+        until(lambda: not place.processes(), "no process left", deadline_s=60)
     finally:
         for pid in place.processes():
             with contextlib.suppress(ProcessLookupError):
