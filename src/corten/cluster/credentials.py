@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx2
 
+from corten.cluster.way import Way
 from corten.errors import RemoteError
 
 _GROUP = "client.authentication.k8s.io"
@@ -38,13 +39,13 @@ class Credentials:
     until_s: float = 0.0
 
 
-def ask(program: Any, cluster: Any, folder: Path) -> Credentials:
+def ask(program: Any, cluster: Any, way: Way, folder: Path) -> Credentials:
     """Run the program of a kubeconfig in `folder`. Raises RemoteError `kubernetes.unauthorized`, with its own words."""
     wanted = str(program.apiVersion)
     told = {
         "apiVersion": wanted,
         "kind": "ExecCredential",
-        "spec": {"interactive": False, "cluster": {"server": cluster.server, **_trust(cluster)}},
+        "spec": {"interactive": False, "cluster": {"server": cluster.server, **_trust(cluster, folder), **way.told()}},
     }
     env = {
         **os.environ,
@@ -120,11 +121,12 @@ class ProgramAuth(httpx2.Auth):  # type: ignore[misc]
             request.headers["Authorization"] = f"Bearer {credentials.token}"
 
 
-def _trust(cluster: Any) -> dict[str, str]:
+def _trust(cluster: Any, folder: Path) -> dict[str, str]:
     if cluster.certificate_auth_data:
         return {"certificate-authority-data": cluster.certificate_auth_data}
     if cluster.certificate_auth:
-        return {"certificate-authority-data": base64.b64encode(Path(cluster.certificate_auth).read_bytes()).decode()}
+        trusted = (folder / cluster.certificate_auth).read_bytes()
+        return {"certificate-authority-data": base64.b64encode(trusted).decode()}
     return {}
 
 

@@ -35,6 +35,7 @@ def discover(api: Api, given: Cluster) -> Cluster:
             f"Kubernetes {version[0]}.{version[1]} is older than what Corten knows",
             where=api.server,
             why=f"expected {_OLDEST[0]}.{_OLDEST[1]} or newer",
+            hint="have it upgraded, or choose another one: --context (kubectl config get-contexts)",
         )
     listed = json.loads(api.ask("GET", "/apis").body)["groups"]
     served = {one["groupVersion"] for group in listed for one in group.get("versions", [])}

@@ -9,12 +9,15 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from corten.cluster.failures import failure, is_for_ever
 from corten.cluster.kinds import Kind, kind_of
 from corten.cluster.port import JSON, MANAGER, Answer, Change, ExpiredError, Listing, Manifest
 from corten.errors import CortenError, EngineError, RemoteError, UsageError
+
+if TYPE_CHECKING:
+    from corten.cluster.way import Way
 
 _TIMEOUT_S = 30.0
 _TRIES = 6
@@ -35,6 +38,8 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
         from lightkube.config.client_adapter import Client, ConnectionParams
         from lightkube.config.kubeconfig import KubeConfig
         from lightkube.config.models import User
+
+        from corten.cluster.way import way_to
     except ImportError as error:
         raise EngineError(
             "kubernetes.no_client",
@@ -46,8 +51,9 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
         config = KubeConfig.from_file(_kubeconfig()) if context or "KUBECONFIG" in os.environ else KubeConfig.from_env()
         chosen = config.get(context or None)
         chosen = chosen._replace(user=chosen.user or User())
-        auth = _credentials(chosen)
-        client = Client(chosen, ConnectionParams(timeout=_TIMEOUT_S, trust_env=False))
+        way = way_to(chosen.context.cluster, chosen.fname)
+        auth = _credentials(chosen, way)
+        client = Client(chosen, ConnectionParams(timeout=_TIMEOUT_S, trust_env=False, proxy=way.proxy or None))
     except CortenError:
         raise
     except Exception as error:  # a stranger's file may be wrong in any way
@@ -60,10 +66,11 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
         ) from error
     if auth is not None:
         client.auth = auth
-    return LightkubeApi(client, chosen.cluster.server, chosen.namespace or "default", sleep=sleep)
+    client.event_hooks = {"request": [way.mark]}
+    return LightkubeApi(client, way.shown(chosen.cluster.server), chosen.namespace or "default", sleep=sleep)
 
 
-def _credentials(chosen: Any) -> Any:
+def _credentials(chosen: Any, way: Way) -> Any:
     """Asks the program of a kubeconfig, if it has one, for a token (gives what shows it) or a certificate."""
     user = chosen.user
     folder = chosen.fname.parent if chosen.fname else Path()
@@ -74,11 +81,11 @@ def _credentials(chosen: Any) -> Any:
     from corten.cluster.credentials import ProgramAuth, ask
 
     program, user.exec = user.exec, None
-    found = ask(program, chosen.cluster, folder)
+    found = ask(program, chosen.cluster, way, folder)
     if found.certificate:
         user.client_cert_data = b64encode(found.certificate.encode()).decode()
         user.client_key_data = b64encode(found.key.encode()).decode()
-    return ProgramAuth(found, lambda: ask(program, chosen.cluster, folder))
+    return ProgramAuth(found, lambda: ask(program, chosen.cluster, way, folder))
 
 
 def _kubeconfig() -> Path:

@@ -67,6 +67,16 @@ def test_a_verb_that_is_not_allowed_is_named_as_the_rule_that_is_missing(here):
     assert nothing_is_there(here)
 
 
+def test_a_cluster_that_is_too_old_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    for old in site(tmp_path, monkeypatch, version="1.28"):
+        error = fails("kubernetes.too_old", old.deploy)
+        assert "1.28" in error.what
+        assert "1.29" in error.why
+        assert error.where == old.server.url
+        assert error.exit_code == 5
+        assert nothing_is_there(old)
+
+
 def test_a_quota_on_objects(here):
     here.server.rest.over_quota = {"deployments"}
     error = fails("kubernetes.quota", here.deploy)
