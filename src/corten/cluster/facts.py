@@ -27,12 +27,12 @@ _NEEDED: Mapping[Addition, Kind] = {
 def discover(api: Api, given: Cluster) -> Cluster:
     """What was given of a cluster, with what it says of itself. Raises EngineError `kubernetes.too_old`."""
     told = json.loads(api.ask("GET", "/version").body)
-    # Providers write `1`, `29+`.
-    version = int(told["major"]), int(re.match(r"\d+", told["minor"])[0])  # type: ignore[index]
+    version = _version(told)
     if version < _OLDEST:
+        said = f"{version[0]}.{version[1]}" if version[0] else f"`{told.get('gitVersion', '')}`"
         raise EngineError(
             "kubernetes.too_old",
-            f"Kubernetes {version[0]}.{version[1]} is older than what Corten knows",
+            f"Kubernetes {said} is older than what Corten knows",
             where=api.server,
             why=f"expected {_OLDEST[0]}.{_OLDEST[1]} or newer",
             hint="have it upgraded, or choose another one: --context (kubectl config get-contexts)",
@@ -41,6 +41,13 @@ def discover(api: Api, given: Cluster) -> Cluster:
     served = {one["groupVersion"] for group in listed for one in group.get("versions", [])}
     additions = frozenset(addition for addition, kind in _NEEDED.items() if kind.api in served and _has(api, kind))
     return replace(given, version=version, additions=additions, namespace=given.namespace or api.namespace)
+
+
+def _version(told: Mapping[str, str]) -> tuple[int, int]:
+    """Providers write `1`, `29+`; who built it without telling it a version, nothing: that is 0.0."""
+    found = [re.match(r"\d+", told.get(part, "")) for part in ("major", "minor")]
+    major, minor = (int(one[0]) if one else 0 for one in found)
+    return major, minor
 
 
 def _has(api: Api, kind: Kind) -> bool:
