@@ -79,6 +79,14 @@ def test_names_and_answers_are_text_and_nothing_else(browser, labels):
     assert browser.run("return [document.images.length, window.bad ?? null]") == [0, None]
 
 
+def test_code_in_descriptions_is_drawn_as_code(browser, labels):
+    browser.open(url(labels, "docs"))
+    browser.until("return document.querySelectorAll('details').length > 10")
+    assert "`" not in text_of(browser, "main")
+    drawn = browser.run("return [...document.querySelectorAll('td + td code')].map((one) => one.textContent)")
+    assert "Prefer: respond-async" in drawn
+
+
 def test_what_is_wrong_is_told_beside_the_form_and_at_the_field(browser, labels):
     browser.open(url(labels))
     browser.until(READY)

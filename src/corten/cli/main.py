@@ -49,7 +49,7 @@ VERBS = (
     ("push", "push an image to a registry"),
     ("pull", "pull an image from a registry"),
     ("copy", "copy an image between registries"),
-    ("render", "write a deployment down for Kubernetes"),
+    ("render", "write a deployment down for Kubernetes, Compose, systemd or podman"),
     ("k8s", "what only clusters have: roles, releases, differences"),
     ("registry", "offer the local store to podman, containerd or a cluster"),
     ("serve", "serve a model in the foreground, on this Python, without an image"),

@@ -481,7 +481,7 @@ function route(description, path, method, operation) {
     return [code, words ? `${answer.description}. ${words}` : answer.description];
   });
   detail.append(make("h3", {}, "Answers"), twoColumns("Status", "Meaning", answers));
-  const head = make("summary", {}, make("span", { class: "method" }, method.toUpperCase()), make("code", {}, path), make("span", { class: "quiet" }, operation.summary ?? ""));
+  const head = make("summary", {}, make("span", { class: "method" }, method.toUpperCase()), make("code", {}, path), make("span", { class: "quiet" }, ...withCode(operation.summary ?? "")));
   return make("details", { open: path === "/predict" }, head, detail);
 }
 
@@ -499,9 +499,14 @@ function propertiesTable(description, schema) {
   return rows.length ? twoColumns("Key", "Value", rows) : null;
 }
 
+// Descriptions are CommonMark (OpenAPI 3.1, 4.6); of that, ours have code between backticks, and it is all that is drawn.
+function withCode(text) {
+  return text.split(/`([^`]+)`/).map((part, at) => (at % 2 ? make("code", {}, part) : part));
+}
+
 function twoColumns(first, second, rows) {
   const head = make("tr", {}, make("th", { scope: "col" }, first), make("th", { scope: "col" }, second));
-  const body = rows.map(([one, other]) => make("tr", {}, make("td", {}, make("code", {}, one)), make("td", {}, other)));
+  const body = rows.map(([one, other]) => make("tr", {}, make("td", {}, make("code", {}, one)), make("td", {}, ...withCode(other))));
   return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
 }
 
