@@ -24,6 +24,9 @@ LOAD_S: Final = 1800.0
 _ANSWER_BYTES: Final = 16 << 20
 _LOG_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 256 << 10
+DISK_FULL: Final = "engine.disk_full"
+# ENOSPC in Go's words, somewhere in a message of what failed for it.
+_NO_ROOM: Final = "no space left on device"
 _HEADER: Final = 8  # of a frame of an attached stream: which of the two, three zeros, its size
 
 Document = TypeVar("Document")
@@ -164,10 +167,19 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class RefusedError(EngineError):
-    """The engine answered no; `status` is HTTP's (404: no such container or image, 409: not in a state for that)."""
+    """The engine answered no; `status` is HTTP's (404: no such container or image, 409: not in a state for that).
+
+    Its code is `engine.refused`, or DISK_FULL where the engine has no room.
+    """
 
     def __init__(self, status: int, call: str, message: str) -> None:
-        super().__init__("engine.refused", f"the container engine refused `{call}`", why=message or f"status {status}")
+        code, what, hint = "engine.refused", f"the container engine refused `{call}`", ""
+        if _NO_ROOM in message:
+            code, what = DISK_FULL, f"the container engine has no room left for `{call}`"
+            hint = (
+                "`podman image prune` or `docker image prune`, or a larger disk where it keeps images; then once more"
+            )
+        super().__init__(code, what, why=message or f"status {status}", hint=hint)
         self.status = status
 
 
