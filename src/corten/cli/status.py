@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from corten.cli import in_cluster
-from corten.cli.output import Output, table
+from corten.cli.output import Output, megabytes, table
 
 if TYPE_CHECKING:
     from corten.ops.status import ReplicaStatus
@@ -52,9 +52,19 @@ def run(options: argparse.Namespace, output: Output) -> int:
     for one in seen.deployments:
         if one.reason:
             output.result(f"\n{one.name}: {one.reason}")
-    replicas = [("replica", "revision", "state", "since", "pid", "restarts", "")]
+    replicas = [("replica", "revision", "state", "since", "pid", "memory", "cpu time", "restarts", "")]
     replicas += [
-        (each.id, f"r{each.revision}", each.state, each.since, str(each.pid or "-"), str(each.restarts), _told(each))
+        (
+            each.id,
+            f"r{each.revision}",
+            each.state,
+            each.since,
+            str(each.pid or "-"),
+            megabytes(each.memory_bytes) if each.memory_bytes else "-",
+            f"{each.cpu_s:.1f} s" if each.pid else "-",
+            str(each.restarts),
+            _told(each),
+        )
         for one in seen.deployments
         for each in one.replicas
     ]

@@ -15,10 +15,10 @@ def tree_bytes(pid: int, proc: Path = _PROC) -> int:
 
     One that started none is read without a walk through its pages, which would cost milliseconds a gigabyte.
     """
-    family = [proc / str(each) for each in _family(pid, proc)]
-    if len(family) == 1:
-        return resident_bytes(family[0])
-    return sum(share_bytes(folder) or resident_bytes(folder) for folder in family)
+    folders = [proc / str(each) for each in family(pid, proc)]
+    if len(folders) == 1:
+        return resident_bytes(folders[0])
+    return sum(share_bytes(folder) or resident_bytes(folder) for folder in folders)
 
 
 def resident_bytes(folder: Path) -> int:
@@ -38,12 +38,12 @@ def share_bytes(folder: Path) -> int:
         return 0
 
 
-def _family(pid: int, proc: Path) -> Iterator[int]:
+def family(pid: int, proc: Path) -> Iterator[int]:
     """A process and what it and those started, as far as it still runs."""
     yield pid
     for thread in _threads(proc / str(pid)):
         for child in _children(thread):
-            yield from _family(child, proc)
+            yield from family(child, proc)
 
 
 def _threads(folder: Path) -> list[Path]:

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from corten.observe.memory import share_bytes
+from corten.observe.memory import family, share_bytes
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# Fields of proc_pid_stat(5) behind the command's closing parenthesis: utime and stime, cutime and cstime. The latter
+# are of children that were waited for, so that nobody's time is counted twice.
+_OWN, _CHILDREN = 11, 13
 
 
 class ProcessStats(msgspec.Struct, frozen=True):
@@ -39,10 +42,16 @@ class ProcessStats(msgspec.Struct, frozen=True):
         yield from _files(folders)
 
 
-def _cpu_s(folder: Path) -> float:
+def tree_cpu_s(pid: int, proc: Path = Path("/proc")) -> float:
+    """Processor time that a process used with all it started, also with what has ended; 0 when it is gone."""
+    return sum(_cpu_s(proc / str(each)) + _cpu_s(proc / str(each), _CHILDREN) for each in family(pid, proc))
+
+
+def _cpu_s(folder: Path, first: int = _OWN) -> float:
+    """In user mode and in the kernel; `first` is the first of the two fields that count it."""
     try:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return (int(fields[first]) + int(fields[first + 1])) / _TICKS_PER_S
     except (OSError, ValueError, IndexError):
         return 0.0  # it has ended
 

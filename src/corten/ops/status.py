@@ -12,6 +12,8 @@ from corten.control.client import connect_if_deployed
 from corten.core.digest import Digest
 from corten.core.home import Home
 from corten.errors import NotFoundError
+from corten.observe.memory import tree_bytes
+from corten.observe.process import tree_cpu_s
 from corten.ops.deploy import url_of
 
 
@@ -19,7 +21,8 @@ from corten.ops.deploy import url_of
 class ReplicaStatus:
     """One replica. `since`: how long it has been in its state, for people; `restarts`: deaths in a row before it.
 
-    `secrets` are the names of what it was given.
+    `memory_bytes` and `cpu_s` are what its processes hold and what processor time they used until now, as the kernel
+    counts them, whatever the engine. `secrets` are the names of what it was given.
     """
 
     id: str
@@ -31,6 +34,8 @@ class ReplicaStatus:
     reason: str
     address: str
     secrets: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,8 @@ def _replica(each: Mapping[str, Any], now_s: float) -> ReplicaStatus:
         reason=each["reason"],
         secrets=tuple(each["secrets"]),
         address=each["address"],
+        memory_bytes=tree_bytes(each["pid"]) if each["pid"] else 0,
+        cpu_s=tree_cpu_s(each["pid"]) if each["pid"] else 0.0,
     )
 
 
@@ -167,6 +174,8 @@ def _as_dict(one: DeploymentStatus) -> dict[str, Any]:
                 "since": each.since,
                 "pid": each.pid,
                 "restarts": each.restarts,
+                "memory_bytes": each.memory_bytes,
+                "cpu_s": round(each.cpu_s, 2),
                 "reason": each.reason,
                 "secrets": list(each.secrets),
                 "address": each.address,
