@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from engines import InContainers, OnEmbedded, end_podmans_service
 from ports import free_port
 from registries import certificates_in
 from stories import Corten, end, make_home
@@ -21,6 +22,33 @@ def corten(warm_home):
     """The shared home, with nothing deployed before and after."""
     yield warm_home
     warm_home.run("stop", "--all", code=None)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("embedded", marks=pytest.mark.bwrap),
+        pytest.param("podman", marks=pytest.mark.podman),
+        pytest.param("docker", marks=pytest.mark.docker),
+    ]
+)
+def engine(request):
+    """Each of the three, and what it says of itself."""
+    if request.param == "embedded":
+        return OnEmbedded()
+    return InContainers(request.param, request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def own(warm_home, engine):
+    """A home of its own, for a home has one engine; what others have fetched already is there."""
+    corten = Corten(make_home(), env=engine.env)
+    (warm_home.home / "cache").mkdir(exist_ok=True)
+    (corten.home / "cache").symlink_to(warm_home.home / "cache")
+    yield corten
+    corten.run("stop", "--all", code=None)
+    if engine.name == "podman":
+        end_podmans_service(engine.env)
+    end(corten)
 
 
 @pytest.fixture

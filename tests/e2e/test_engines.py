@@ -1,15 +1,15 @@
 """One story on every engine: the same commands, the same words, no failed request, nothing left behind."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from stories import CORTEN, Corten, Load, ask, end, make_home, processes_of, until
+from stories import CORTEN, Load, ask, predict_at, processes_of, until
+
+from corten.engine.devices import gpus_here
 
 pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
@@ -28,48 +28,9 @@ STORY = [
 ]
 
 
-class OnEmbedded:
-    name, env, sandbox = "embedded", {}, "bubblewrap"
-
-    def containers(self):
-        return []
-
-
-class InContainers:
-    """podman and Docker, asked by their own commands."""
-
-    def __init__(self, name, env):
-        self.name, self.env, self.sandbox = name, dict(env), name
-
-    def containers(self):
-        env = {**os.environ, **self.env}
-        done = subprocess.run(
-            [self.name, "ps", "--all", "--quiet"], env=env, capture_output=True, text=True, check=True
-        )
-        return done.stdout.split()
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("embedded", marks=pytest.mark.bwrap),
-        pytest.param("podman", marks=pytest.mark.podman),
-        pytest.param("docker", marks=pytest.mark.docker),
-    ]
-)
-def engine(request):
-    if request.param == "embedded":
-        return OnEmbedded()
-    return InContainers(request.param, request.getfixturevalue(request.param))
-
-
 @pytest.fixture
-def corten(warm_home, engine):
-    """A home of its own, for a home has one engine; what others have fetched already is there."""
-    corten = Corten(make_home(), env=engine.env)
-    (warm_home.home / "cache").mkdir(exist_ok=True)
-    (corten.home / "cache").symlink_to(warm_home.home / "cache")
-    yield corten
-    end(corten)
+def corten(own):
+    return own
 
 
 def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, tmp_path, capsys):
@@ -85,6 +46,10 @@ def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, 
     url = first["url"]
     assert corten.run("status", "--json").json["engine"]["sandbox"].startswith(engine.sandbox)
     assert ask(url, {"x": 2.0}) == (200, {"outputs": 4.0})
+    assert [(one["memory_bytes"] > 4 << 20, one["cpu_s"] > 0) for one in corten.deployment("echo")["replicas"]] == [
+        (True, True),
+        (True, True),
+    ]
     goes_in(corten)
     with Load(url, {"x": 1.0}) as load:
         done = corten.up(echo("x * 3"), "--name", "echo", "--replicas", "2")
@@ -113,6 +78,26 @@ def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, 
     assert left == []
 
 
+@pytest.mark.skipif(bool(gpus_here()), reason="takes a machine without NVIDIA's GPUs")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_built_or_loaded(corten, engine, port, tmp_path):
+    path = tmp_path / "echo.py"
+    path.write_text(MODEL.format(answer="x"))
+    loaded = engine.images()
+    told = corten.run(
+        "up", f"{path}:Echo", "--port", port, "--engine", engine.name, "--gpus", "1", "--json", code=5
+    ).json
+    assert (told["error"]["code"], bool(told["error"]["hint"])) == ("engine.no_device", True)
+    assert corten.run("images", "--json").json["images"] == []
+    assert corten.run("status", "--json").json["deployments"] == []
+    corten.run("build", f"{path}:Echo")
+    for verb in ("deploy", "run"):
+        told = corten.run(verb, "echo", "--engine", engine.name, "--gpus", "1", "--json", code=5).json
+        assert told["error"]["code"] == "engine.no_device"
+    assert corten.run("status", "--json").json["deployments"] == []
+    assert engine.images() == loaded
+    assert not (corten.home / "trees" / "layers").exists()
+
+
 def goes_in(corten):
     """Into a replica with the image's own Python, and beside it with this machine's shell."""
     code = "import os; print(os.getuid(), os.getppid(), os.environ['CORTEN_DEPLOYMENT']); open('/app/x', 'w')"
@@ -138,18 +123,6 @@ def runs_in_the_foreground(corten, engine):
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert (running.returncode, str(address) in err) == (130, True), err
-
-
-def predict_at(address, body):
-    data = json.dumps(body).encode()
-    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(address))
-        connection.sendall(head.encode() + data)
-        answer = b""
-        while piece := connection.recv(4096):
-            answer += piece
-    return answer
 
 
 def ready(corten):

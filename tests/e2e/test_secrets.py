@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from engines import end_podmans_service
-from stories import Corten, Load, ask, end, make_home
+from stories import CORTEN, Load, ask, predict_at, until
 
 pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
@@ -25,31 +25,35 @@ class Keeper:
     def predict(self, x: float) -> str:
         return self.digest
 """
+# Besides the secret's digest: what its file is to whoever runs there.
+TELLS = """
+import hashlib, os, pathlib, stat
+
+class Teller:
+    def predict(self, x: float) -> dict:
+        path = pathlib.Path(os.environ["TOKEN_FILE"])
+        seen = path.stat()
+        mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+        writable = True
+        try:
+            path.open("ab").close()
+        except OSError:
+            writable = False
+        return {
+            "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "path": str(path),
+            "on": max((mount for mount in mounts if str(path).startswith(mount[1])), key=lambda mount: len(mount[1]))[2],
+            "others": stat.S_IMODE(seen.st_mode) & 0o077,
+            "ours": seen.st_uid == os.getuid(),
+            "writable": writable,
+        }
+"""
 RULE = "secrets are files in memory, readable by it alone"
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("embedded", marks=pytest.mark.bwrap),
-        pytest.param("podman", marks=pytest.mark.podman),
-    ]
-)
-def engine(request):
-    env = {} if request.param == "embedded" else request.getfixturevalue(request.param)
-    return request.param, dict(env)
-
-
 @pytest.fixture
-def corten(warm_home, engine):
-    """A home of its own, for a home has one engine; what others have fetched already is there."""
-    corten = Corten(make_home(), env=engine[1])
-    (warm_home.home / "cache").mkdir(exist_ok=True)
-    (corten.home / "cache").symlink_to(warm_home.home / "cache")
-    yield corten
-    corten.run("stop", "--all", code=None)
-    if engine[0] == "podman":
-        end_podmans_service(corten.env)
-    end(corten)
+def corten(own):
+    return own
 
 
 def test_a_secret_is_the_models_alone(corten, engine, port, tmp_path):
@@ -59,7 +63,7 @@ def test_a_secret_is_the_models_alone(corten, engine, port, tmp_path):
     path.write_text(MODEL)
     file.write_text(values[0])
     words = (f"{path}:Keeper", "--name", "keeper", "--replicas", "2", "--secret", f"TOKEN={file}")
-    first = corten.up(*words, "--port", port, "--engine", engine[0])
+    first = corten.up(*words, "--port", port, "--engine", engine.name)
     url = first["url"]
     assert ask(url, {"x": 1.0}) == (200, {"outputs": answers[0]})
     # The same value is no change; another one is a revision, like any other.
@@ -90,6 +94,42 @@ def test_a_secret_is_the_models_alone(corten, engine, port, tmp_path):
     assert found_on_disk(needles, Path("/dev/shm")) == set()
 
 
+def test_one_run_in_the_foreground_has_its_secret_in_memory_and_nowhere_else(corten, engine, tmp_path):
+    value = f"canary-{secrets.token_hex(12)}"
+    path, file = tmp_path / "teller.py", tmp_path / "token"
+    path.write_text(TELLS)
+    corten.run("build", f"{path}:Teller", "--name", "teller")
+    file.write_text(value)
+    env = {**os.environ, **corten.env, "CORTEN_HOME": str(corten.home), "NO_COLOR": "1"}
+    command = [CORTEN, "run", "teller", "--engine", engine.name, "--secret", f"TOKEN={file}"]
+    needles = [value.encode(), b64encode(value.encode())]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        said = []
+        try:
+            until(lambda: said.append(running.stdout.readline()) or '"ready"' in said[-1], "it is ready")
+            file.unlink()
+            (address,) = (corten.home / "run").glob("one-*/run/*/s")
+            told = json.loads(predict_at(address, {"x": 1.0}).partition(b"\r\n\r\n")[2])["outputs"]
+            assert told == {
+                "digest": hashlib.sha256(value.encode()).hexdigest(),
+                "path": "/run/secrets/TOKEN",
+                "on": "tmpfs",
+                "others": 0,
+                "ours": True,
+                "writable": False,
+            }
+            assert not holding(needles, described_by(engine), *of_processes())
+            for folder in (corten.home, *engine.folders()):
+                assert found_on_disk(needles, folder) == set()
+        finally:
+            running.send_signal(signal.SIGINT)  # as Ctrl-C
+            out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert not holding(needles, "".join(said).encode(), out.encode(), err.encode())
+    for folder in (corten.home, Path("/dev/shm")):
+        assert found_on_disk(needles, folder) == set()
+
+
 def test_a_secret_nobody_can_use_is_refused_before_anything_is_built(corten, tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "keeper.py").write_text(MODEL)
@@ -109,19 +149,14 @@ def holding(needles, *texts):
 
 
 def described_by(engine):
-    """Everything podman says about its containers and images."""
-    if engine[0] != "podman":
+    """Everything a container engine says about its containers and images."""
+    ids = engine.containers()
+    assert bool(ids) == (engine.name != "embedded")
+    if not ids:
         return b""
-    env = {**os.environ, **engine[1]}
-
-    def podman(*words):
-        return subprocess.run(["podman", *words], env=env, capture_output=True, check=True).stdout
-
-    ids = podman("ps", "--quiet").decode().split()
-    assert len(ids) == 2
-    inspected = podman("inspect", *ids)
+    inspected = engine.ask("inspect", *ids)
     assert b"TOKEN_FILE=/run/secrets/TOKEN" in inspected
-    return inspected + podman("image", "inspect", *podman("images", "--quiet").decode().split())
+    return inspected + engine.ask("image", "inspect", *engine.images())
 
 
 def of_processes():

@@ -24,14 +24,15 @@ class NoEngineError(Exception):
 
 
 @contextmanager
-def podman_storage() -> Iterator[Mapping[str, str]]:
+def podman_storage(images: Path | None = None) -> Iterator[Mapping[str, str]]:
     """The environment in which podman keeps images and containers in a folder of their own.
 
-    The engine starts podman's service by itself.
+    The engine starts podman's service by itself. `images`: where it keeps them instead.
     """
     with _folder("corten-podman-") as folder:
         conf = folder / "storage.conf"
-        conf.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n')
+        root = images or folder / "root"
+        conf.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{root}"\nrunroot = "{folder}/run"\n')
         env = {"CONTAINERS_STORAGE_CONF": str(conf)}
         try:
             yield env
@@ -51,10 +52,11 @@ def end_podmans_service(env: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def dockerd(path: Path | None = None) -> Iterator[Mapping[str, str]]:
+def dockerd(path: Path | None = None, images: Path | None = None) -> Iterator[Mapping[str, str]]:
     """A Docker daemon of its own, with the environment that leads to it. Raises NoEngineError.
 
-    `path`: a folder where it finds programs, besides the usual ones.
+    `path`: a folder where it finds programs, besides the usual ones. `images`: where it keeps images and containers
+    instead.
     """
     with _folder("corten-docker-") as folder:
         log, settings = folder / "log", folder / "daemon.json"
@@ -63,7 +65,7 @@ def dockerd(path: Path | None = None) -> Iterator[Mapping[str, str]]:
             process = subprocess.Popen(
                 [
                     "dockerd", "--host", f"unix://{folder}/s", "--pidfile", folder / "pid", "--bridge=none", "--iptables=false",
-                    "--data-root", folder / "data", "--exec-root", folder / "exec", "--config-file", settings,
+                    "--data-root", images or folder / "data", "--exec-root", folder / "exec", "--config-file", settings,
                 ],
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
                 env={**os.environ, "PATH": f"{os.environ['PATH']}:{path}"} if path else None,
@@ -116,3 +118,55 @@ def _folder(prefix: str) -> Iterator[Path]:
 def _mounts_below(folder: Path) -> list[str]:
     mounts = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
     return [mount for mount in mounts if mount.startswith(f"{folder}/")]
+
+
+class OnEmbedded:
+    """The built-in engine: no containers, no images of its own."""
+
+    name: str = "embedded"
+    env: Mapping[str, str] = {}
+    sandbox: str = "bubblewrap"
+
+    def containers(self) -> list[str]:
+        return []
+
+    def running(self) -> list[str]:
+        return []
+
+    def images(self) -> list[str]:
+        return []
+
+    def folders(self) -> list[Path]:
+        return []
+
+    def ask(self, *words: str) -> bytes:
+        raise AssertionError(f"nobody to ask {words}")
+
+
+class InContainers:
+    """podman and Docker, asked by their own commands."""
+
+    def __init__(self, name: str, env: Mapping[str, str]) -> None:
+        self.name, self.env, self.sandbox = name, env, name
+
+    def containers(self) -> list[str]:
+        return self.ask("ps", "--all", "--quiet").decode().split()
+
+    def running(self) -> list[str]:
+        """Without those that have ended, of which some are kept for their logs."""
+        return self.ask("ps", "--quiet").decode().split()
+
+    def images(self) -> list[str]:
+        return self.ask("images", "--quiet").decode().split()
+
+    def folders(self) -> list[Path]:
+        """Where it keeps what it knows of containers: their settings, logs and states."""
+        own = self.env.get("CONTAINERS_STORAGE_CONF") or self.env["DOCKER_HOST"].removeprefix("unix://")
+        names = ("root/overlay-containers", "run", "data/containers", "exec")
+        return [folder for name in names if (folder := Path(own).parent / name).is_dir()]
+
+    def ask(self, *words: str) -> bytes:
+        """What its command answers."""
+        return subprocess.run(
+            [self.name, *words], env={**os.environ, **self.env}, capture_output=True, check=True
+        ).stdout

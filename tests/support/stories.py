@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,6 +97,20 @@ def ask(url, body, *, path="predict", timeout_s=30):
     except urllib.error.HTTPError as refused:
         with refused:  # left open, its socket would be collected in some later test, and be that one's failure
             return refused.code, json.load(refused)
+
+
+def predict_at(address, body, *, timeout_s=60):
+    """The whole answer of a replica at its unix socket."""
+    data = json.dumps(body).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout_s)
+        connection.connect(str(address))
+        connection.sendall(head.encode() + data)
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    return answer
 
 
 def ask_whole(method, url, body=None, headers=None):

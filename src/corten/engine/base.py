@@ -60,7 +60,8 @@ class Engine(Protocol):
     def describe(self) -> Mapping[str, str]:
         """What isolation replicas get here, for `status` and `doctor`: e.g. {"sandbox": "bubblewrap 0.8.0", ...}.
 
-        `limits` begins with `none` where memory or processors of a replica cannot be limited.
+        `limits` begins with `none` where memory or processors of a replica cannot be limited; `devices` is `none` where
+        it cannot have any, and `gpus`, where it is told, how many of NVIDIA's there are.
         """
         ...
 

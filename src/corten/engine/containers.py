@@ -36,7 +36,7 @@ from corten.engine.container import (
 from corten.engine.container_host import ContainerHost
 from corten.engine.container_images import ContainerImages
 from corten.engine.devices import choose, gpus_here
-from corten.engine.docker_api import Config, DockerApi, Inspected, Listed, RefusedError
+from corten.engine.docker_api import DISK_FULL, Config, DockerApi, Inspected, Listed, RefusedError
 from corten.engine.endpoint import Kind
 from corten.engine.freezer import Freezer
 from corten.engine.libpod import specification
@@ -112,7 +112,7 @@ class Containers:
 
     def describe(self) -> Mapping[str, str]:
         """What replicas are kept from here, for people."""
-        return self._host.describe()
+        return {**self._host.describe(), "gpus": str(len(self._gpus_here()))}
 
     def prepare(self, image: Digest) -> None:
         """Have the engine load it, without the layers it has. Raises NotFoundError, EngineError."""
@@ -292,6 +292,8 @@ class Containers:
         )
 
     def _refused(self, spec: ReplicaSpec, error: RefusedError) -> EngineError:
+        if error.code == DISK_FULL:
+            return error
         hint = "corten doctor"
         if spec.egress:
             hint = "does the engine have its usual network? `egress` needs its bridge"

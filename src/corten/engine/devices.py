@@ -6,7 +6,7 @@ A machine has no scheduler as a cluster has: who asks for GPUs gets those that t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,17 +24,23 @@ def gpus_here(folder: Path = _DEV) -> tuple[int, ...]:
     return tuple(sorted(int(found[1]) for path in folder.glob("nvidia*") if (found := _GPU.fullmatch(path.name))))
 
 
+def check_devices(told: Mapping[str, str], resources: Resources) -> None:
+    """Refuse what no replica can get, by what an engine tells of itself (`Engine.describe`), before anything is made.
+
+    Names of CDI are left to the engine: it alone knows where it looks for them. Raises EngineError `engine.no_device`.
+    """
+    if told.get("devices") == "none":
+        refuse_devices(resources)
+    if "gpus" in told:
+        _check_number(int(told["gpus"]), resources.gpus)
+
+
 def choose(there: Sequence[int], used: Iterable[int], count: int) -> tuple[int, ...]:
     """The `count` GPUs which the fewest have. `used` names each once for everybody who has it.
 
     Raises EngineError `engine.no_device` when there are not so many.
     """
-    if count > len(there):
-        raise no_device(
-            f"{_gpus(count)} each",
-            f"this machine has {len(there)} of NVIDIA's (/dev/nvidia0 ...)",
-            "ask for less, or name what CDI knows: --device VENDOR/CLASS=NAME",
-        )
+    _check_number(len(there), count)
     taken = list(used)
     return tuple(sorted(sorted(there, key=lambda gpu: (taken.count(gpu), gpu))[:count]))
 
@@ -57,6 +63,15 @@ def refuse_devices(resources: Resources) -> None:
             named,
             "in Corten's own sandbox there are none: a driver's libraries come in by a container engine's hooks",
             "--engine podman, or --engine docker",
+        )
+
+
+def _check_number(there: int, count: int) -> None:
+    if count > there:
+        raise no_device(
+            f"{_gpus(count)} each",
+            f"this machine has {there or 'none'} of NVIDIA's (/dev/nvidia0 ...)",
+            "ask for less, or name what CDI knows: --device VENDOR/CLASS=NAME; `corten doctor` shows what is there",
         )
 
 

@@ -22,7 +22,7 @@ from corten.core.model import Limits
 from corten.core.name import parse_name, suggest_name
 from corten.core.resources import Resources
 from corten.core.secret import check_secrets
-from corten.engine.devices import refuse_devices
+from corten.engine.devices import check_devices
 from corten.errors import EngineError, NotFoundError
 from corten.store.guard import using
 from corten.store.layout import Layout
@@ -151,8 +151,7 @@ def _check_resources(client: Client, resources: Resources, listen: Listener) -> 
     if resources == Resources():
         return
     isolation = client.get("/v1/status")["isolation"]
-    if isolation.get("devices") == "none":
-        refuse_devices(resources)
+    check_devices(isolation, resources)
     limits = isolation.get("limits", "")
     if resources.limited and limits.startswith("none"):
         message = f"replicas are not limited as a whole: {limits}; see `corten doctor`"

@@ -16,6 +16,7 @@ from corten.core.name import suggest_name
 from corten.core.resources import Resources
 from corten.core.secret import check_secrets
 from corten.engine.base import Engine, Observed, ReplicaSpec
+from corten.engine.devices import check_devices
 from corten.errors import EngineError
 from corten.ops.quarters import quarters
 from corten.store.guard import using
@@ -69,6 +70,7 @@ def run(
             secrets=given,
         )
         runs = make(place)
+        check_devices(runs.describe(), spec.resources)
         listen(Event("image", Phase.STARTED, found.digest.short))
         runs.prepare(spec.image)
         try:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corten.builder.source import read_project
+from corten.control.client import connect
 from corten.core.acceleration import Accelerate
 from corten.core.canary import Canary
 from corten.core.deployment import Settings
@@ -17,9 +19,10 @@ from corten.core.events import Listener, nobody
 from corten.core.home import Home
 from corten.core.model import Example
 from corten.core.platform import Platform
-from corten.core.resources import parse_cpus, parse_device, parse_gpus, parse_memory
+from corten.core.resources import Resources, parse_cpus, parse_device, parse_gpus, parse_memory
 from corten.core.rest import Strategy
 from corten.core.secret import check_secrets
+from corten.engine.devices import check_devices
 from corten.ops.build import build
 from corten.ops.built import Built
 from corten.ops.deploy import Deployed, deploy
@@ -120,27 +123,17 @@ def up(
     began_s = time.perf_counter()
     home = home or Home.from_env(os.environ, uid=os.getuid())
     secrets = check_secrets(secrets or {}, env or {})
-    built = build(
+    needed, files, trusted = tuple(requirements), tuple(extra_files), tuple(trust)
+    project = read_project(
         source,
-        home=home,
         name=name,
-        platform=platform,
-        requirements=requirements,
+        requirements=needed,
         method=method,
-        extra_files=extra_files,
-        example=example,
+        extra_files=files,
         base=base,
-        plain_http=plain_http,
-        ca=ca,
-        accelerate=accelerate,
-        trust=trust,
-        locked=locked,
-        frozen=frozen,
-        offline=offline,
-        now_s=time.time() if now_s is None else now_s,
-        listen=listen,
+        trust=trusted,
     )
-    settings = _settings(built.project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
+    settings = _settings(project.settings, replicas, env or {}, egress=egress, ready_timeout_s=ready_timeout_s)
     if canary is not None:
         settings = replace(settings, canary=replace(canary, sticky=canary.sticky or settings.canary.sticky))
     if mirror is not None:
@@ -152,15 +145,7 @@ def up(
         settings = replace(settings, strategy=strategy)
     if concurrency is not None:
         settings = replace(settings, concurrency=concurrency)
-    resources = settings.resources
-    if memory is not None:
-        resources = replace(resources, memory_bytes=parse_memory(str(memory)))
-    if cpus is not None:
-        resources = replace(resources, cpus=parse_cpus(f"{cpus:g}"))
-    if gpus is not None:
-        resources = replace(resources, gpus=parse_gpus(str(gpus)))
-    if devices := tuple(map(parse_device, devices)):
-        resources = replace(resources, devices=devices)
+    resources = _resources(settings.resources, memory=memory, cpus=cpus, gpus=gpus, devices=devices)
     settings = replace(settings, resources=resources)
     settings = _with_access(settings, auth=auth, rate_per_s=rate_per_s, burst=burst, pinnable=pinnable)
     settings = replace(
@@ -168,6 +153,29 @@ def up(
         max_body_bytes=max_body_bytes or settings.max_body_bytes,
         request_timeout_s=request_timeout_s or settings.request_timeout_s,
         pure=settings.pure and resend,
+    )
+    if resources.with_devices:
+        # No build helps where they are not.
+        check_devices(connect(home, engine=engine).get("/v1/status")["isolation"], resources)
+    built = build(
+        source,
+        home=home,
+        name=name,
+        platform=platform,
+        requirements=needed,
+        method=method,
+        extra_files=files,
+        example=example,
+        base=base,
+        plain_http=plain_http,
+        ca=ca,
+        accelerate=accelerate,
+        trust=trusted,
+        locked=locked,
+        frozen=frozen,
+        offline=offline,
+        now_s=time.time() if now_s is None else now_s,
+        listen=listen,
     )
     deployed = deploy(
         built.digest,
@@ -205,6 +213,25 @@ def _settings(
         egress=given.egress or egress,
         ready_timeout_s=given.ready_timeout_s if ready_timeout_s is None else ready_timeout_s,
     )
+
+
+def _resources(
+    given: Resources,
+    *,
+    memory: int | str | None,
+    cpus: float | None,
+    gpus: int | None,
+    devices: Iterable[str],
+) -> Resources:
+    if memory is not None:
+        given = replace(given, memory_bytes=parse_memory(str(memory)))
+    if cpus is not None:
+        given = replace(given, cpus=parse_cpus(f"{cpus:g}"))
+    if gpus is not None:
+        given = replace(given, gpus=parse_gpus(str(gpus)))
+    if named := tuple(map(parse_device, devices)):
+        given = replace(given, devices=named)
+    return given
 
 
 def _with_access(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.core.resources import Resources
-from corten.engine.devices import by_name, choose, gpus_here, refuse_devices
+from corten.engine.devices import by_name, check_devices, choose, gpus_here, refuse_devices
 from corten.errors import EngineError
 
 
@@ -47,3 +47,24 @@ def test_without_containers_there_are_none():
         with pytest.raises(EngineError) as caught:
             refuse_devices(resources)
         assert caught.value.code == "engine.no_device"
+
+
+@pytest.mark.parametrize(
+    ("told", "resources"),
+    [
+        ({"devices": "none"}, Resources(gpus=1)),
+        ({"devices": "none"}, Resources(devices=("a/b=c",))),
+        ({"devices": "those asked for", "gpus": "0"}, Resources(gpus=1)),
+        ({"devices": "those asked for", "gpus": "1"}, Resources(gpus=2)),
+    ],
+)
+def test_what_an_engine_has_not_is_refused_by_what_it_tells_of_itself(told, resources):
+    with pytest.raises(EngineError) as caught:
+        check_devices(told, resources)
+    assert caught.value.code == "engine.no_device"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("told", [{"devices": "those asked for", "gpus": "2"}, {"sandbox": "a plugin's"}])
+def test_what_it_may_have_is_left_to_it(told):
+    check_devices(told, Resources(gpus=2, devices=("a/b=c",)))
