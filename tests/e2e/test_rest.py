@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urljoin
 
 import pytest
-from stories import Load, ask, ask_whole, until
+from stories import Load, ask, ask_whole, predict_at, until
 
 pytestmark = [pytest.mark.load, pytest.mark.envoy, pytest.mark.network]
 
@@ -73,6 +74,35 @@ def test_nobody_asks_it_freezes_a_request_wakes_it_and_a_job_keeps_it_awake(cort
     told = corten.run("why", "slow").out
     assert "1 to 0 replicas, frozen: no request for" in told
     assert "0 to 1 replicas: a request waits" in told
+
+
+def test_on_every_engine_a_request_wakes_what_is_frozen_and_waits_for_what_is_stopped(own, engine, port, project):
+    url = own.up(project(3600), "--port", port, "--engine", engine.name)["url"]
+    until(lambda: state(own) == "frozen", "it is frozen")
+    (asleep,) = own.deployment("slow")["replicas"]
+    assert paused(engine) == (engine.name != "embedded")
+    with pytest.raises(TimeoutError):
+        predict_at(asleep["address"], {"seconds": 0.0}, timeout_s=1)
+    assert ask(url, {"seconds": 0.0}) == (200, {"outputs": 0.0})
+    (awake,) = own.deployment("slow")["replicas"]
+    assert (awake["id"], awake["pid"]) == (asleep["id"], asleep["pid"])
+
+    own.up(project(0.8), "--engine", engine.name)
+    until(lambda: state(own) == "stopped", "it is stopped")
+    until(lambda: engine.running() == [], "no container runs")
+    # One of the revision before may be there, frozen.
+    assert {one["state"] for one in own.deployment("slow")["replicas"] if one["revision"] == "r2"} == set()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(url, {"seconds": 0.0}, timeout_s=100), range(4)))
+    assert answers == [(200, {"outputs": 0.0})] * 4
+    told = own.run("why", "slow").out
+    assert "1 to 0 replicas, frozen: no request for" in told
+    assert "0 to 1 replicas: a request waits" in told
+
+
+def paused(engine):
+    """Whether a container engine says that the one it has is paused."""
+    return bool(engine.containers()) and b'"paused"' in engine.ask("inspect", *engine.containers())
 
 
 @pytest.mark.clients

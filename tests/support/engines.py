@@ -153,8 +153,8 @@ class InContainers:
         return self.ask("ps", "--all", "--quiet").decode().split()
 
     def running(self) -> list[str]:
-        """Without those that have ended, of which some are kept for their logs."""
-        return self.ask("ps", "--quiet").decode().split()
+        """Without those that are paused, and those that have ended, of which some are kept for their logs."""
+        return self.ask("ps", "--quiet", "--filter", "status=running").decode().split()
 
     def images(self) -> list[str]:
         return self.ask("images", "--quiet").decode().split()
