@@ -157,7 +157,7 @@ class InContainers:
         return self.ask("ps", "--quiet", "--filter", "status=running").decode().split()
 
     def images(self) -> list[str]:
-        return self.ask("images", "--quiet").decode().split()
+        return sorted(self.ask("images", "--quiet").decode().split())  # of the same age, they come in any order
 
     def folders(self) -> list[Path]:
         """Where it keeps what it knows of containers: their settings, logs and states."""
