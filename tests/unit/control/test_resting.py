@@ -18,13 +18,19 @@ class Bench:
     def __init__(self, state):
         self.state, self.now_s, self.held, self.scarce = state, 100.0, 0, False
         self.at_jobs = False
-        self.resting = Resting(state, Memory(), lambda: self.now_s, lambda: None, lambda _: self.held, self.working)
+        self.free, self.told = 1000, 0
+        self.memory = Memory(held=lambda _: 600, available=lambda: self.free, total=lambda: 1000)
+        self.resting = Resting(state, self.memory, lambda: self.now_s, self.changed, lambda _: self.held, self.working)
         self.settings = Settings(replicas=0, most_replicas=2, rest=REST)
         state.deploy("m", Digest.of(b"1"), self.settings, generation=None, now_s=1.0)
         state.add_replica(Replica("a", "m", 1, ReplicaState.STARTING, "/a", 0, 1.0, 1.0), replaces=None, now_s=1.0)
+        state.locate("a", "/a", 7)
         state.move("a", ReplicaState.READY, now_s=2.0)
         state.routed("a", now_s=2.0)
         state.finish_rollout("m", now_s=2.0)
+
+    def changed(self):
+        self.told += 1
 
     async def working(self, name):
         return name == "m" and self.at_jobs
@@ -126,3 +132,54 @@ def test_the_frozen_give_way_to_who_needs_their_memory(bench):
     bench.look(5, 11)
     assert asyncio.run(bench.resting.evict("", "`n` needs its memory")) == "m"
     assert bench.look(5, 1) == (0, 0)
+
+
+def test_whoever_acts_is_told_of_every_change_and_of_nothing_else(bench):
+    told = []
+    for after_s in (0, 9, 2, 10, 10):  # awake, awake, frozen, frozen, stopped
+        bench.look(5, after_s)
+        told.append(bench.told)
+    assert told == [0, 0, 1, 1, 2]
+    bench.held = 1
+    bench.resting.wake("m")
+    bench.resting.wake("m")
+    assert bench.told == 3
+    bench.held = 0
+    bench.look(5, 9)
+    assert asyncio.run(bench.resting.evict("", "x")) == "m"
+    assert bench.told == 4
+    bench.state.deploy("m", Digest.of(b"2"), bench.settings, generation=None, now_s=bench.now_s)
+    bench.state.finish_rollout("m", now_s=bench.now_s)
+    before = bench.told
+    bench.look(6, 101)
+    assert bench.state.deployment("m").fallback is None
+    assert bench.told > before
+
+
+def test_nobody_wakes_what_is_awake_or_goes_or_was_never_there(bench):
+    bench.held = 1
+    bench.resting.wake("nobody")
+    bench.resting.wake("m")
+    bench.state.scale("m", 0, "by hand", now_s=bench.now_s, data={})
+    bench.state.delete("m", now_s=bench.now_s)
+    bench.resting.wake("m")
+    assert (bench.told, bench.state.deployment("m").replicas) == (0, 0)
+
+
+def test_what_a_replica_takes_is_remembered_when_it_is_gone(bench):
+    bench.look(5, 0)
+    bench.free = 699
+    assert bench.memory.lacks("m", ())
+    bench.free = 700
+    assert not bench.memory.lacks("m", ())
+
+
+def test_nobody_gives_way_while_nothing_is_lacking(bench):
+    bench.state.deploy("m", Digest.of(b"2"), bench.settings, generation=None, now_s=bench.now_s)
+    bench.state.finish_rollout("m", now_s=bench.now_s)
+    bench.free = 100  # the tenth that is for everything else
+    bench.look(6, 1)
+    assert bench.state.deployment("m").fallback == 1
+    bench.free = 99
+    bench.look(7, 1)
+    assert bench.state.deployment("m").fallback is None
