@@ -14,13 +14,13 @@ from corten.adapters.distributions import distribution, installed
 from corten.adapters.py_inspection import inspection
 from corten.adapters.py_shapes import MODULE, shape_of
 from corten.adapters.py_source import PREDICT, PREDICT_BATCH, Served, check_contract, is_python, parse, served_class
-from corten.adapters.torch_run import INPUT, free_schema
-from corten.adapters.torch_state import StateFile, bare_names, is_state, read_state, unwrapped
 from corten.core.model import ModelSpec
 from corten.errors import UsageError
 
 if TYPE_CHECKING:
+    # Imported for a module only, as all below: this adapter is asked about every class, and most are none.
     from corten.adapters.torch_run import FreeModel
+    from corten.adapters.torch_state import StateFile
 
 _FORWARD = "forward"
 # What an annotation says of a tensor's numbers; any other is float32, or int64 for a module that looks things up.
@@ -47,6 +47,8 @@ class TorchClass:
 
     def inspect(self, source: Source) -> Inspection:
         """Class, code and weights; nothing is run. Raises UsageError for what cannot be served."""
+        from corten.adapters.torch_run import free_schema
+
         path = source.path.absolute()
         tree = parse(path)
         served = served_class(tree, path, _only(tree, source, path))
@@ -141,6 +143,8 @@ def _forward(served: Served, path: Path) -> ast.FunctionDef | ast.AsyncFunctionD
 
 def _inputs(served: Served, path: Path) -> dict[str, str]:
     """The tensors `forward` must be given, by name, and what their annotation says of their type (else empty)."""
+    from corten.adapters.torch_run import INPUT
+
     function = _forward(served, path)
     plain = [*function.args.posonlyargs, *function.args.args][1:]
     needed = plain[: len(plain) - len(function.args.defaults)]
@@ -174,6 +178,8 @@ def _types_in(app: Path, entry: str) -> dict[str, str]:
 
 
 def _state(files: tuple[SourceFile, ...], served: Served, path: Path) -> StateFile:
+    from corten.adapters.torch_state import is_state, read_state
+
     found = [file.path for file in files if is_state(file.path)]
     if len(found) == 1:
         return read_state(found[0])
@@ -225,6 +231,8 @@ def _doubts(tree: ast.Module, served: Served, state: StateFile) -> Iterator[str]
 
 
 def _fill(module: Any, path: Path, torch: Any) -> None:
+    from corten.adapters.torch_state import bare_names, is_state, read_state, unwrapped
+
     if is_state(path) and read_state(path).is_safetensors:
         from safetensors.torch import load_file
 

@@ -15,9 +15,9 @@ _PARTS = ("__init__.py", "adapters", "core", "errors.py", "http", "observe", "pl
 def entries(package: Path, python: Interpreter) -> Iterator[Entry]:
     """The runtime's files for an image with this Python, sorted; `package` is the folder of the installed `corten`."""
     site = f"{python.site}/corten"
-    files = (path for part in _PARTS for path in _files(package / part))
-    for path in sorted(files, key=lambda path: path.relative_to(package).as_posix()):
-        yield Entry(f"{site}/{path.relative_to(package).as_posix()}", data=path.read_bytes())
+    files = {path.relative_to(package).as_posix(): path for part in _PARTS for path in _files(package / part)}
+    for name, path in sorted(files.items()):
+        yield Entry(f"{site}/{name}", data=path.read_bytes())
 
 
 def _files(path: Path) -> Iterator[Path]:

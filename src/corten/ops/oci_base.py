@@ -13,7 +13,8 @@ from corten.builder.debian.release import RELEASES, Release
 from corten.builder.layer import cache_key
 from corten.builder.lock import Lock, Pin
 from corten.builder.locking import Rules
-from corten.builder.oci_base import FORMAT, Facts, OciBase, as_base, choose_python, read_facts
+from corten.builder.oci_base import Facts, OciBase, as_base, choose_python
+from corten.builder.oci_base_facts import FORMAT, read_facts
 from corten.core.digest import Digest
 from corten.core.events import Event, Listener, Phase
 from corten.core.image import MANIFEST, MANIFESTS, Descriptor, Image, Layer

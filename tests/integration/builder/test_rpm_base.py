@@ -5,7 +5,8 @@ from foreign_base import DEBIAN, RPM_DATABASE, put_base, python, rpm_database
 
 from corten.builder.entry import Entry
 from corten.builder.lock import Pin
-from corten.builder.oci_base import Installed, OciBase, as_base, choose_python, read_facts
+from corten.builder.oci_base import Installed, OciBase, as_base, choose_python
+from corten.builder.oci_base_facts import read_facts
 from corten.builder.rpmdb import read_rpmdb
 from corten.builder.sbom import installed_purl
 from corten.core.digest import Digest

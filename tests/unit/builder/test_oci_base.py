@@ -10,7 +10,8 @@ from corten.builder.entry import Entry, EntryKind
 from corten.builder.image import env_over
 from corten.builder.interpreter import Libc, LibcFamily
 from corten.builder.lock import Pin
-from corten.builder.oci_base import Installed, OciBase, accounts, as_base, choose_python, read_facts
+from corten.builder.oci_base import Installed, OciBase, accounts, as_base, choose_python
+from corten.builder.oci_base_facts import read_facts
 from corten.core.digest import Digest
 from corten.core.image import LayerKind
 from corten.core.platform import Platform
