@@ -12,7 +12,7 @@ from corten.errors import UsageError
 def declared(source: Source) -> Iterator[SourceFile]:
     """The extra files and folders of a source: named as they lie below its folder, else by their own name.
 
-    Raises UsageError (`adapter.missing_weights`) for what is not there.
+    Raises UsageError (`adapter.missing_weights`) for what is not there, or is a device and the like.
     """
     folder = (source.path if source.path.is_dir() else source.path.parent).absolute()
     for extra in source.extra_files:
@@ -23,7 +23,12 @@ def declared(source: Source) -> Iterator[SourceFile]:
         elif place.is_file():
             yield SourceFile(place, place.relative_to(base).as_posix())
         else:
-            raise UsageError("adapter.missing_weights", f"`{extra}` is not there", where=str(place))
+            raise UsageError(
+                "adapter.missing_weights",
+                f"`{extra}` is no file or folder" if place.exists() else f"`{extra}` is not there",
+                where=str(place),
+                hint="name model files relative to the source's folder, or by their whole path",
+            )
 
 
 def visible(folder: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from corten.core.digest import Digest
 from corten.core.image import Packing
 from corten.core.model import MOST_STREAMS, MOST_WORKERS, Batching, Limits
 from corten.core.name import parse_name, suggest_name
-from corten.core.reference import Reference, is_repository
+from corten.core.reference import Reference
 from corten.core.resources import Resources, parse_cpus, parse_device, parse_gpus, parse_memory
 from corten.core.rest import Rest, Strategy
 from corten.core.scale import parse_replicas
@@ -237,10 +237,18 @@ def _base(given: str, table: Table, folder: Path | None) -> Reference | None:
         return Reference.parse(text)
     except UsageError as error:
         # What every Dockerfile writes; here no registry is meant silently.
-        short = is_repository(text.partition(":")[0].partition("@")[0])
-        hint = f"for Docker Hub: docker.io/{text[:120]}" if short else error.hint
+        short = f"docker.io/{text}"
+        hint = f"for Docker Hub: {short[:130]}" if _is_reference(short) else error.hint
         code, what = (error.code, error.what) if given else ("source.bad_config", f"`base` is {error.what}")
         raise UsageError(code, what, where=where, why=error.why, hint=hint) from error
+
+
+def _is_reference(text: str) -> bool:
+    try:
+        Reference.parse(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _trusted(text: str, project: Path | None) -> str:

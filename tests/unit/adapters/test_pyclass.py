@@ -532,6 +532,16 @@ def test_declared_files_keep_their_place_and_hidden_ones_stay(sources):
     assert [file.name for file in found.weights] == ["a/w.bin", "data/x.txt"]
 
 
+@pytest.mark.parametrize(("name", "what"), [("/dev/zero", "no file or folder"), ("gone.bin", "not there")])
+def test_a_declared_file_that_cannot_be_one_is_told_from_one_that_is_missing(sources, name, what):
+    folder = sources({"model.py": MODEL})
+    with pytest.raises(UsageError) as caught:
+        PyClass().inspect(msgspec.structs.replace(Source(folder / "model.py"), extra_files=(folder / name,)))
+    assert caught.value.code == "adapter.missing_weights"
+    assert what in caught.value.what
+    assert caught.value.hint
+
+
 def test_reading_a_source_does_not_run_it(sources):
     folder = sources({"model.py": "raise SystemExit(3)\nclass A:\n def predict(self): ...\n"})
     assert inspect(folder).entry == "model:A"

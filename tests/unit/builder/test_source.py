@@ -180,6 +180,13 @@ def test_a_base_without_its_registry_is_answered_with_docker_hub(folder) -> None
     assert (caught.value.code, "docker.io/python" in caught.value.hint) == ("reference.malformed", True)
 
 
+def test_a_base_that_is_no_reference_anywhere_is_not_looked_for_at_docker_hub(folder) -> None:
+    (folder / "corten.toml").write_text('base = "localhost:5000/x;y:1"\n')
+    with pytest.raises(UsageError) as caught:
+        read_project(folder)
+    assert (caught.value.code, "docker.io" in caught.value.hint) == ("source.bad_config", False)
+
+
 def test_debian_packages_cannot_go_into_another_base(folder) -> None:
     (folder / "corten.toml").write_text('base = "ghcr.io/team/python:3.12"\npackages = ["libgl1"]\n')
     with pytest.raises(UsageError) as caught:
