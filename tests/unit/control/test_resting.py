@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from corten.control.autoscale import FIRST_START_S
 from corten.control.memory import Memory
-from corten.control.resting import Resting
+from corten.control.records import ReplicaRecord
+from corten.control.resting import Resting, start_s
 from corten.core.deployment import Replica, ReplicaState, Settings
 from corten.core.digest import Digest
 from corten.core.rest import Rest
@@ -183,3 +185,13 @@ def test_nobody_gives_way_while_nothing_is_lacking(bench):
     bench.free = 99
     bench.look(7, 1)
     assert bench.state.deployment("m").fallback is None
+
+
+@pytest.mark.parametrize(
+    ("took_s", "told_s"),
+    [((), FIRST_START_S), ((2.0,), 2.0), ((3.0, 1.0), 3.0), (range(1, 11), 10.0), (range(1, 21), 19.0)],
+)
+def test_a_start_takes_as_long_as_nine_of_ten_did(took_s, told_s):
+    started = Replica("a", "m", 1, ReplicaState.READY, "/a", 0, 5.0, 5.0)
+    never = ReplicaRecord(started)
+    assert start_s([never, *(ReplicaRecord(started, ready_s=5.0 + each) for each in took_s)]) == told_s
