@@ -25,6 +25,9 @@ corten_in_flight 2
 """
 
 
+IMAGE = {'k:{"name":"m"}': {".": {}, "f:image": {}}}
+
+
 def test_a_pods_metrics_are_traffic_and_who_left_counts_for_nobody():
     assert read(TEXT) == Traffic(98, 3, 5, 98, ((0.1, 60), (1.0, 95)), 12.5, 2)
 
@@ -58,7 +61,14 @@ def test_only_what_was_wanted_is_compared_and_amounts_by_what_they_mean():
         "metadata": {
             "name": "x",
             "labels": {"a.b/c": "1", "other": "2"},
-            "managedFields": [{"manager": "kubectl-edit"}],
+            "managedFields": [
+                {"manager": "kubectl-edit", "fieldsV1": {"f:spec": {"f:template": {}, "f:containers": IMAGE}}},
+                # As a real cluster has it on every Deployment.
+                {
+                    "manager": "kube-controller-manager",
+                    "fieldsV1": {"f:metadata": {"f:annotations": {}}, "f:status": {}},
+                },
+            ],
         },
         "spec": {
             "containers": [
@@ -71,6 +81,23 @@ def test_only_what_was_wanted_is_compared_and_amounts_by_what_they_mean():
     assert (only.path, only.wanted, only.found) == ("spec.containers[m].image", "i", "other")
     assert only.owners == ("kubectl-edit",)
     assert differences(wanted, None)[0].wanted == "there"
+
+
+def test_a_field_that_nobody_owns_is_nobodys():
+    wanted = {"kind": "Deployment", "metadata": {"name": "x"}, "spec": {"replicas": 1, "selector": {"a": {"b": "c"}}}}
+    managed = [
+        {"manager": "kube-controller-manager", "fieldsV1": {"f:status": {"f:replicas": {}}}},
+        {"manager": "other", "fieldsV1": {"f:spec": {"f:selector": {}}}},  # an atomic field, with all below it
+    ]
+    found = {
+        **wanted,
+        "metadata": {"name": "x", "managedFields": managed},
+        "spec": {"replicas": 3, "selector": {"a": 1}},
+    }
+    assert {one.path: one.owners for one in differences(wanted, found)} == {
+        "spec.replicas": (),
+        "spec.selector.a": ("other",),
+    }
 
 
 def test_an_item_that_is_gone_is_told_by_its_name():
