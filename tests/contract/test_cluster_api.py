@@ -139,6 +139,21 @@ def test_a_namespace_that_is_not_there_is_told(api):
     refused("kubernetes.no_namespace", lambda: api.apply(config_map({}), "corten-nowhere"))
 
 
+def test_in_a_namespace_that_is_not_there_nothing_is_found(api):
+    from corten.cluster.kinds import CONFIG_MAP
+
+    assert api.list(CONFIG_MAP, "corten-nowhere").items == ()
+    assert api.get(CONFIG_MAP, "x", "corten-nowhere") is None
+
+
+def test_a_page_that_no_list_led_to_is_refused(api):
+    from corten.cluster.kinds import CONFIG_MAP
+
+    query = {"limit": "2", "continue": "garbage"}
+    error = refused("kubernetes.refused", lambda: api.ask("GET", CONFIG_MAP.path(NAMESPACE), query=query))
+    assert "invalid continue token" in error.why
+
+
 def test_it_says_what_it_is(api):
     from corten.cluster.facts import discover
     from corten.exporters.base import Cluster

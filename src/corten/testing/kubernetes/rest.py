@@ -97,7 +97,9 @@ class Rest:
         resource = f"{kind.plural}/{sub}" if sub else kind.plural
         if (verb, resource) in self.forbidden:
             raise statuses.forbidden(call.user, verb, resource, kind.group, namespace, name)
-        if kind.namespaced and namespace and ("namespaces", "", namespace) not in self.objects.items:
+        # Who reads finds nothing there; that there is no such namespace is told to who writes.
+        reads = call.method == "GET"
+        if kind.namespaced and namespace and not reads and ("namespaces", "", namespace) not in self.objects.items:
             raise statuses.unknown("namespaces", "", namespace)
 
     def _object(self, kind: Kind, key: Key, sub: str, call: Call) -> Object:
@@ -225,8 +227,12 @@ class Rest:
         ]
         metadata: dict[str, Any] = {"resourceVersion": str(self.objects.version)}
         if token := query.get("continue"):
-            version, _, last = base64.urlsafe_b64decode(token).decode().partition("@")
-            if int(version) < self.objects.oldest:
+            try:
+                version, _, last = base64.urlsafe_b64decode(token).decode().partition("@")
+                too_old = int(version) < self.objects.oldest
+            except ValueError as error:
+                raise statuses.no_continuation(str(error)) from error
+            if too_old:
                 raise statuses.expired(
                     "The provided continue parameter is too old to display a consistent list result."
                 )

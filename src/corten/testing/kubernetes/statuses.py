@@ -186,6 +186,11 @@ def not_readable(why: str) -> RefusedError:
     return RefusedError(400, "BadRequest", f"error decoding patch: {why}")
 
 
+def no_continuation(why: str) -> RefusedError:
+    """A `continue` that no list gave."""
+    return RefusedError(400, "BadRequest", f"invalid continue token: continue key is not valid: {why}")
+
+
 def other_media_type() -> RefusedError:
     """A body in protobuf, which is not spoken here: clients try JSON then."""
     why = "the body of the request was in an unknown format - accepted media types include: application/json"
