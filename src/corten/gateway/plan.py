@@ -55,16 +55,13 @@ def steps(have: Upstreams, want: RouteTable, hold_socket: Path) -> tuple[Step, S
     gone = frozenset(have) - frozenset(wanted)
     both = {**have, **grown}
     # From the first step on, so that they have been checked when they are needed.
-    instead, beside = resources.substitutes(want), resources.neighbours(want)
+    instead = resources.substitutes(want)
     return (
         # Filters go before the routes that ask for them: until then nobody meets them.
-        Step(
-            {CLUSTERS: resources.clusters(both), **_assignments(grown, instead, beside, hold_socket), **_filters(want)},
-            both,
-        ),
+        Step({CLUSTERS: resources.clusters(both), **_assignments(grown, instead, hold_socket), **_filters(want)}, both),
         Step({ROUTES: [resources.route_configuration(want)]}, both),
         Step(
-            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted, instead, beside, hold_socket)},
+            {CLUSTERS: resources.clusters(wanted), **_assignments(wanted, instead, hold_socket)},
             wanted,
             drop=frozenset(map(endpoints_key, gone)),
         ),
@@ -82,14 +79,15 @@ def _grown(have: tuple[Endpoint, ...], want: tuple[Endpoint, ...]) -> tuple[Endp
     return tuple(sorted(by_address.values()))
 
 
-def _assignments(
-    upstreams: Upstreams, instead: Upstreams, beside: Upstreams, hold_socket: Path
-) -> dict[Key, list[Resource]]:
-    """Each cluster's endpoints as they are asked: its own, those `instead`, the activator, those `beside`."""
+def _assignments(upstreams: Upstreams, instead: Upstreams, hold_socket: Path) -> dict[Key, list[Resource]]:
+    return {
+        endpoints_key(name): [_assignment(name, ends, instead.get(name, ()), hold_socket)]
+        for name, ends in upstreams.items()
+    }
 
-    def assignment(name: str) -> Resource:
-        own = resources.load_assignment(name, upstreams[name], instead.get(name, ()))
-        asked = hold.with_activator(own, hold.grpc_socket(hold_socket) if name.endswith(GRPC) else hold_socket)
-        return resources.with_last(asked, beside.get(name, ()))
 
-    return {endpoints_key(name): [assignment(name)] for name in upstreams}
+def _assignment(
+    name: str, endpoints: tuple[Endpoint, ...], instead: tuple[Endpoint, ...], hold_socket: Path
+) -> Resource:
+    made = resources.load_assignment(name, endpoints, instead)
+    return hold.with_activator(made, hold.grpc_socket(hold_socket) if name.endswith(GRPC) else hold_socket)

@@ -72,44 +72,31 @@ def endpoints_by_cluster(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
 
 
 def substitutes(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
-    """Of each revision that only finishes what it has, by cluster name: who takes what it can finish no more.
+    """By cluster name: who of other revisions is asked what a revision's own replicas cannot answer.
 
-    A request is sent again to the cluster it was routed to, though no new one goes there.
+    Of one that only finishes what it has: a request is sent again to the cluster it was routed to, though no new one
+    goes there. And of one that serves beside another, as in a redeploy: that may end the well one of two first, and all
+    that a broken last one gets would be sent to it once more (18 of 110 requests failed in one trial). The latter not
+    where a client chose the revision, nor where one of them is on trial.
     """
-    replaced = [
-        replace(
-            route, revisions=tuple(replace(share, endpoints=_open(route)) for share in route.revisions if _over(share))
-        )
-        for route in table.deployments
-    ]
-    return {name: ends for name, ends in endpoints_by_cluster(RouteTable(tuple(replaced))).items() if ends}
-
-
-def neighbours(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
-    """Of each revision with one replica left while another revision serves beside it, by cluster name: who is asked
-    what that replica failed.
-
-    A redeploy ends the well one of two first, as likely as not: until the last is replaced, all that a broken replica
-    gets would be sent to it once more (18 of 110 requests failed in one trial). Not where a client chose the revision,
-    nor where one of them is on trial.
-    """
-    alone = [
+    found = [
         replace(
             route,
-            revisions=tuple(
-                replace(share, endpoints=_open(replace(route, revisions=_others(route, share))))
-                for share in route.revisions
-                if share.weight and sum(not each.draining for each in share.endpoints) == 1
-            ),
+            revisions=tuple(replace(share, endpoints=_instead(route, share)) for share in route.revisions),
         )
         for route in table.deployments
-        if route.pure and not route.on_trial and not route.access.pinnable
     ]
-    return {name: ends for name, ends in endpoints_by_cluster(RouteTable(tuple(alone))).items() if ends}
+    return {name: ends for name, ends in endpoints_by_cluster(RouteTable(tuple(found))).items() if ends}
 
 
-def _others(route: DeploymentRoute, share: RevisionRoute) -> tuple[RevisionRoute, ...]:
-    return tuple(each for each in route.revisions if each.revision != share.revision)
+def _instead(route: DeploymentRoute, share: RevisionRoute) -> tuple[Endpoint, ...]:
+    if _over(share):
+        return _open(route)
+    if share.weight and route.pure and not route.on_trial and not route.access.pinnable:
+        # Also those that get a share soon, so that they have been checked when they are needed.
+        others = (one for one in route.revisions if one.revision != share.revision)
+        return tuple(each for one in others for each in one.endpoints if not each.draining)
+    return ()
 
 
 def _open(route: DeploymentRoute) -> tuple[Endpoint, ...]:
@@ -125,21 +112,14 @@ def load_assignment(name: str, endpoints: Iterable[Endpoint], instead: Iterable[
 
     Those of priority 1 are asked `instead` when none of the others can be.
     """
-    own: Resource = {
+    levels: list[Resource] = [{"lb_endpoints": [_lb_endpoint(endpoint) for endpoint in sorted(endpoints)]}]
+    if others := sorted(instead):
+        levels.append({"priority": 1, "lb_endpoints": [_lb_endpoint(endpoint) for endpoint in others]})
+    return {
         "@type": TYPES + "config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": name,
-        "endpoints": [{"lb_endpoints": [_lb_endpoint(endpoint) for endpoint in sorted(endpoints)]}],
+        "endpoints": levels,
     }
-    return with_last(own, instead)
-
-
-def with_last(assignment: Resource, endpoints: Iterable[Endpoint]) -> Resource:
-    """The same with these, if any, behind all others."""
-    levels = assignment["endpoints"]
-    last = (
-        [{"priority": len(levels), "lb_endpoints": ends}] if (ends := [*map(_lb_endpoint, sorted(endpoints))]) else []
-    )
-    return {**assignment, "endpoints": [*levels, *last]}
 
 
 def route_configuration(table: RouteTable) -> Resource:

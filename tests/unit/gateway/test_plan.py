@@ -40,9 +40,8 @@ class Envoy:
         ends = resources.endpoints_by_cluster(start)
         self.take(CLUSTERS, resources.clusters(ends))
         for name, upstreams in ends.items():
-            own = resources.load_assignment(name, upstreams, resources.substitutes(start).get(name, ()))
-            beside = resources.neighbours(start).get(name, ())
-            self.take(("endpoints", name), [resources.with_last(hold.with_activator(own, HOLD), beside)])
+            assignment = resources.load_assignment(name, upstreams, resources.substitutes(start).get(name, ()))
+            self.take(("endpoints", name), [hold.with_activator(assignment, HOLD)])
         self.take(ROUTES, [resources.route_configuration(start)])
         self.take(TOKENS, [access.tokens(start.trust)])
         self.take(RATES, [access.rates(start.deployments)])
@@ -150,39 +149,33 @@ def levels(step, cluster):
     ]
 
 
-def test_what_the_last_replica_of_a_revision_fails_goes_by_the_activator_to_the_one_beside_it():
+def test_what_a_revision_fails_in_a_redeploy_goes_to_the_one_beside_it():
     last, new, leaving = Endpoint("/run/last.sock"), Endpoint("/run/new.sock"), Endpoint("/run/l.sock", draining=True)
     want = table(RevisionRoute("r1", 1, (last, leaving)), RevisionRoute("r2", 2, (new, Endpoint("/run/newer.sock"))))
     for step in (steps({}, want, HOLD)[0], steps({}, want, HOLD)[2]):
-        assert levels(step, "iris/r1")[1:] == [[str(HOLD)], ["/run/new.sock", "/run/newer.sock"]]
-        assert levels(step, "iris/r2")[1:] == [[str(HOLD)]]
+        assert levels(step, "iris/r1")[1:] == [["/run/new.sock", "/run/newer.sock"], [str(HOLD)]]
+        assert levels(step, "iris/r2")[1:] == [["/run/last.sock"], [str(HOLD)]]
 
 
 @pytest.mark.parametrize("own", [{"on_trial": True}, {"pure": False}, {"access": Access(pinnable=True)}])
 def test_nobody_answers_for_another_revision_where_it_matters_which_one_does(own):
     shares = (RevisionRoute("r1", 1, (Endpoint("/run/1.sock"),)), RevisionRoute("r2", 1, (Endpoint("/run/2.sock"),)))
-    assert resources.neighbours(table(*shares)) == {"iris/r1": shares[1].endpoints, "iris/r2": shares[0].endpoints}
-    assert resources.neighbours(RouteTable((DeploymentRoute("iris", shares, **own),))) == {}
+    assert resources.substitutes(table(*shares)) == {"iris/r1": shares[1].endpoints, "iris/r2": shares[0].endpoints}
+    assert resources.substitutes(RouteTable((DeploymentRoute("iris", shares, **own),))) == {}
 
 
 @given(tables)
-def test_a_neighbour_serves_too_and_is_no_replica_of_the_revision_itself(want):
-    for name, ends in resources.neighbours(want).items():
-        deployment, _, revision = name.partition("/")
-        (route,) = [each for each in want.deployments if each.deployment == deployment]
-        serving = {
-            end for share in route.revisions if share.weight for end in share.endpoints if share.revision != revision
-        }
-        assert set(ends) <= serving
-        assert not any(each.draining for each in ends)
-
-
-@given(tables)
-def test_only_a_revision_that_gets_nothing_has_others_answer_in_its_place(want):
+def test_who_answers_for_a_revision_is_another_that_takes_requests(want):
     found = resources.substitutes(want)
     for route in want.deployments:
         for share in route.revisions:
-            instead = found.get(f"{route.deployment}/{share.revision}", ())
-            gets = share.weight or any(not each.draining for each in share.endpoints)
-            assert not (instead and gets)
+            instead = set(found.get(f"{route.deployment}/{share.revision}", ()))
+            others = [each for each in route.revisions if each.revision != share.revision]
+            gets = any(not each.draining for each in share.endpoints)
             assert not any(each.draining for each in instead)
+            if share.weight:
+                assert instead == {end for each in others for end in each.endpoints if not end.draining}
+            elif gets:
+                assert not instead
+            else:
+                assert instead == {end for each in others if each.weight for end in each.endpoints if not end.draining}
