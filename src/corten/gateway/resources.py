@@ -92,8 +92,8 @@ def substitutes(table: RouteTable) -> dict[str, tuple[Endpoint, ...]]:
 def _instead(route: DeploymentRoute, share: RevisionRoute) -> tuple[Endpoint, ...]:
     if _over(share):
         return _open(route)
-    if share.weight and route.pure and not route.on_trial and not route.access.pinnable:
-        # Also those that get a share soon, so that they have been checked when they are needed.
+    if route.pure and not route.on_trial and not route.access.pinnable:
+        # Whatever their weight is now, or this one's: who is there all the time has been checked when it is needed.
         others = (one for one in route.revisions if one.revision != share.revision)
         return tuple(each for one in others for each in one.endpoints if not each.draining)
     return ()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,16 @@ def test_what_a_revision_fails_in_a_redeploy_goes_to_the_one_beside_it():
         assert levels(step, "iris/r2")[1:] == [["/run/last.sock"], [str(HOLD)]]
 
 
+def test_whoever_answers_for_a_revision_stays_there_while_its_share_goes_first_and_then_its_endpoint():
+    last, new = Endpoint("/run/last.sock"), Endpoint("/run/new.sock")
+    leaving = (replace(last, draining=True),)
+    tables = [
+        table(RevisionRoute("r1", weight, ends), RevisionRoute("r2", 1, (new,)))
+        for weight, ends in ((1, (last,)), (0, (last,)), (0, leaving))
+    ]
+    assert [resources.substitutes(each)["iris/r1"] for each in tables] == [(new,)] * 3
+
+
 @pytest.mark.parametrize("own", [{"on_trial": True}, {"pure": False}, {"access": Access(pinnable=True)}])
 def test_nobody_answers_for_another_revision_where_it_matters_which_one_does(own):
     shares = (RevisionRoute("r1", 1, (Endpoint("/run/1.sock"),)), RevisionRoute("r2", 1, (Endpoint("/run/2.sock"),)))
@@ -169,13 +180,7 @@ def test_who_answers_for_a_revision_is_another_that_takes_requests(want):
     found = resources.substitutes(want)
     for route in want.deployments:
         for share in route.revisions:
-            instead = set(found.get(f"{route.deployment}/{share.revision}", ()))
-            others = [each for each in route.revisions if each.revision != share.revision]
-            gets = any(not each.draining for each in share.endpoints)
-            assert not any(each.draining for each in instead)
-            if share.weight:
-                assert instead == {end for each in others for end in each.endpoints if not end.draining}
-            elif gets:
-                assert not instead
-            else:
-                assert instead == {end for each in others if each.weight for end in each.endpoints if not end.draining}
+            over = not share.weight and all(each.draining for each in share.endpoints)
+            others = [each for each in route.revisions if each.revision != share.revision and (each.weight or not over)]
+            instead = found.get(f"{route.deployment}/{share.revision}", ())
+            assert set(instead) == {end for each in others for end in each.endpoints if not end.draining}
