@@ -133,7 +133,10 @@ def retriable_headers() -> list[Resource]:
 
 
 def retry_priority() -> Resource:
-    """Every second attempt is the activator's: only who passes there is sent to a replica again (control.probation)."""
+    """Each attempt is the next priority's: a revision's own replicas, those that answer in their place, the activator.
+
+    Only who passes there is sent to the revision's own again (control.probation).
+    """
     kind = TYPES + "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
     return {
         "name": "envoy.retry_priorities.previous_priorities",
