@@ -83,10 +83,11 @@ def digest(tiny):
 def told(engine, spec):
     started = engine.start(spec)
     deadline_s = time.monotonic() + 30
-    while not Path(started.address).exists():
-        assert time.monotonic() < deadline_s, engine.logs(spec.id)
+    # The engine may have its line a moment after its socket is there.
+    while not (Path(started.address).exists() and (lines := engine.logs(spec.id))):
+        assert time.monotonic() < deadline_s
         time.sleep(0.02)
-    return started, json.loads(engine.logs(spec.id)[-1])
+    return started, json.loads(lines[-1])
 
 
 def with_devices(number, digest, **resources):
