@@ -378,7 +378,7 @@ class Containers:
         )
 
     def _listen(self, found: Inspected | None) -> None:
-        if found is not None and found.host_config.memory and self._host.is_podman and self._host.has_old_cgroups:
+        if found is not None and found.host_config.memory and self._host.has_old_cgroups:
             self._oom.watch(found.id, found.state.pid)
 
     def _until_ended(self, found: Inspected) -> Inspected:

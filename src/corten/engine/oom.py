@@ -1,8 +1,9 @@
 """Hearing from the kernel that a container's memory ran out, with cgroups of version 1.
 
 There podman's monitor hears of it after the container has ended, if at all, and the cgroup is gone with its counters by
-then. An eventfd(2) registered before the first process runs stays: the kernel adds to it each time memory runs out, and
-once more when the cgroup is removed (admin-guide/cgroup-v1/memory.rst, "OOM Control"; mm/memcontrol-v1.c).
+then; Docker has once told of such an end without its reason. An eventfd(2) registered while it lives stays (podman's
+before its first process runs): the kernel adds to it each time memory runs out, and once more when the cgroup is
+removed (admin-guide/cgroup-v1/memory.rst, "OOM Control"; mm/memcontrol-v1.c).
 """
 
 from __future__ import annotations
