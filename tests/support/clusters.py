@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from corten.cluster.deploying import Clock, deploy
 from corten.cluster.facts import discover
 from corten.cluster.lightkube_api import connect
@@ -11,6 +13,7 @@ from corten.core.canary import Canary
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.reference import Reference
+from corten.errors import CortenError
 from corten.exporters.base import Cluster, Workload
 from corten.testing.kubernetes import FakeApiServer
 
@@ -72,3 +75,12 @@ def site(tmp_path, monkeypatch, **options):
 
 
 CANARY = Canary((10, 50), judged=True)
+
+
+def fails(code, call):
+    """The error of that code, with a hint, which a call ends with."""
+    with pytest.raises(CortenError) as caught:
+        call()
+    assert caught.value.code == code, caught.value.as_dict()
+    assert caught.value.hint
+    return caught.value

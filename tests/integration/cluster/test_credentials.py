@@ -9,19 +9,13 @@ import threading
 import time
 
 import pytest
+from clusters import fails
 
 from corten.cluster.kinds import POD
 from corten.cluster.lightkube_api import connect
-from corten.errors import CortenError
 from corten.testing import FakeApiServer
 
 pytestmark = pytest.mark.kubernetes
-
-
-@pytest.fixture
-def cluster():
-    with FakeApiServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -31,14 +25,6 @@ def as_user(cluster, tmp_path, monkeypatch):
         return connect(sleep=lambda _: None)
 
     return use
-
-
-def fails(code, call):
-    with pytest.raises(CortenError) as caught:
-        call()
-    assert caught.value.code == code, caught.value.as_dict()
-    assert caught.value.hint
-    return caught.value
 
 
 def asks(api):

@@ -12,17 +12,16 @@ from corten.core.deployment import Settings
 from corten.exporters.base import Cluster, Workload
 from corten.exporters.kubernetes import Kubernetes
 from corten.exporters.manifests.whole import objects
-from corten.testing import FakeApiServer, Fault
+from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
 WORKLOAD = Workload("fraud", image("good"), Settings(replicas=2, env={"A": "1"}), cluster=Cluster(version=(1, 36)))
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    with FakeApiServer() as server:
-        server.kubeconfig(tmp_path / "kubeconfig")
-        yield server
+def cluster(cluster, tmp_path):
+    cluster.kubeconfig(tmp_path / "kubeconfig")
+    return cluster
 
 
 @pytest.fixture

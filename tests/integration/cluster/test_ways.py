@@ -9,19 +9,12 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from clusters import fails
 
 from corten.cluster.kinds import CONFIG_MAP, POD
 from corten.cluster.lightkube_api import connect
-from corten.errors import CortenError
-from corten.testing import FakeApiServer
 
 pytestmark = pytest.mark.kubernetes
-
-
-@pytest.fixture
-def cluster():
-    with FakeApiServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -83,14 +76,6 @@ def proxy():
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-def fails(code, call):
-    with pytest.raises(CortenError) as caught:
-        call()
-    assert caught.value.code == code, caught.value.as_dict()
-    assert caught.value.hint
-    return caught.value
 
 
 def test_every_request_goes_through_the_proxy_that_is_named_and_watches_too(cluster, leads, proxy):
