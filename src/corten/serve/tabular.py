@@ -16,6 +16,7 @@ from corten.serve.job import RequestError, invalid, malformed
 from corten.serve.values import to_json
 
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
+_NAMELESS = "one without a name (as pandas writes its index; to_csv(index=False) leaves it out)"
 _Cell = Callable[[str], Any]
 
 
@@ -121,7 +122,7 @@ def _order(table: Table, names: Sequence[str]) -> list[int]:
     if missing := [name for name in names if name not in table.columns]:
         raise invalid(f"missing columns: {', '.join(missing)[:500]}", table.path)
     if unknown := [name for name in table.columns if name not in names]:
-        raise invalid(f"unknown columns: {', '.join(unknown)[:500]}", table.path)
+        raise invalid(f"unknown columns: {', '.join(name or _NAMELESS for name in unknown)[:500]}", table.path)
     return [table.columns.index(name) for name in names]
 
 

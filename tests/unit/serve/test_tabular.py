@@ -50,6 +50,7 @@ def test_each_column_may_be_an_input_of_its_own():
         ("a,b\n", "at least one row", "rows"),
         ("a,z\n1,2\n", "missing columns: b", "rows"),
         ("a,b,z\n1,2,3\n", "unknown columns: z", "rows"),
+        (",a,b\n0,1,2\n", "unknown columns: one without a name", "rows"),
         ("", "no lines", ""),
         ('"a', "not CSV", ""),
     ],
