@@ -29,10 +29,12 @@ _PUBLIC = {
     "sign": "corten.ops.sign",
     "stop": "corten.ops.stop",
     "CortenError": "corten.errors",
+    "InputError": "corten.adapters.base",
 }
 
 __all__ = [
     "CortenError",
+    "InputError",
     "__version__",
     "build",
     "copy",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from corten.adapters.base import InputError
     from corten.errors import CortenError
     from corten.ops.build import build
     from corten.ops.change import promote, restart, rollback

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import corten
+from corten.adapters.base import InputError
 
-VERBS = [name for name in corten.__all__ if name not in ("__version__", "CortenError")]
+VERBS = [name for name in corten.__all__ if name not in ("__version__", "CortenError", "InputError")]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,10 @@ def types():
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_is_a_function_even_after_the_parts_below_it_were_imported(name, types):
     assert types[name] == "function"
+
+
+def test_what_a_model_raises_about_its_input_has_a_public_name():
+    assert corten.InputError is InputError
 
 
 def test_an_unknown_name_is_an_attribute_error():
