@@ -1,5 +1,8 @@
 import pytest
+from controller_bench import Bench
 from planner_world import Behaviour, World, memory_state
+
+from corten.control.vault import Vault
 
 
 @pytest.fixture
@@ -15,3 +18,8 @@ def make_behaviour():
 @pytest.fixture
 def make_state():
     return memory_state
+
+
+@pytest.fixture
+def bench(make_state, tmp_path):
+    return Bench(make_state(), Vault(tmp_path / "secrets"))
