@@ -256,6 +256,45 @@ def test_grpc_keeps_the_callers_deadline_and_finishes_what_it_has(tmp_path):
             assert client.wait(20) == 0
 
 
+GRPC_WAITING = """
+import sys
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+channel = grpc.insecure_channel(sys.argv[1])
+stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+message = service_pb2.ModelInferRequest(model_name="toy")
+message.inputs.add(name="seconds", datatype="FP64", shape=[1]).contents.fp64_contents.append(float(sys.argv[2]))
+waiting = [stub.ModelInfer.future(message, timeout=30) for _ in range(3)]
+print(*(str(one.code()) for one in waiting), sep="\\n")
+"""
+
+
+def in_flight(server):
+    lines = server.ask("GET", "/metrics")[2].decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("corten_in_flight "))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calls_over_grpc_are_in_flight_until_they_are_answered_or_given_up(workers):
+    spec = {"adapter": "pyclass", "entry": "toy_class:Toy", "grpc": True}
+    env = {"CORTEN_WORKERS": str(workers), "CORTEN_DRAIN_S": "0.5", "NOTES": "/dev/null"}
+    python = os.environ.get("CORTEN_CLIENTS_PYTHON") or sys.executable
+    with Served(spec, files={"toy_class.py": NOTING}, unix=True, env=env) as server:
+        server.until()
+        idle = in_flight(server)  # the request that asks
+        command = [python, "-c", GRPC_WAITING, f"unix:{server.socket.with_name('g')}"]
+        with subprocess.Popen([*command, "0.7"], stdout=subprocess.PIPE, text=True) as client:
+            until(lambda: in_flight(server) == idle + 3, "all are counted")
+            assert client.communicate(timeout=20)[0].split() == ["StatusCode.OK"] * 3
+        until(lambda: in_flight(server) == idle, "none is left")
+        with subprocess.Popen([*command, "20"], stdout=subprocess.PIPE, text=True) as client:
+            until(lambda: in_flight(server) == idle + 3, "all are counted again")
+            server.signal()
+            assert client.communicate(timeout=20)[0].split() == ["StatusCode.UNAVAILABLE"] * 3
+        assert server.end() == 3
+
+
 OPENAI = """
 import json, sys
 import openai

@@ -36,6 +36,7 @@ _HEALTH = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = 1, 2
 # Beside the tensors there are names and shapes.
 _OVERHEAD_BYTES = 1 << 20
+_LAST_WORDS_S = 0.2  # to send what calls are told that were given up
 _SHARED_STREAMS = 32  # calls at once on a connection, where several processes share the calls
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -66,9 +67,13 @@ _Method = Callable[[bytes, _Context], Awaitable[bytes]]
 
 
 class GrpcServer:
-    """Answers from its start on; until the model is there, that it is not ready."""
+    """Answers from its start on; until the model is there, that it is not ready.
+
+    `in_flight` counts calls of the model without an answer.
+    """
 
     def __init__(self, desk: Desk, *, shared: bool = False) -> None:
+        self.in_flight = 0
         self._desk = desk
         methods: Mapping[str, _Method] = {
             "ServerLive": self._live,
@@ -108,9 +113,15 @@ class GrpcServer:
             await asyncio.to_thread(Path(address.path).chmod, 0o666)
         _log.info("listening for gRPC", extra={"address": target})
 
-    async def drain(self, deadline_s: float) -> None:
-        """Take no new calls, answer those in hand, cancel what is left after `deadline_s`."""
-        await self._server_.stop(deadline_s)
+    async def drain(self, deadline_s: float) -> bool:
+        """Take no new calls and answer those in hand; whether all were in `deadline_s`."""
+        stopping = asyncio.create_task(self._server_.stop(deadline_s + _LAST_WORDS_S))
+        await asyncio.wait({stopping}, timeout=deadline_s)
+        return not self.in_flight
+
+    async def close(self) -> None:
+        """Cancel what is left, once what it was told is on its way."""
+        await self._server_.stop(_LAST_WORDS_S)
 
     # Methods
 
@@ -160,6 +171,7 @@ class GrpcServer:
 
         inner = InnerRequest.of(f"/{SERVICE}/ModelInfer", message, _headers(context), answered)
         call = ForeignCall(inner, loop.time(), reading_of(inner), refuse)
+        self.in_flight += 1
         try:
             self._desk.ask(call, self._decode)
             found = await done
@@ -175,6 +187,8 @@ class GrpcServer:
             if call.request_id:
                 context.set_trailing_metadata((("x-request-id", call.request_id),))
             return found
+        finally:
+            self.in_flight -= 1
 
     def _decode(self, runner: Runner, request: Request) -> Inputs:
         asked = Asked(bytes(request.body))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -64,7 +64,8 @@ class Meters:
         ).labels()
         self._jobs = registry.counter("corten_jobs_total", "Asynchronous jobs that are over, by status.", ["status"])
         self._webhooks = registry.counter("corten_webhooks_total", "Calls of webhooks, by outcome.", ["outcome"])
-        self.in_flight: GaugeValue = registry.gauge("corten_in_flight", "Requests without an answer.").labels()
+        self._in_hand: list[Callable[[], int]] = []
+        registry.gauge("corten_in_flight", "Requests without an answer.").labels().read = lambda: self.in_flight
         self.load_seconds: GaugeValue = registry.gauge(
             "corten_model_load_seconds", "Time the model took to load.", across=Across.MOST
         ).labels()
@@ -72,6 +73,15 @@ class Meters:
             "corten_ready", "1 when /readyz says yes.", across=Across.LEAST
         ).labels()
         registry.collect(ProcessStats(process_start_s(), others=board.pids if board is not None else tuple))
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer, over HTTP and gRPC."""
+        return sum(read() for read in self._in_hand)
+
+    def count_in_flight(self, read: Callable[[], int]) -> None:
+        """Tell what one more of the process's servers (HTTP, gRPC) has in hand."""
+        self._in_hand.append(read)
 
     def watch(self, schema: Schema) -> Observer | None:
         """Tell the distributions of a model's features too; gives who is to be shown its calls, None if others look."""

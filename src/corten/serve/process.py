@@ -56,7 +56,7 @@ def set_up(spec: ModelSpec, settings: Settings, meters: Meters) -> tuple[Site, S
     limits = Limits(body_bytes=spec.limits.max_body_bytes, idle_s=_POOL_IDLE_S if pooled else Limits().idle_s)
     headers = [("X-Corten-Revision", settings.revision)] if settings.revision else []
     server = Server(site.handle, limits, headers=headers, on_refused=site.refused)
-    meters.in_flight.read = lambda: server.in_flight
+    meters.count_in_flight(lambda: server.in_flight)
     return site, server
 
 
@@ -66,13 +66,15 @@ async def drain(site: Site, server: Server, grpc: GrpcServer | None, drain_s: fl
     `linger_s` is how long connections without a request are kept for one that is on its way.
     """
     jobs_s = max(drain_s - _JOBS_CUT_S, 0.0)
-    other = asyncio.create_task(grpc.drain(drain_s)) if grpc is not None else None
-    drained = all(await asyncio.gather(server.drain(drain_s, linger_s=linger_s), site.drain_jobs(jobs_s)))
-    if other is not None:
-        await other
+    parts = [server.drain(drain_s, linger_s=linger_s), site.drain_jobs(jobs_s)]
+    if grpc is not None:
+        parts.append(grpc.drain(drain_s))
+    drained = all(await asyncio.gather(*parts))
     if not drained:
-        _log.error("requests were left unanswered", extra={"in_flight": server.in_flight})
+        _log.error("requests were left unanswered", extra={"in_flight": site.meters.in_flight})
         site.give_up()
+    if grpc is not None:
+        await grpc.close()
     return drained
 
 
@@ -120,6 +122,7 @@ async def start_grpc(site: Site, address: Address, *, shared: bool = False) -> G
         ) from error
     server = GrpcServer(site, shared=shared)
     await server.start(address)
+    site.meters.count_in_flight(lambda: server.in_flight)
     return server
 
 
