@@ -2,7 +2,7 @@
 
 A fast model is called on the event loop, once a turn of the loop: handing a 20 us call to a thread costs twice as much
 as the call. A slow one is called in the worker thread, so that the loop stays free. Which it is, is measured, and of a
-slow one whether joining pays (`joining`).
+slow one how many at once pay (`joining`).
 """
 
 from __future__ import annotations
