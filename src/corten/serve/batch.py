@@ -86,6 +86,7 @@ class Batcher:
         self._running: Sequence[Job] = ()
         self._running_since_s: float | None = None
         self._scheduled = False
+        self._some_answered = False  # by `expire`; those of the queue are not put to the model at all
         self._call_s = call_s  # running mean of a call, first as measured while warming up; None: not known yet
         self._jobs_a_call = 1.0
         self._recent_s: deque[float] = deque(maxlen=_CALLS_TO_TRUST)
@@ -134,7 +135,7 @@ class Batcher:
         """Take out the jobs whose deadline has passed, in the model or not; to be called a few times a second."""
         late = [job for job in (*self._queue, *self._running) if job.deadline_s < now_s and not job.answered]
         for job in late:
-            job.answered = True
+            job.answered = self._some_answered = True
         if late and self._queue:
             self._queue = deque(job for job in self._queue if not job.answered)
             self._queued_bytes = sum(job.size_bytes for job in self._queue)
@@ -144,32 +145,32 @@ class Batcher:
         self._scheduled = False
         if self._running:
             return
-        jobs = self._take()
+        jobs, rows = self._take()
         if not jobs:
             return
         batch = [job.inputs for job in jobs]
         large = self._large > 0 and any(job.large for job in jobs)
         if self.inline and not large:
-            self._finish(jobs, self._runner.run(batch))
+            self._finish(jobs, rows, self._runner.run(batch))
         else:
             self._running = jobs
             self._running_since_s = self._loop.time()
-            self._worker.submit(lambda: self._runner.run(batch), lambda outcome: self._back(jobs, outcome, large))
+            self._worker.submit(lambda: self._runner.run(batch), lambda outcome: self._back(jobs, rows, outcome, large))
 
-    def _back(self, jobs: Sequence[Job], outcome: Outcome, large: bool) -> None:  # noqa: FBT001
+    def _back(self, jobs: Sequence[Job], rows: int, outcome: Outcome, large: bool) -> None:  # noqa: FBT001
         self._running = ()
         self._running_since_s = None
         self._large -= sum(job.large for job in jobs)
         # A model that never runs on the loop takes what it takes, with large ones too.
-        self._finish(jobs, outcome, usual=not large or self._runner.pinned)
+        self._finish(jobs, rows, outcome, usual=not large or self._runner.pinned)
 
-    def _finish(self, jobs: Sequence[Job], outcome: Outcome, *, usual: bool = True) -> None:
-        rows = sum([job.inputs.rows for job in jobs])
+    def _finish(self, jobs: Sequence[Job], rows: int, outcome: Outcome, *, usual: bool = True) -> None:
         if usual:
             self._learn(len(jobs), rows, outcome.model_s)
         self._hooks.called(rows, outcome.model_s)
         results = outcome.results
-        if any(job.answered for job in jobs):  # while the model worked on them
+        if self._some_answered:  # while the model worked on them
+            self._some_answered = False
             results = [result for job, result in zip(jobs, results, strict=True) if not job.answered]
             jobs = [job for job in jobs if not job.answered]
         self._hooks.answer(jobs, results)
@@ -177,8 +178,8 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
-    def _take(self) -> list[Job]:
-        """The next batch: the oldest job and those behind it that fit, in order."""
+    def _take(self) -> tuple[list[Job], int]:
+        """The next batch: the oldest job and those behind it that fit, in order; and its rows."""
         jobs: list[Job] = []
         rows, taken_bytes, shape_key = 0, 0, None
         queue, most = self._queue, self._most_rows()
@@ -196,7 +197,7 @@ class Batcher:
             rows += inputs.rows
             shape_key = inputs.shape_key
         self._queued_bytes -= taken_bytes
-        return jobs
+        return jobs, rows
 
     def _most_rows(self) -> int:
         """How many rows the next call may take, unless its first job has more."""

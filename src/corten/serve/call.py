@@ -27,7 +27,7 @@ class Reading(msgspec.Struct, frozen=True):
 
     `plain`: whether both sides are JSON: the body is declared so, or as something clients say when they mean it, and no
     other answer is asked for. `timeout_s` is how long the caller waits (`X-Request-Timeout`), infinite unless said, NaN
-    where what it says is no time. `usual`: a plain POST of `/predict`.
+    where what it says is no time. `usual`: a plain POST of `/predict` without such a time.
     """
 
     plain: bool
@@ -164,7 +164,7 @@ def read(head: Head) -> Reading:
                 plain = False
         elif size == 17 and name.lower() == b"x-request-timeout":
             timeout_s = _seconds(value)
-    usual = plain and head.method == b"POST" and head.target == b"/predict" and timeout_s > 0
+    usual = plain and head.method == b"POST" and head.target == b"/predict" and timeout_s == math.inf
     reading = head.note = Reading(plain, request_id, timeout_s, usual)
     return reading
 

@@ -235,7 +235,11 @@ def _formed(form: Callable[[Any], Reply], outputs: Mapping[str, np.ndarray]) -> 
 def _answers(outputs: Mapping[str, np.ndarray], batch: Sequence[Inputs]) -> Sequence[bytes]:
     """The bodies for the rows of each, encoded in one go."""
     lists = {name: array.tolist() for name, array in outputs.items()}
-    ends = list(accumulate([inputs.rows for inputs in batch]))
+    counts = [inputs.rows for inputs in batch]
+    if len(lists) == 1 and counts.count(1) == len(counts):
+        (rows,) = lists.values()
+        return to_json_lines([{"outputs": [row]} for row in rows])
+    ends = list(accumulate(counts))
     spans = list(zip([0, *ends], ends, strict=False))
     if len(lists) == 1:
         (rows,) = lists.values()

@@ -157,10 +157,19 @@ class Site:
         reading: Reading = request.head.note or read(request.head)
         if reading.usual:
             quick = self._quick
-            if quick is not None and len(request.body) < LARGE_BYTES:
-                self._usually(request, reading, quick)
-            else:
+            if quick is None or len(request.body) >= LARGE_BYTES:
                 self._predict(request)
+                return
+            # What nearly everybody sends to most models, in fewer steps.
+            decode, submit = quick
+            now_s, body = self._time_s(), request.body
+            call = Call(request, now_s, reading)
+            try:
+                submit(Job(decode(body), call, now_s + self._predict_s, len(body)))
+            except RequestError as error:
+                self._fail(call, error.status, error.code, error.message, path=error.path)
+            except QueueFullError as error:
+                self._full(call, error)
             return
         methods = self._routes.get(request.path)
         if methods is None:
@@ -238,20 +247,6 @@ class Site:
             streamed = StreamCall.of(request, self._loop.time(), form)
             self.ask(streamed, streamed.decode)
         return form is not None
-
-    def _usually(self, request: Request, reading: Reading, quick: _Quick) -> None:
-        """The same for what nearly everybody sends to most models, in fewer steps."""
-        decode, submit = quick
-        now_s = self._time_s()
-        call = Call(request, now_s, reading)
-        body = request.body
-        within_s = min(self._predict_s, reading.timeout_s)
-        try:
-            submit(Job(decode(body), call, now_s + within_s, len(body)))
-        except RequestError as error:
-            self._fail(call, error.status, error.code, error.message, path=error.path)
-        except QueueFullError as error:
-            self._full(call, error)
 
     def _jobs(self) -> Jobs:
         found = self._dialect("/jobs/")

@@ -289,13 +289,13 @@ def test_requests_to_a_slow_model_that_gains_nothing_by_company_go_one_by_one():
     async def inside():
         bench = Bench(Padding(pinned=True, call_s=0.01), queue=10_000)
         number = 0
-        for _ in range(60):
+        for _ in range(80):
             while bench.batcher.waiting < 5:
                 bench.submit(number := number + 1)
             await turn()
             bench.worker.step()
         assert len(bench.runner.batches[0]) > 1
-        assert all(len(batch) == 1 for batch in bench.runner.batches[-10:])
+        assert sum(len(batch) > 1 for batch in bench.runner.batches[-32:]) <= 2, "but for trials"
         answered = sum(map(len, bench.runner.batches))
         assert bench.answers == {n: b"%d" % n for n in range(1, answered + 1)}
 
