@@ -8,9 +8,12 @@ ones Debian's libraries are in.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 from corten.builder import accounts
 from corten.builder import deb as deb_format
@@ -81,13 +84,41 @@ services: files
 _Tree = dict[str, Entry]
 
 
-def entries(debs: Sequence[tuple[Deb, Path]], release: Release, platform: Platform) -> Iterator[Entry]:
+class Unpacking:
+    """Package files read in the background, each once, in the order in which they come. Leaving it joins the threads.
+
+    Two of them: unpacking xz lets go of the interpreter's lock, and is most of the time a base takes.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="corten-deb")
+        self._begun: dict[Path, Future[deb_format.Package]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def begin(self, path: Path) -> Future[deb_format.Package]:
+        """Read a file that is there; asked again, the same one. Its errors are those of `deb.read`."""
+        with self._lock:
+            if path not in self._begun:
+                self._begun[path] = self._threads.submit(deb_format.read, path)
+            return self._begun[path]
+
+
+def entries(
+    debs: Sequence[tuple[Deb, Path]], release: Release, platform: Platform, unpacking: Unpacking | None = None
+) -> Iterator[Entry]:
     """The tree as entries sorted by name, parents before children; the same packages give the same entries.
 
-    Raises PolicyError: `base.conflict` when two packages disagree about a path, `base.foreign` for a package of another
-    architecture, and what `build.deb.read` raises.
+    `unpacking` may be reading some of them already. Raises PolicyError: `base.conflict` when two packages disagree
+    about a path, `base.foreign` for a package of another architecture, and what `build.deb.read` raises.
     """
-    tree = _installed(debs, platform)
+    with nullcontext(unpacking) if unpacking else Unpacking() as threads:
+        tree = _installed(debs, platform, threads)
     _write_certificates(tree)
     _write_system(tree, release, platform)
     _add_parents(tree)
@@ -95,7 +126,7 @@ def entries(debs: Sequence[tuple[Deb, Path]], release: Release, platform: Platfo
     return iter([tree[name] for name in sorted(tree)])
 
 
-def _installed(debs: Sequence[tuple[Deb, Path]], platform: Platform) -> _Tree:
+def _installed(debs: Sequence[tuple[Deb, Path]], platform: Platform, unpacking: Unpacking) -> _Tree:
     in_order = sorted(debs, key=lambda pair: pair[0].name)
     for deb, path in in_order:
         if deb.architecture not in {platform.debian, "all"}:
@@ -105,14 +136,13 @@ def _installed(debs: Sequence[tuple[Deb, Path]], platform: Platform) -> _Tree:
                 where=str(path),
                 why=f"its architecture is {deb.architecture}, the image's is {platform.debian}",
             )
+    # The largest first: what ends last decides.
+    for _, path in sorted(debs, key=lambda pair: -pair[0].size_bytes):
+        unpacking.begin(path)
     tree: _Tree = {}
     owners: dict[str, str] = {}
-    # Two threads: unpacking xz lets go of the interpreter's lock, and is most of the time here.
-    with ThreadPoolExecutor(2) as threads:
-        for (deb, _), package in zip(
-            in_order, threads.map(deb_format.read, [path for _, path in in_order]), strict=True
-        ):
-            _install(tree, owners, deb, package)
+    for deb, path in in_order:
+        _install(tree, owners, deb, unpacking.begin(path).result())
     return tree
 
 

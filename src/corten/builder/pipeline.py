@@ -70,14 +70,13 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A layer to be: the key of its inputs, what is downloaded first (`fetch`, `wheels`), how its entries are made."""
+    """A layer to be: the key of its inputs, the `wheels` that are downloaded first, how its entries are made."""
 
     kind: LayerKind
     title: str
     key: str
     compression: Compression
     entries: Callable[[], Iterable[Entry]]
-    fetch: Callable[[], object] = lambda: None
     wheels: tuple[Locked, ...] = ()
     step: str = ""
     size_bytes: int = 0
@@ -145,6 +144,11 @@ class Making:
         if not self._cache.get(job.key):
             self._begin([job])
 
+    def begin_weights(self, groups: Sequence[WeightGroup]) -> None:
+        """Begin with the layers of these model files, which a plan will ask for later: they wait for no lock."""
+        jobs = [_weights(group) for group in groups]
+        self._begin([job for job in jobs if not self._cache.get(job.key)])
+
     def begin_wheels(self, groups: Sequence[WheelGroup], python: Interpreter, packing: Packing) -> None:
         """Begin with the layers of these wheels, which a plan will ask for later."""
         jobs = [_wheels(group, python, packing, self._shop) for group in groups]
@@ -178,12 +182,16 @@ class Making:
 
     def _made(self, job: _Job, downloads: Sequence[Future[Path]]) -> Made:
         wheels = [download.result() for download in downloads]
-        job.fetch()
         # The base begins last, when its packages are known, and would end last if it waited for its turn as well.
         with nullcontext() if job.kind is LayerKind.BASE else self._turns.one(job.size_bytes):
             if self._given_up:
                 raise InterruptedError(job.title)  # nobody asks for it any more
-            return _make(job, wheels, self._cache, self._shop)
+            return _make(job, wheels, self._cache, self._shop, self._go_on)
+
+    def _go_on(self) -> None:
+        """Asked with every piece of a layer: what nobody waits for any more need not be finished."""
+        if self._given_up:
+            raise InterruptedError
 
     def _ended(self, keys: Collection[str]) -> dict[str, Made]:
         from concurrent.futures import FIRST_EXCEPTION, wait
@@ -237,7 +245,7 @@ def fingerprint() -> str:
     return state.hexdigest()
 
 
-def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) -> Made:
+def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop, go_on: Callable[[], object]) -> Made:
     from corten.builder.layer_facts import (
         FileHashes,
     )  # with what reads tars and zips, which a cached build does without
@@ -249,6 +257,11 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
     entries = job.entries()
     if job.kind is LayerKind.BASE:
         entries = tuple(entries)  # a Debian base is in memory as a whole anyway, that of another image is small
+
+    def packed(count_bytes: int) -> None:
+        go_on()
+        meter.add(count_bytes)
+
     hashes = FileHashes() if job.kind in (LayerKind.WEIGHTS, LayerKind.CODE) else None
     layer = write_layer(
         hashes.watched(entries) if hashes else entries,
@@ -256,7 +269,7 @@ def _make(job: _Job, wheels: Sequence[Path], cache: LayerCache, shop: Workshop) 
         kind=job.kind,
         title=job.title,
         compression=job.compression,
-        packed=meter.add,
+        packed=packed,
     )
     cache.put(job.key, layer)
     # Looked at here, beside the other layers, instead of one after the other when the SBOM asks.
@@ -309,7 +322,10 @@ def _debian(
         from corten.builder import base
         from corten.builder.debian.fetcher import deb_path
 
-        yield from base.entries([(deb, deb_path(shop.cache, deb)) for deb in debs], release, platform)
+        paths = {deb: deb_path(shop.cache, deb) for deb in debs}
+        with base.Unpacking() as unpacking:
+            _fetch(debs, shop, lambda deb: unpacking.begin(paths[deb]))
+            yield from base.entries(list(paths.items()), release, platform, unpacking)
 
     return _Job(
         LayerKind.BASE,
@@ -317,13 +333,12 @@ def _debian(
         cache_key(fingerprint(), "base", release.codename, str(platform), compression.name, *digests),
         compression,
         entries,
-        lambda: _fetch(debs, shop),
         step="base",
         size_bytes=3 * sum(deb.size_bytes for deb in debs),  # xz: three times the work of a wheel of that size
     )
 
 
-def _fetch(debs: Sequence[Deb], shop: Workshop) -> None:
+def _fetch(debs: Sequence[Deb], shop: Workshop, arrived: Callable[[Deb], object]) -> None:
     from corten.builder.debian.fetcher import deb_path, fetch
 
     if shop.offline and (missing := [deb for deb in debs if not deb_path(shop.cache, deb).is_file()]):
@@ -334,7 +349,7 @@ def _fetch(debs: Sequence[Deb], shop: Workshop) -> None:
             why="they would have to be downloaded, and --offline forbids it",
             hint="build once without --offline",
         )
-    fetch(debs, shop.cache, shop.listen, proxies=shop.access.proxies)
+    fetch(debs, shop.cache, shop.listen, arrived=arrived, proxies=shop.access.proxies)
 
 
 def _wheels(group: WheelGroup, python: Interpreter, packing: Packing, shop: Workshop) -> _Job:

@@ -141,9 +141,9 @@ def build(
                 return _whole([Built(project.name, plan_for(one)[0], project, None) for one in wanted], None, steps)
         layout.sweep(now_s=now_s)
         shop = Workshop(layout, home.cache, access, downloads, offline, time.perf_counter, steps.listen)
+        wish = project.accelerate if accelerate is None else accelerate
         with using(home.store), Making(shop) as making:
-            planned = [plan_for(one, making=making) for one in wanted]
-            wish = project.accelerate if accelerate is None else accelerate
+            planned = [plan_for(one, making=making, exchanged=wish is not Accelerate.OFF) for one in wanted]
             plans = _accelerated(planned, converted, wish=wish, made=made, shop=shop, making=making, env=env)
             budget_mb = project.max_image_mb if max_image_mb is None else max_image_mb
             commit = commit_of(project.folder or project.source.path, env)
@@ -324,7 +324,9 @@ def _plan(
     example: Example | None,
     packing: Packing,
     making: Making | None = None,
+    exchanged: bool = False,
 ) -> tuple[Plan, Inputs]:
+    """What to make, and of what. `exchanged`: the model may give way to another form of it."""
     project, home, steps, rules = made.project, made.home, made.steps, made.rules
     steps.listen(Event("inspect", Phase.STARTED, str(project.source.path)))
     began_s = time.perf_counter()
@@ -354,6 +356,8 @@ def _plan(
     )
     if lock is None:
         weights = planning.group_weights(inspection.weights, sizes)
+        if making and not exchanged:
+            making.begin_weights(weights)
         early = _early(making, base, platform, packing, weights) if making else None
         lock = made.obtain(inputs, early)
     check_hashes(project, inspection, lock)

@@ -291,6 +291,16 @@ def test_steps_are_told_as_they_happen(model, tmp_path, home):
     )
 
 
+def test_weights_are_packed_while_the_lock_is_made(models, home, tmp_path):
+    fresh = tmp_path / "fresh.joblib"
+    fresh.write_bytes((models / "digits1.joblib").read_bytes())
+    events = []
+    build(fresh, home=home, name="early", upgrade=True, listen=events.append)
+
+    told = [(event.step, event.phase) for event in events]
+    assert told.index(("weights", Phase.STARTED)) < told.index(("lock", Phase.DONE))
+
+
 def test_a_failed_build_leaves_no_name(model, home, monkeypatch):
     def fail(*args, **more):
         raise CortenError("store.disk_full", "no space")

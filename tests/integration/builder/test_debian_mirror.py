@@ -8,6 +8,7 @@ import pytest
 
 from corten.builder import base
 from corten.builder.debian import Deb, Release, Suite, fetch, resolve
+from corten.builder.debian.fetcher import deb_path
 from corten.builder.http_client import Patience
 from corten.core.events import Phase
 from corten.core.platform import Platform
@@ -305,6 +306,30 @@ def test_a_package_named_twice_is_fetched_once(world, server):
     server.requests.clear()
     assert len(world.fetch([*debs, *debs])) == 4
     assert len(server.requests) == 2
+
+
+def test_each_package_is_told_of_when_its_file_is_there_be_it_fetched_or_found(world, server):
+    debs = world.resolve(server)
+    world.fetch(debs[:1])
+    told = []
+
+    def arrived(deb):
+        told.append((deb.name, deb_path(world.cache, deb).is_file()))
+
+    fetch(debs, world.cache, arrived=arrived, patience=IMPATIENT)
+    assert told == [("libone", True), ("libtwo", True)], "what was there before is told of first"
+
+
+def test_a_package_that_is_read_while_others_come_gives_the_same_tree(world, server):
+    debs = world.resolve(server)
+    paths = world.fetch(debs)
+    pairs = list(zip(debs, paths, strict=True))
+    apart = list(base.entries(pairs, world.release, AMD64))
+    with base.Unpacking() as unpacking:
+        begun = unpacking.begin(paths[1])
+        begun.result()
+        paths[1].write_bytes(b"")  # nobody reads it a second time
+        assert list(base.entries(pairs, world.release, AMD64, unpacking)) == apart
 
 
 def test_many_packages_share_few_connections(world, server):

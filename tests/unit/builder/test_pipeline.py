@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from corten.adapters.base import SourceFile
 from corten.builder.download import Downloader
 from corten.builder.interpreter import debian_python
 from corten.builder.pipeline import Making, Workshop
-from corten.builder.plan import WheelGroup
+from corten.builder.plan import WeightGroup, WheelGroup
 from corten.builder.pylock import Locked
 from corten.builder.remote import Access
 from corten.core.digest import Digest
@@ -78,6 +79,43 @@ def test_a_failure_elsewhere_ends_what_waits_for_its_wheels(tmp_path, group):
         begin_and_fail(shop_in(tmp_path, events, downloads), never)
     assert not begun(events)
     assert not list(tmp_path.glob("cache/layers/*"))
+
+
+def test_weights_are_packed_while_nothing_else_is_known_yet(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"weights" * 1000)
+    group = WeightGroup("model.bin", (SourceFile(tmp_path / "model.bin", "model.bin"),))
+    events = []
+    with Downloader(Access()) as downloads, Making(shop_in(tmp_path, events, downloads)) as making:
+        making.begin_weights([group])
+        making.begin_weights([group])
+    assert [event.phase for event in events if event.phase is not Phase.PROGRESS] == [Phase.STARTED, Phase.DONE]
+    assert len(list(tmp_path.glob("store/blobs/sha256/*"))) == 1
+
+
+def test_weights_that_nobody_waits_for_any_more_are_not_packed_to_their_end(tmp_path):
+    with (tmp_path / "model.bin").open("wb") as stream:
+        stream.truncate(16 << 30)  # sparse; packing all of it would take half a minute
+    group = WeightGroup("model.bin", (SourceFile(tmp_path / "model.bin", "model.bin"),))
+    events = []
+    with Downloader(Access()) as downloads, pytest.raises(PolicyError, match="mirror"):
+        fail_in_the_middle(shop_in(tmp_path, events, downloads), group, events)
+    assert not [event for event in events if event.phase is Phase.DONE]
+    assert not list(tmp_path.glob("store/blobs/sha256/*"))
+    assert not list(tmp_path.glob("store/.incoming/*"))
+
+
+def fail_in_the_middle(shop, group, events):
+    with Making(shop) as making:
+        making.begin_weights([group])
+        until(lambda: any(event.phase is Phase.PROGRESS for event in events))
+        raise PolicyError("debian.unsigned", "the mirror lies")
+
+
+def until(true):
+    deadline_s = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 def begin_and_fail(shop, group):
