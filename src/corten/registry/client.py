@@ -29,6 +29,8 @@ _MOST_PAGES = 64
 # Writers of the same list of referrers undo each other's entry; this often we put ours back.
 _REFERRERS_ATTEMPTS = 5
 _OCTETS = {"Content-Type": "application/octet-stream"}
+# How a server may say that it takes no body with the request that ends an upload.
+_NO_BODY_HERE = {405, 411, 501}
 
 
 class Repository:
@@ -186,7 +188,7 @@ class Repository:
 
     @contextmanager
     def send(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Bytes | None = None
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body | None = None
     ) -> Iterator[Answer]:
         """Send something small, with a 401 answered once. Another origin than the registry's gets no credential."""
         for last in (False, True):
@@ -313,11 +315,13 @@ class Upload:
             answer.read(MANIFEST_LIMIT_BYTES)
             self.location = repository.transport.target(answer.url, answer.header("Location") or self.location)
 
-    def finish(self, digest: Digest) -> None:
-        """Say that it was all. Raises AgainError, PolicyError `registry.digest_mismatch`, RemoteError."""
+    def finish(self, digest: Digest, body: Body | None = None) -> None:
+        """Say that it was all, or send all of it along. Raises AgainError, TooLargeError, RemoteError."""
         url = f"{self.location}{'&' if '?' in self.location else '?'}digest={quote(str(digest), safe='')}"
-        with self._repository.send("PUT", url, _OCTETS) as answer:
-            if answer.status in {400, 404, 416}:
+        with self._repository.send("PUT", url, _OCTETS, body) as answer:
+            if body and answer.status == 413:
+                raise TooLargeError
+            if answer.status in {400, 404, 416} or (body and answer.status in _NO_BODY_HERE):
                 self.location = ""
                 final = RemoteError(
                     "registry.refused",

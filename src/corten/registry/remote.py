@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from corten.core.digest import Digest
 from corten.core.image import CONFIG, MANIFEST, Descriptor
-from corten.errors import CortenError, RemoteError
+from corten.errors import CortenError, PolicyError, RemoteError
 from corten.registry.client import Repository, TooLargeError, Upload, mismatch
 from corten.registry.documents import Manifest, read_manifest
 from corten.registry.retry import AgainError
@@ -24,6 +24,9 @@ _CHUNK_BYTES = 64 << 20
 _BREAKS = 2
 # Signers that use one tag undo each other's; this often we put ours back.
 _SIGNING_ATTEMPTS = 5
+# Up to here a blob goes along with the request that ends its upload: one request less, and a registry opens, syncs and
+# closes its file once less. Larger ones are worth taking up where they broke off.
+_AT_ONCE_BYTES = 4 << 20
 # Nobody needs bodies this small; a registry that asks for less is broken.
 _SMALLEST_CHUNK_BYTES = 1 << 20
 
@@ -174,10 +177,24 @@ class _Sending:
             self.upload = Upload(self.repository, location)
             self._note_minimum(answer.header("OCI-Chunk-Min-Length"))
         self.breaks += 1  # until it went well
+        if self.breaks == 1 and self.blob.size_bytes <= _AT_ONCE_BYTES and self._at_once(self.upload):
+            return True
         if self.breaks > _BREAKS and not self.chunk_bytes:
             self._chunks_of(self.blob.size_bytes // 2)
-        self._send_from(self.upload, offset_bytes)
+        try:
+            self._send_from(self.upload, offset_bytes)
+        except PolicyError:
+            self.upload.cancel()
+            raise
         self.upload.finish(self.blob.digest)
+        return True
+
+    def _at_once(self, upload: Upload) -> bool:
+        """Whether the registry took all of it with the request that ends the upload."""
+        try:
+            upload.finish(self.blob.digest, _Piece(self, 0, self.blob.size_bytes))
+        except TooLargeError:
+            return False
         return True
 
     def _resume(self) -> int:
@@ -216,9 +233,6 @@ class _Sending:
             offset_bytes += piece_bytes
             if offset_bytes >= self.blob.size_bytes:
                 break
-        if (seen := Digest(self._hash.hexdigest())) != self.blob.digest:
-            upload.cancel()
-            raise self.source.corrupt(self.blob, seen)
 
     def _use_chunks(self, refused_bytes: int) -> None:
         self._chunks_of(refused_bytes // 2)
@@ -239,6 +253,9 @@ class _Sending:
                 if (fresh_bytes := at_bytes - self._hashed_bytes) > 0:
                     self._hash.update(piece[-fresh_bytes:])
                     self._hashed_bytes = at_bytes
+                # Before the last of it is out, so that no registry has a whole blob of other content.
+                if at_bytes == self.blob.size_bytes and (seen := Digest(self._hash.hexdigest())) != self.blob.digest:
+                    raise self.source.corrupt(self.blob, seen)
                 write(piece)
                 self.sent(count)
                 if self.stop.is_set():

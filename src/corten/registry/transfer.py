@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 from corten.core.digest import Digest
 from corten.core.events import Listener
@@ -17,6 +17,8 @@ from corten.errors import CortenError
 from corten.registry.documents import Manifest, check_depth, unique
 
 THREADS = 4
+_Thing = TypeVar("_Thing")
+_Done = TypeVar("_Done")
 
 
 class Reader(Protocol):
@@ -160,24 +162,25 @@ def transfer(
     Raises the first error; what is finished stays at the target and is not moved again next time.
     """
     signatures = [manifest for _, manifest in freight.signatures]
-    missing = [manifest for manifest in (*freight.image, *freight.referrers) if not target.complete(manifest)]
-    unsigned = [manifest for manifest in signatures if not target.complete(manifest)]
-    blobs = list(unique(blob for manifest in (*missing, *unsigned) for blob in manifest.blobs))
     everything = list(unique(b for one in (*freight.image, *freight.referrers, *signatures) for b in one.blobs))
-    meter = Meter(step, sum(blob.size_bytes for blob in blobs), listen)
-    # The large ones first: a small one at the end does not leave three threads idle.
-    ways = _each(
-        lambda blob: _move(source, target, blob, meter, stop),
-        sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest)),
-        threads,
-        stop,
-    )
-    unlisted: dict[Digest, list[Descriptor]] = {}
-    for manifest in (*freight.image, *freight.referrers):
-        if manifest in missing or manifest.subject is not None:
-            listed = target.put(manifest)
-            if manifest.subject is not None and not listed:
-                unlisted.setdefault(manifest.subject, []).append(manifest.descriptor)
+    with _Crew(threads, stop) as crew:
+        listed = (*freight.image, *freight.referrers)
+        there = crew.each(target.complete, (*listed, *signatures))
+        missing = [one for one, complete in zip((*listed, *signatures), there, strict=True) if not complete]
+        blobs = list(unique(blob for manifest in missing for blob in manifest.blobs))
+        meter = Meter(step, sum(blob.size_bytes for blob in blobs), listen)
+        # The large ones first: a small one at the end does not leave three threads idle.
+        ways = crew.each(
+            lambda blob: _move(source, target, blob, meter, stop),
+            sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest)),
+        )
+        put = {one.digest for one in listed if one in missing or one.subject is not None}
+        unlisted: dict[Digest, list[Descriptor]] = {}
+        for side_by_side in _in_order(freight):
+            wanted = [one for one in side_by_side if one.digest in put]
+            for manifest, known in zip(wanted, crew.each(target.put, wanted), strict=True):
+                if manifest.subject is not None and not known:
+                    unlisted.setdefault(manifest.subject, []).append(manifest.descriptor)
     for subject, referrers in unlisted.items():
         target.attach(subject, referrers)
     for subject, manifest in freight.signatures:
@@ -204,20 +207,38 @@ def _move(source: Source, target: Target, blob: Descriptor, meter: Meter, stop: 
     return "mounted"
 
 
-def _each(
-    work: Callable[[Descriptor], str], blobs: Sequence[Descriptor], threads: int, stop: threading.Event
-) -> list[str]:
-    failed: list[BaseException] = []
-    with ThreadPoolExecutor(threads, thread_name_prefix="corten-blob") as pool:
-        futures = [pool.submit(work, blob) for blob in blobs]
+def _in_order(freight: Freight) -> Iterator[tuple[Manifest, ...]]:
+    """What may be put side by side: the manifests that list no others, each index after those, then what refers."""
+    yield tuple(one for one in freight.image if not one.children)
+    yield from ((one,) for one in freight.image if one.children)
+    yield freight.referrers
+
+
+class _Crew:
+    """Threads that keep their connections from one list of things to do to the next. Leaving it joins them."""
+
+    def __init__(self, threads: int, stop: threading.Event) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="corten-blob")
+        self._stop = stop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def each(self, work: Callable[[_Thing], _Done], things: Sequence[_Thing]) -> list[_Done]:
+        """What became of each, in their order. The first error is raised, once the others have given up."""
+        futures = [self._pool.submit(work, one) for one in things]
+        failed: list[BaseException] = []
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             failed = [error for future in done if (error := future.exception())]
         finally:
             # Also when this thread is interrupted: nobody goes on for an image that will not be there.
             if failed or not all(future.done() for future in futures):
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-    if failed:
-        raise failed[0]
-    return [future.result() for future in futures]
+                self._stop.set()
+                self._pool.shutdown(wait=True, cancel_futures=True)
+        if failed:
+            raise failed[0]
+        return [future.result() for future in futures]

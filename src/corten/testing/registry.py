@@ -37,6 +37,7 @@ class Faults:
     flip_downloads: int = 0  # so many blobs come with a bit turned over
     cut_downloads: int = 0  # so many blobs come shorter than they are, and say so
     largest_body_bytes: int = 0  # larger ones get a 413
+    no_whole_blobs: int = 0  # this status, where a blob comes with the request that ends its upload
     redirect_blobs_to: str = ""  # another base URL
     ignore_mounts: int = 0  # so many mounts are answered with an upload, as registries do that know none
     forget_referrers: int = 0  # so many times the list of referrers loses what was just written to it
@@ -271,37 +272,49 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _patch(self, name: str, kind: str, upload: str) -> None:
         del name, kind
-        owner, length = self.owner, int(self.headers["Content-Length"])
+        if (kept := self._appended(upload)) is not None:
+            self._answer(202, headers={"Location": self.path, "Range": f"0-{max(len(kept) - 1, 0)}"})
+
+    def _appended(self, upload: str) -> bytearray | None:
+        """Add the body to an upload; None when that went wrong and was answered."""
+        owner, length = self.owner, int(self.headers.get("Content-Length", "0"))
         kept = owner.content.uploads.get(upload)
         if owner.faults.largest_body_bytes and length > owner.faults.largest_body_bytes:
             self.close_connection = True
             self._answer(413)
-            return
-        start = int(self.headers.get("Content-Range", "0-").partition("-")[0])
+            return None
+        start = int(self.headers.get("Content-Range", "-").partition("-")[0] or len(kept or b""))
         if kept is None or start != len(kept):
             self.rfile.read(length)
             self._answer(404 if kept is None else 416)
-            return
+            return None
         until = length
         if dropped := length > owner.faults.drop_after_bytes and owner.happens("drop_uploads"):
             until = owner.faults.drop_after_bytes
         while until:
             piece = self.rfile.read(min(_PIECE_BYTES, until))
             if not piece:
-                return
+                return None
             kept += piece
             until -= len(piece)
         if dropped:
             self.close_connection = True
-            return
-        self._answer(202, headers={"Location": self.path, "Range": f"0-{max(len(kept) - 1, 0)}"})
+            return None
+        return kept
 
     def _put(self, name: str, kind: str, rest: str) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
         if kind == "manifests":
-            self._put_manifest(name, rest, body)
+            self._put_manifest(name, rest, self.rfile.read(length))
             return
-        data = bytes(self.owner.content.uploads.pop(rest, b"")) + body
+        if length and self.owner.faults.no_whole_blobs:
+            self.rfile.read(length)
+            self._answer(self.owner.faults.no_whole_blobs)
+            return
+        if (kept := self._appended(rest)) is None:
+            return
+        data = bytes(kept)
+        del self.owner.content.uploads[rest]
         digest = parse_qs(urlsplit(self.path).query)["digest"][0]
         if _digest(data) != digest:
             self._answer(400, b'{"errors":[{"code":"DIGEST_INVALID"}]}')

@@ -44,7 +44,7 @@ def test_a_blob_both_platforms_have_is_sent_once_and_the_tag_comes_last(fake, he
     shared = os.urandom(MB)
     put_index(layout, "iris", put_image(layout, shared), put_image(layout, shared, b"x", architecture="arm64"))
     push("iris", f"{fake.name}/team/iris:1", home=here, env=env)
-    assert len([one for one in fake.requests("PATCH") if one.content_length == MB]) == 1
+    assert len([one for one in fake.requests("PUT", "/blobs/") if one.content_length == MB]) == 1
     puts = fake.requests("PUT")
     assert puts[-1].path.endswith("/manifests/1")
     assert all("/blobs/" in one.path for one in puts[: -sum("/manifests/" in one.path for one in puts)])
@@ -57,7 +57,7 @@ def test_a_second_push_sends_nothing(fake, here, env):
     fake.seen.clear()
     again = push("iris", f"{fake.name}/iris:1", home=here, env=env)
     assert again.moved.sent_bytes == 0
-    assert not fake.requests("PATCH")
+    assert not fake.requests("POST")
 
 
 def test_a_copy_within_a_registry_that_mounts_nothing_streams_from_it_to_itself(fake, here, env):
@@ -75,8 +75,45 @@ def test_what_another_repository_of_the_registry_has_is_mounted(fake, here, env)
     second = push("iris", f"{fake.name}/two/iris:1", home=here, env=env)
     assert (second.moved.blobs_mounted, second.moved.sent_bytes) == (2, 0)
     assert not fake.requests("PATCH")
+    assert not fake.requests("PUT", "/blobs/")
     third = copy(f"{fake.name}/two/iris:1", f"{fake.name}/three/iris:1", env=env)
     assert (third.moved.blobs_mounted, third.moved.digest) == (2, second.moved.digest)
+
+
+def test_a_small_blob_goes_with_the_request_that_ends_its_upload_and_a_large_one_before_it(fake, here, env):
+    small, large = os.urandom(MB), os.urandom(5 * MB)
+    put_image(layout_in(here.root), small, large, name="iris")
+    push("iris", f"{fake.name}/iris:1", home=here, env=env)
+    assert [one.content_length for one in fake.requests("PATCH")] == [5 * MB]
+    assert sorted(one.content_length for one in fake.requests("PUT", "/blobs/"))[0::2] == [0, MB]
+    assert fake.content.blobs["iris", str(Digest.of(small))] == small
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 411, 416, 500, 501])
+def test_a_registry_that_takes_no_blob_with_the_end_of_an_upload_gets_it_before(fake, here, env, status):
+    data = os.urandom(MB)
+    put_image(layout_in(here.root), data, name="iris")
+    fake.faults.no_whole_blobs = status
+    push("iris", f"{fake.name}/iris:1", home=here, env=env)
+    assert MB in [one.content_length for one in fake.requests("PATCH")]
+    assert fake.content.blobs["iris", str(Digest.of(data))] == data
+
+
+def test_a_small_blob_that_breaks_off_goes_on_where_the_registry_has_it(fake, here, env):
+    data = os.urandom(3 * MB)
+    put_image(layout_in(here.root), data, name="iris")
+    fake.faults.drop_uploads, fake.faults.drop_after_bytes = 1, 2 * MB
+    push("iris", f"{fake.name}/iris:1", home=here, env=env)
+    assert [one.content_length for one in fake.requests("PATCH")] == [MB]
+    assert fake.content.blobs["iris", str(Digest.of(data))] == data
+
+
+def test_a_small_blob_that_is_too_large_all_the_same_is_sent_in_smaller_ones(fake, here, env):
+    data = os.urandom(3 * MB)
+    put_image(layout_in(here.root), data, name="iris")
+    fake.faults.largest_body_bytes = 2 * MB
+    push("iris", f"{fake.name}/iris:1", home=here, env=env)
+    assert fake.content.blobs["iris", str(Digest.of(data))] == data
 
 
 def test_an_upload_that_breaks_off_goes_on_where_the_registry_has_it(fake, here, env):
@@ -131,9 +168,10 @@ def test_a_blob_that_is_shorter_than_its_manifest_says_is_refused(fake, here, th
         pull(f"{fake.name}/iris:1", home=there, env=env)
 
 
-def test_a_corrupt_blob_of_the_store_is_put_aside_and_never_becomes_an_image(fake, here, env):
+@pytest.mark.parametrize("size_bytes", [1000, MB, 5 * MB])
+def test_a_corrupt_blob_of_the_store_is_put_aside_and_never_becomes_an_image(fake, here, env, size_bytes):
     layout = layout_in(here.root)
-    data = os.urandom(MB)
+    data = os.urandom(size_bytes)
     put_image(layout, data, name="iris")
     layout.path(Digest.of(data)).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(PolicyError) as refused:
