@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from corten.adapters.base import InputError
-from corten.adapters.hf_folder import Activation, Dense, HfFolder, Task
+from corten.adapters.hf_folder import Activation, HfFolder, Task
 from corten.adapters.hf_network import open_network
+from corten.adapters.hf_sentence import Dense
 from corten.adapters.hf_tokens import Tokenizer, Tokens
 from corten.adapters.safetensors_file import read_array, read_safetensors
 

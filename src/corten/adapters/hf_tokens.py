@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corten.adapters.hf_folder import TOKENIZER, TOKENIZER_CONFIG, HfFolder
+from corten.adapters.hf_documents import TOKENIZER, TOKENIZER_CONFIG
+from corten.adapters.hf_folder import HfFolder
 
 if TYPE_CHECKING:
     import numpy as np
