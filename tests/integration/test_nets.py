@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def answered(folder, weights, rows):
     return run("answers.py", "torchclass", folder, "net:Net", given=json.dumps(spec))
 
 
-@pytest.mark.parametrize("weights", ["net.safetensors", "net.pt", "checkpoint.pt"])
+@pytest.mark.parametrize("weights", ["net.safetensors", "net.pt", "checkpoint.pt", "misnamed.safetensors"])
 def test_the_class_with_its_weights_answers_as_it_did_in_training(weights, trained):
+    shutil.copy(trained / "net.pt", trained / "misnamed.safetensors")  # PyTorch itself goes by the ending
     told = json.loads((trained / "net.json").read_text())
     assert told["right"] > 0.8
     found = inspected(trained, weights)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+# Builds of one library under several names: each brings the same module, and two of them would overwrite each other.
+_BUILDS = (
+    frozenset({"xgboost", "xgboost-cpu"}),
+    frozenset({"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"}),
+)
 
 
 def installed(distribution: str) -> str:
@@ -25,6 +32,16 @@ def distribution(requirement: str) -> str:
     """The normalised name in a requirement line (PEP 503): `Scikit_Learn[x]>=1` gives `scikit-learn`."""
     match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement.strip())
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
+
+
+def builds_of(name: str) -> frozenset[str]:
+    """The distributions that bring the same module as this one, itself among them."""
+    return next((builds for builds in _BUILDS if name in builds), frozenset({name}))
+
+
+def declares(requirements: Iterable[str], name: str) -> bool:
+    """Whether one of these lines is of this distribution, or of another build of it."""
+    return any(distribution(line) in builds_of(name) for line in requirements)
 
 
 def pinned(requirement: str) -> str:

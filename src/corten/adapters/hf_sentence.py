@@ -26,7 +26,7 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What the modules say: where the transformer lies (`base`), what is done with its vectors, which `files` are read."""
+    """What the modules say: where the transformer lies (`base`), what is done with its vectors, its `files`."""
 
     base: str
     files: tuple[str, ...]

@@ -27,6 +27,7 @@ _BACKENDS = ("jax", "torch")
 # The first whose OpenVINO backend was found to run the usual layers; it reads what all earlier ones of version 3 wrote.
 _FIRST_KERAS = "3.15"
 _SAVED_MODEL = "saved_model.pb"
+_ENDING = ".keras"
 
 
 class Keras:
@@ -60,7 +61,7 @@ class Keras:
             adapter=self.name,
             # Keras imports scipy with each of its backends, and does not ask for it.
             requirements=(release, "numpy", "scipy", *((_OPENVINO,) if backend == _OPENVINO else ())),
-            weights=once_each((SourceFile(path, path.name), *declared(source))),
+            weights=once_each((SourceFile(path, _name(path)), *declared(source))),
             schema=Schema(Style.ROWS, inputs=model.inputs, outputs=model.outputs),
             notes=tuple(_notes(model, backend)),
             warnings=warnings,
@@ -70,6 +71,11 @@ class Keras:
         """Judge the file once more and load it; raises what Keras raises."""
         del app
         return KerasModel(models / spec.files[0])
+
+
+def _name(path: Path) -> str:
+    """The file's name in the image. Keras goes by its ending alone (keras/src/saving/saving_api.py)."""
+    return path.name if path.name.endswith(_ENDING) else f"{path.name}{_ENDING}"
 
 
 def _older(path: Path) -> UsageError:

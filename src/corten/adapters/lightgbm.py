@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from corten.adapters.base import Inspection, Source, SourceFile
 from corten.adapters.boosters import LightgbmModel
-from corten.adapters.lightgbm_facts import notes_of, requirement_of, schema_of, warnings_of
+from corten.adapters.distributions import declares
+from corten.adapters.lightgbm_facts import DISTRIBUTION, notes_of, requirement_of, schema_of, warnings_of
 from corten.adapters.lightgbm_file import is_lightgbm, read_lightgbm
 from corten.adapters.weights import declared, once_each
 from corten.core.model import ModelSpec
@@ -41,7 +42,7 @@ class Lightgbm:
             weights=once_each((SourceFile(path, path.name), *declared(source))),
             schema=schema_of(file),
             notes=tuple(notes_of(file)),
-            warnings=(said, *warnings_of(file)),
+            warnings=(*([] if declares(source.requirements, DISTRIBUTION) else [said]), *warnings_of(file)),
         )
 
     def load(self, spec: ModelSpec, models: Path, app: Path) -> LightgbmModel:

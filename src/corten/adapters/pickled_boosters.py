@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from corten.adapters import lightgbm_facts, xgboost_facts
 from corten.adapters.base import Inspection, RowsModel, Source, SourceFile
 from corten.adapters.boosters import LightgbmModel, XgboostModel
+from corten.adapters.distributions import declares
 from corten.adapters.lightgbm_file import LightgbmFile, lightgbm_in
 from corten.adapters.plainfile import open_plain
 from corten.adapters.standins import Global
@@ -65,8 +66,8 @@ def inspection(adapter: str, source: Source, cls: Global) -> Inspection:
             weights=weights,
             schema=xgboost_facts.schema_of(file, "predict"),
             python=xgboost_facts.python_for(file.version),
-            notes=(*xgboost_facts.notes_of(file, "predict"), _PICKLED),
-            warnings=tuple(xgboost_facts.warnings_of(file)),
+            notes=(*xgboost_facts.notes_of(file, "predict", source.requirements), _PICKLED),
+            warnings=tuple(xgboost_facts.warnings_of(file, source.requirements)),
         )
     model = _found(lightgbm_of(path), path)
     requirement, said = lightgbm_facts.requirement_of(model)
@@ -76,7 +77,10 @@ def inspection(adapter: str, source: Source, cls: Global) -> Inspection:
         weights=weights,
         schema=lightgbm_facts.schema_of(model),
         notes=(*lightgbm_facts.notes_of(model), _PICKLED),
-        warnings=(said, *lightgbm_facts.warnings_of(model)),
+        warnings=(
+            *([] if declares(source.requirements, lightgbm_facts.DISTRIBUTION) else [said]),
+            *lightgbm_facts.warnings_of(model),
+        ),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from corten.adapters.allowlist import DISTRIBUTIONS, Verdict, judge
 from corten.adapters.base import InputError, Inspection, RowsModel, Source, SourceFile
-from corten.adapters.distributions import installed, numbers
+from corten.adapters.distributions import declares, installed, numbers
 from corten.adapters.pickles import is_pickle, read_pickle
 from corten.adapters.sklearn_facts import BOOSTERS, Facts, default_method, facts_of, schema_of, with_booster
 from corten.adapters.sklearn_frame import Frames, wants_frame
@@ -72,7 +72,9 @@ class Sklearn:
                 where=str(path),
                 why="known: " + ", ".join(METHODS),
             )
-        requirements, pinned = _requirements(contents, facts, pickled_boosters.requirement_of(booster))
+        requirements, pinned = _requirements(
+            contents, facts, pickled_boosters.requirement_of(booster), source.requirements
+        )
         return Inspection(
             adapter=self.name,
             requirements=requirements,
@@ -80,8 +82,8 @@ class Sklearn:
             method=method,
             schema=schema_of(facts, method),
             python=pickled_boosters.python_of(booster),
-            notes=tuple(_notes(contents, facts, method)),
-            warnings=(*trusted, *_warnings(facts), *pinned),
+            notes=tuple(_notes(contents, facts, method, source.requirements)),
+            warnings=(*trusted, *_warnings(facts, source.requirements), *pinned),
             trusted=source.trusted if trusted else (),
         )
 
@@ -167,7 +169,9 @@ def _described(root: object) -> str:
             return f"a value of type `{type(root).__name__}`"
 
 
-def _requirements(contents: Contents, facts: Facts, xgboost: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _requirements(
+    contents: Contents, facts: Facts, xgboost: str, given: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """PEP 508 lines, and warnings about those without a version of their own."""
     lines = [f"scikit-learn=={facts.version}" if facts.version else "scikit-learn"]
     if bound := _numpy_bound(contents, facts):
@@ -184,6 +188,8 @@ def _requirements(contents: Contents, facts: Facts, xgboost: str) -> tuple[tuple
     for name in sorted(named - _BROUGHT_ALONG):
         version = installed(name)
         lines.append(f"{name}=={version}" if version else name)
+        if declares(given, name):
+            continue
         said.append(
             f"the file does not tell its version of {name}: "
             + (f"taking {version}, which is installed here" if version else "taking the newest")
@@ -201,11 +207,12 @@ def _numpy_bound(contents: Contents, facts: Facts) -> str:
     return "numpy<2" if facts.version and numbers(facts.version) < _FIRST_WITH_NUMPY_2 else ""
 
 
-def _notes(contents: Contents, facts: Facts, method: str) -> list[str]:
+def _notes(contents: Contents, facts: Facts, method: str, given: Sequence[str]) -> list[str]:
     steps = f" ({' → '.join(facts.steps)})" if facts.steps else ""
     notes = [f"{facts.cls.name}{steps}, {contents.format}"]
     if facts.version:
-        notes.append(f"made with scikit-learn {facts.version}, which goes into the image")
+        taken = "" if declares(given, "scikit-learn") else ", which goes into the image"
+        notes.append(f"made with scikit-learn {facts.version}{taken}")
     if facts.n_features:
         named = f", named {', '.join(facts.columns[:3])} …" if facts.columns else ""
         notes.append(f"{facts.n_features} features{named}")
@@ -219,17 +226,18 @@ def _notes(contents: Contents, facts: Facts, method: str) -> list[str]:
     return notes
 
 
-def _warnings(facts: Facts) -> list[str]:
+def _warnings(facts: Facts, given: Sequence[str]) -> list[str]:
     found = []
-    if not facts.version:
+    decided = declares(given, "scikit-learn")
+    if not facts.version and not decided:
         found.append("the file does not tell its version of scikit-learn: taking the newest; declare `requirements`")
-    elif numbers(facts.version) < _FIRST_FOR_PYTHON_311:
+    elif facts.version and not decided and numbers(facts.version) < _FIRST_FOR_PYTHON_311:
         found.append(f"scikit-learn {facts.version} has no wheels for Python 3.11 or newer; declare `python`")
     if facts.other_versions:
         others = ", ".join(facts.other_versions)
         found.append(f"parts of the model were made with scikit-learn {others}, the whole with {facts.version}")
     here = installed("scikit-learn")
-    if here and facts.version and here != facts.version:
+    if here and facts.version and not decided and here != facts.version:
         found.append(f"scikit-learn {here} is installed here; the image gets the model's {facts.version}")
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from corten.adapters.base import InputError, Inspection, Source, SourceFile
-from corten.adapters.distributions import installed
+from corten.adapters.distributions import declares, installed
 from corten.adapters.torch_file import Exported, Form, form_of, read_exported
 from corten.adapters.torch_run import INPUT, FreeModel, free_schema, import_torch
 from corten.adapters.torch_state import StateFile, is_state, read_state
@@ -55,7 +55,7 @@ class Torch:
         self, source: Source, version: str, schema: Schema, notes: list[str], warnings: tuple[str, ...]
     ) -> Inspection:
         here = installed("torch")
-        if version and here and here != version:
+        if version and here and here != version and not declares(source.requirements, "torch"):
             warnings += (f"PyTorch {here} is installed here; the image gets the model's {version}",)
         release = version or here
         told = "made with" if version else "the file does not tell its version of PyTorch: taking"
@@ -66,7 +66,7 @@ class Torch:
             weights=once_each((SourceFile(source.path, source.path.name), *declared(source))),
             schema=schema,
             notes=(*notes, *([line] if version else [])),
-            warnings=(*warnings, *([] if version else [line])),
+            warnings=(*warnings, *([] if version or declares(source.requirements, "torch") else [line])),
         )
 
     def load(self, spec: ModelSpec, models: Path, app: Path) -> ExportedModel | FreeModel:

@@ -178,16 +178,23 @@ def _types_in(app: Path, entry: str) -> dict[str, str]:
 
 
 def _state(files: tuple[SourceFile, ...], served: Served, path: Path) -> StateFile:
+    from corten.adapters.damage import damage
     from corten.adapters.torch_state import is_state, read_state
 
     found = [file.path for file in files if is_state(file.path)]
     if len(found) == 1:
         return read_state(found[0])
+    if not found and (broken := next((error for file in files if (error := damage(file.path))), None)):
+        raise broken
+    others = ", ".join(f"`{file.name}`" for file in files[:5])
+    lacks = (
+        f"neither safetensors nor a state dict: {others}" if others else "a module answers nothing without its training"
+    )
     raise UsageError(
         "adapter.missing_weights" if not found else "build.several_models",
         f"`{served.name}` has {len(found) or 'no'} files of weights",
         where=str(path),
-        why=", ".join(file.name for file in found[:5]) or "a module answers nothing without its training",
+        why=", ".join(file.name for file in found[:5]) or lacks,
         hint='name one in corten.toml: `files = ["weights.safetensors"]`, on the command line `--file PATH`, '
         "or put it into `model/` beside the class",
     )
@@ -238,7 +245,9 @@ def _fill(module: Any, path: Path, torch: Any) -> None:
 
         saved: Mapping[str, Any] = load_file(path)
     else:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here: PyTorch takes a file that is called `*.safetensors` for one.
+        with path.open("rb") as stream:
+            saved = torch.load(stream, map_location="cpu", weights_only=True)
     state = unwrapped(dict(saved))
     state = dict(zip(bare_names(state), state.values(), strict=True))
     try:

@@ -43,8 +43,8 @@ class Xgboost:
             method=method,
             schema=schema_of(file, method),
             python=python_for(file.version),
-            notes=tuple(notes_of(file, method)),
-            warnings=tuple(warnings_of(file)),
+            notes=tuple(notes_of(file, method, source.requirements)),
+            warnings=tuple(warnings_of(file, source.requirements)),
         )
 
     def load(self, spec: ModelSpec, models: Path, app: Path) -> XgboostModel:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from corten.adapters.distributions import installed, numbers
+from collections.abc import Sequence
+
+from corten.adapters.distributions import declares, distribution, installed, numbers
 from corten.adapters.xgboost_file import XgboostFile
 from corten.core.schema import DType, Schema, Style, Tensor
 
 INPUT, OUTPUT = "inputs", "outputs"
 # The same library without CUDA: 5 MB of wheel where `xgboost` has 54 to 250 and pulls NVIDIA's NCCL. From the index:
 # its first release, and the first release of either that asks for Python 3.12.
-CPU_DISTRIBUTION = "xgboost-cpu"
+CPU_DISTRIBUTION, _CUDA_DISTRIBUTION = "xgboost-cpu", "xgboost"
 _FIRST_FOR_CPU = (2, 1, 1)
 _FIRST_FOR_PYTHON_312 = (3, 3, 0)
 _PYTHON = "3.13"
@@ -53,12 +55,17 @@ def _output(file: XgboostFile, method: str) -> Tensor:
     return Tensor(OUTPUT, DType.FLOAT32, (None, width) if width > 1 else (None,))
 
 
-def notes_of(file: XgboostFile, method: str) -> list[str]:
+def notes_of(file: XgboostFile, method: str, declared: Sequence[str] = ()) -> list[str]:
     """What was seen in the file."""
     by = f" saved by its scikit-learn {file.estimator}" if file.estimator else ""
     notes = [f"XGBoost {file.booster}, {file.objective},{by} {file.format}"]
     if file.release:
-        notes.append(f"made with XGBoost {file.release}; the image gets the build without CUDA, {CPU_DISTRIBUTION}")
+        taken = (
+            ""
+            if declares(declared, CPU_DISTRIBUTION)
+            else f"; the image gets the build without CUDA, {CPU_DISTRIBUTION}"
+        )
+        notes.append(f"made with XGBoost {file.release}{taken}")
     named = f", named {', '.join(file.columns[:3])} …" if file.columns else ""
     notes.append(f"{file.n_features} features{named}; null is a missing value")
     if file.is_classifier:
@@ -73,18 +80,23 @@ def notes_of(file: XgboostFile, method: str) -> list[str]:
     return notes
 
 
-def warnings_of(file: XgboostFile) -> list[str]:
+def warnings_of(file: XgboostFile, declared: Sequence[str] = ()) -> list[str]:
     """What may go wrong."""
     found = []
-    if not file.version:
+    if any(distribution(line) == _CUDA_DISTRIBUTION for line in declared):
+        found.append(
+            f"`{_CUDA_DISTRIBUTION}`, as declared, brings CUDA, some 600 MB; `{CPU_DISTRIBUTION}` is it without"
+        )
+    decided = declares(declared, CPU_DISTRIBUTION)
+    if not file.version and not decided:
         found.append("the file does not tell its version of XGBoost: taking the newest; declare `requirements`")
-    elif file.version < _FIRST_FOR_CPU:
+    elif file.version and not decided and file.version < _FIRST_FOR_CPU:
         found.append(f"the model was made with XGBoost {file.release}; the image gets 2.1.1 or newer, which reads it")
     if "c" in file.types:
         names = [name for name, kind in zip(file.columns, file.types, strict=False) if kind == "c"]
         which = ", ".join(names[:5]) or str(file.types.count("c"))
         found.append(f"categorical features ({which}): requests give their codes 0, 1, 2 …, in the order of training")
     here = installed("xgboost") or installed(CPU_DISTRIBUTION)
-    if here and file.version >= _FIRST_FOR_CPU and numbers(here) != file.version:
+    if here and not decided and file.version >= _FIRST_FOR_CPU and numbers(here) != file.version:
         found.append(f"XGBoost {here} is installed here; the image gets the model's {file.release}")
     return found

@@ -13,19 +13,21 @@ import msgspec
 import corten
 from corten import plugin
 from corten.adapters.base import Adapter, Inspection, Source
+from corten.adapters.damage import damage
 from corten.builder.layer import cache_key
 from corten.errors import UsageError
 from corten.store.writing import atomic_write, translated
 
 _FIRST_BYTES = 16
+_MOST_TEXT_BYTES = 1 << 20
 _OF_MODULES = ("cog", "litserve", "torchclass", "pyclass")
 
 
 def inspect(source: Source, *, cache: Path) -> tuple[Source, Inspection]:
     """The source an adapter takes (of a folder without settings: the one model file in it) and what it found out.
 
-    Raises UsageError `build.unknown_model`, `build.several_models`, `source.unreadable`, and what the adapter raises
-    for a broken file.
+    Raises UsageError `build.unknown_model`, `build.several_models`, `source.unreadable`, `adapter.corrupt_model` for
+    what is cut short, and what the adapter raises for a broken file.
     """
     try:
         return _inspect(source, cache)
@@ -56,20 +58,20 @@ def _adapter_for(source: Source) -> tuple[Adapter, Source]:
         return adapter, source
     if source.path.is_dir():
         return _in_folder(source)
-    raise _unknown(source)
+    raise _unreadable([source.path]) or _unknown(source)
 
 
 def _in_folder(source: Source) -> tuple[Adapter, Source]:
     found: list[tuple[Adapter, Source]] = []
-    for path in sorted(source.path.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            inner = msgspec.structs.replace(source, path=path)
-            if adapter := _detected(inner):
-                found.append((adapter, inner))
+    files = [path for path in sorted(source.path.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    for path in files:
+        inner = msgspec.structs.replace(source, path=path)
+        if adapter := _detected(inner):
+            found.append((adapter, inner))
     if len(found) > 1:
         raise _several(source, [inner.path.name for _, inner in found])
     if not found:
-        raise _unknown(source)
+        raise _unreadable(files) or _unknown(source)
     return found[0]
 
 
@@ -99,6 +101,11 @@ def _several(source: Source, names: Sequence[str]) -> UsageError:
     )
 
 
+def _unreadable(files: Sequence[Path]) -> UsageError | None:
+    """The first of these files that was a model and is damaged."""
+    return next((error for path in files if (error := damage(path))), None)
+
+
 def _unknown(source: Source) -> UsageError:
     known = ", ".join(plugin.BUILT_IN["adapters"])
     return UsageError(
@@ -106,8 +113,26 @@ def _unknown(source: Source) -> UsageError:
         f"no adapter knows `{source.path.name}`",
         where=str(source.path),
         why=f"looked for: {known}; {_seen(source.path)}",
-        hint="for anything else write a class with `predict` and give FILE.py:Class",
+        hint=_advice(source.path),
     )
+
+
+def _advice(path: Path) -> str:
+    size_bytes = path.stat().st_size if path.is_file() else _MOST_TEXT_BYTES
+    if not size_bytes:
+        return "save or download it again"
+    if size_bytes < _MOST_TEXT_BYTES and _defines_a_class(path):
+        return f"it reads as Python, which is imported by its name: call it `{path.stem}.py`"
+    return "for anything else write a class with `predict` and give FILE.py:Class"
+
+
+def _defines_a_class(path: Path) -> bool:
+    import ast
+
+    try:
+        return any(isinstance(node, ast.ClassDef) for node in ast.parse(path.read_bytes()).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def _seen(path: Path) -> str:

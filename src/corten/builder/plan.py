@@ -140,15 +140,21 @@ def requirements_of(project: Project, inspection: Inspection) -> tuple[str, ...]
     """What must be installed: what the user declared, what was inferred beside it, what the server needs. Sorted."""
     declared = [check_requirement(line) for line in project.source.requirements]
     named = {distribution(line) for line in declared}
-    inferred = [check_requirement(line) for line in inspection.requirements if distribution(line) not in named]
+    inferred = [check_requirement(line) for line in _inferred(project, inspection)]
     grpc = [GRPC_REQUIREMENT] if project.grpc and "grpcio" not in named else []
     return tuple(sorted({*declared, *inferred, *RUNTIME_REQUIREMENTS, *grpc}))
+
+
+def _inferred(project: Project, inspection: Inspection) -> list[str]:
+    """What the source tells and nobody declared, under this name or as another build of it."""
+    declared = project.source.requirements
+    return [line for line in inspection.requirements if not distributions.declares(declared, distribution(line))]
 
 
 def needs_of(project: Project, inspection: Inspection) -> str:
     """The requirements for people: what the source tells, and what was declared over it or beside it."""
     declared = {distribution(line): line for line in project.source.requirements}
-    told = [line for line in inspection.requirements if distribution(line) not in declared]
+    told = _inferred(project, inspection)
     parts = [f"{', '.join(told)} by the source"] if told else []
     parts += [f"{', '.join(declared.values())} as declared"] if declared else []
     return "needs " + "; ".join(parts)
@@ -157,12 +163,14 @@ def needs_of(project: Project, inspection: Inspection) -> str:
 def overruled(inspection: Inspection, lock: Lock) -> tuple[str, ...]:
     """Warnings where another release was locked than the one the source tells, with both."""
     locked = {wheel.name: wheel.version.partition("+")[0] for wheel in lock.wheels}
-    told = {distribution(line): distributions.pinned(line) for line in inspection.requirements}
-    return tuple(
-        f"the source is of {name} {release}; {locked[name]} goes into the image, as declared"
-        for name, release in told.items()
-        if release and locked.get(name, release) != release
-    )
+    said = []
+    for line in inspection.requirements:
+        name, release = distribution(line), distributions.pinned(line)
+        build = next((build for build in sorted(distributions.builds_of(name)) if build in locked), "")
+        if release and build and locked[build] != release:
+            taken = locked[build] if build == name else f"{build} {locked[build]}"
+            said.append(f"the source is of {name} {release}; {taken} goes into the image, as declared")
+    return tuple(said)
 
 
 def release_of(project: Project, inspection: Inspection) -> Release:

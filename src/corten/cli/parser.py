@@ -325,7 +325,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="REQ",
-        help="a Python requirement besides the inferred ones, e.g. `xgboost==3.2`; repeatable",
+        help="a Python requirement besides the inferred ones, e.g. `lightgbm==4.6.0`; repeatable",
     )
     parser.add_argument("--method", default="", help="what to call: predict (default), predict_proba, transform ...")
     parser.add_argument(

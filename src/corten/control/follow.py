@@ -125,6 +125,9 @@ class Follower:
         )
 
     def _failed(self, view: Mapping[str, Any]) -> CortenError:
+        # What it takes is for bad days only: other verbs need not load it.
+        from corten.control.last_lines import advice, for_people
+
         told = self.failure
         reason = view["rollout"]["reason"]
         if reason.startswith("superseded"):
@@ -139,7 +142,7 @@ class Follower:
             )
         if "error" in told:
             return wire.rebuild(told["error"])
-        log = [str(line)[:500] for line in told.get("log", ())][-_SHOWN_LOG_LINES:]
+        log = [str(line) for line in told.get("log", ())][-_SHOWN_LOG_LINES:]
         answer = str(told.get("answer", ""))
         again = f"{view['revision']} is started again" if view["wanted"] else "nothing serves"
         serves = f"{view['revision']} serves as before" if view["ready"] else again
@@ -147,8 +150,8 @@ class Follower:
             "deploy.unhealthy",
             f"`{self.name}` r{self.accepted['revision']} did not get healthy; {serves}",
             where=str(told.get("replica", "")),
-            why="\n".join([reason, *([f"it answered: {answer}"] if answer and not log else []), *log]),
-            hint=f"mend it and run the command again; the whole log: `corten logs {self.name}`",
+            why="\n".join([reason, *([f"it answered: {answer}"] if answer and not log else []), *map(for_people, log)]),
+            hint=f"{advice(log) or 'mend it and run the command again'}; the whole log: `corten logs {self.name}`",
         )
 
 

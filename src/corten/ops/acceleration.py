@@ -39,6 +39,7 @@ from corten.builder.lock import Inputs, Lock
 from corten.builder.oci_base import OciBase
 from corten.builder.pipeline import Making, Workshop, spec_json
 from corten.builder.plan import Plan
+from corten.control.last_lines import for_people
 from corten.core.acceleration import CONVERTED_ADAPTERS, ONNX_FILE, REPORT_FILE, Accelerate, Conversion
 from corten.core.digest import Digest
 from corten.core.events import Event, Phase
@@ -47,7 +48,6 @@ from corten.core.image import CONFIG, MANIFEST
 from corten.core.platform import Platform
 from corten.engine.base import Engine, ReplicaSpec
 from corten.errors import CortenError, UsageError
-from corten.ops.gate import told as told_of_log
 from corten.ops.quarters import quarters
 from corten.store.writing import translated
 
@@ -193,7 +193,7 @@ def _watched(image: Digest, plan: Plan, digest: str, engine: Engine) -> tuple[Co
             time.sleep(_LOOK_S)
         report = _file(folder / REPORT_FILE, _MOST_REPORT_BYTES)
         if seen.exit_code != 0 or report is None:
-            lines = [told_of_log(line) for line in engine.logs(replica.id, tail=3)]
+            lines = [for_people(line) for line in engine.logs(replica.id, tail=3)]
             return (
                 Conversion(digest, f"the converter ended with {seen.exit_code}: {' '.join(lines)[-400:]}"),
                 b"",

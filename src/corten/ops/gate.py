@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from corten import plugin
-from corten.adapters.py_files import distribution_of
 from corten.control.client import UnixConnection
+from corten.control.last_lines import advice, for_people
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.events import Listener, nobody
@@ -34,7 +34,6 @@ _ENGINE: Final = "embedded"
 _FOLDER: Final = "gate-"
 _TRACE: Final = "loaded"
 _LOG_LINES: Final = 20
-_LONGEST_LINE: Final = 500
 _READY_EVERY_S: Final = 0.01
 _ALIVE_EVERY_S: Final = 0.1
 _GET_S: Final = 10.0
@@ -45,7 +44,6 @@ _REPLAYED: Final = {
     "refused": "it says what it refuses",
     "none": "it was not asked, nothing is known of its inputs",
 }
-_MISSING: Final = re.compile(r"No module named '([\w.]+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,16 +234,12 @@ class _Test:
 
     def _failed(self, why: str) -> CortenError:
         lines = self.engine.logs(self.replica.id, tail=_LOG_LINES)
-        missing = next((found[1] for line in reversed(lines) if (found := _MISSING.search(line))), "")
-        module = missing.partition(".")[0]
         return UnhealthyError(
             "gate.failed",
             f"`{self.spec.name}` did not pass its test; nothing was named",
             where=f"image {self.image.short}",
-            why="\n".join([why, *map(told, lines)]),
-            hint=f"`{module}` is not in the image: add `{distribution_of(module)}`, with `-r` or to its requirements"
-            if module
-            else "mend the model and build again",
+            why="\n".join([why, *map(for_people, lines)]),
+            hint=advice(lines) or "mend the model and build again",
         )
 
 
@@ -253,18 +247,6 @@ def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:
     if address.startswith("/"):
         return UnixConnection(address, timeout_s)
     return http.client.HTTPConnection(address, timeout=timeout_s)
-
-
-def told(line: str) -> str:
-    """A line of a replica's log for people: of the server's own JSON the message, the error and where it was raised."""
-    entry = _json(line.encode())
-    if "message" not in entry:
-        return line[:_LONGEST_LINE]
-    error = entry.get("error")
-    if not isinstance(error, dict):
-        return f"{entry.get('level', '')}: {entry['message']}"[:_LONGEST_LINE]
-    raised = [str(part).strip() for part in error.get("traceback", [])][-1:]
-    return "\n".join([f"{entry['message']}: {error.get('type')}: {error.get('message')}"[:_LONGEST_LINE], *raised])
 
 
 def _json(text: bytes) -> dict[str, Any]:

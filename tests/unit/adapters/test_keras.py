@@ -55,6 +55,11 @@ def test_a_file_is_told_by_its_members_and_says_its_release_its_layers_and_its_i
     assert not found.warnings
 
 
+def test_in_the_image_a_file_has_the_ending_that_keras_goes_by(write):
+    assert Keras().inspect(write()).weights[0].name == "model.bin.keras"
+    assert Keras().inspect(write(name="model.keras")).weights[0].name == "model.keras"
+
+
 def test_ends_by_name_or_in_a_list_keep_their_names(write):
     first = layer("InputLayer", batch_shape=[None, 3], dtype="int32", name="ids")
     other = layer("InputLayer", batch_shape=[None, 2], dtype="float32", name="rest")

@@ -122,6 +122,8 @@ def test_torchscript_is_served_with_a_warning_about_its_shapes(write):
     assert found.schema.inputs[0].dtype is DType.JSON
     assert "no shapes" in found.warnings[0]
     assert "does not tell its version" in found.warnings[1]
+    declared = Torch().inspect(Source(source.path, requirements=("torch==2.13.0",)))
+    assert len(declared.warnings) == 1
 
 
 class Storage:

@@ -90,6 +90,14 @@ def test_a_model_is_told_by_content_and_its_columns_are_known(write):
     assert found.notes[0] == f"XGBoost gbtree, binary:logistic, {write.form}"
 
 
+def test_the_build_that_is_declared_is_told_of_and_no_other(write):
+    source = write(document())
+    declared = Xgboost().inspect(Source(source.path, requirements=("xgboost==3.0.2",)))
+    assert not any("without CUDA" in note for note in declared.notes)
+    assert any("brings CUDA" in warning for warning in declared.warnings)
+    assert not Xgboost().inspect(Source(source.path, requirements=("xgboost-cpu==3.0.2",))).warnings
+
+
 def test_a_classifiers_own_file_answers_with_labels_or_probabilities(write):
     told = {"scikit_learn": '{"_estimator_type": "classifier"}'}
     source = write(document(objective="multi:softprob", classes=3, attributes=told))

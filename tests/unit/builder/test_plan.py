@@ -92,6 +92,18 @@ def test_what_the_user_declares_wins_over_what_was_inferred() -> None:
     assert list(found) == sorted(found)
 
 
+def test_another_build_of_a_library_that_is_declared_is_taken_alone() -> None:
+    found = Inspection("xgboost", ("xgboost-cpu==3.2.0", "numpy"))
+    project = _project("XGBoost==3.0.2", "numpy")
+
+    assert set(planning.requirements_of(project, found)) == {"XGBoost==3.0.2", *planning.RUNTIME_REQUIREMENTS}
+    assert planning.needs_of(project, found) == "needs XGBoost==3.0.2, numpy as declared"
+    lock = Lock("k", Platform("amd64"), "bookworm", "3.11", (), (_wheel("xgboost", 10),))
+    assert planning.overruled(found, lock) == (
+        "the source is of xgboost-cpu 3.2.0; xgboost 1.0 goes into the image, as declared",
+    )
+
+
 @pytest.mark.parametrize("where", ["declared", "inferred"])
 def test_an_option_among_the_requirements_is_refused(where: str) -> None:
     line = "--index-url=http://evil"

@@ -1,5 +1,6 @@
 """Whoever waits for a change is told of it when it has come true, and not later."""
 
+import json
 import time
 
 import pytest
@@ -53,3 +54,30 @@ def test_what_keeps_the_daemon_from_its_work_is_told_once_and_is_the_reason(monk
     assert [event.message for event in told] == ["a takes requests", "docker cannot be reached"]
     assert caught.value.code == "deploy.timeout"
     assert caught.value.why.endswith("; docker cannot be reached")
+
+
+class Failing(Daemon):
+    """Answers as one whose replica ended before it was ready."""
+
+    def get(self, path, *, timeout_s=0.0, after=0, wait_s="0"):
+        error = {"type": "ModuleNotFoundError", "message": "No module named 'yaml'", "traceback": ["File m.py, line 2"]}
+        line = json.dumps({"level": "critical", "message": "the model could not be loaded", "error": error})
+        data = {"replica": "m-r1-a", "log": ["{} is no JSON of the server", line]}
+        self.events = [{"seq": 5, "step": "rollout", "phase": "warning", "message": "failed", "data": data}]
+        view = super().get(path, timeout_s=timeout_s, after=after, wait_s=wait_s)
+        rollout = {"id": 1, "state": "failed", "target": "r1", "reason": "m-r1-a ended"}
+        return view if "events" in view else {**view, "wanted": 0, "ready": 0, "rollout": rollout}
+
+
+def test_what_a_replica_wrote_last_is_told_as_words_with_what_mends_it():
+    daemon = Failing()
+    with pytest.raises(UnhealthyError) as caught:
+        Follower(daemon, lambda: daemon, ACCEPTED, lambda event: None).until_done(time.monotonic() + 60)
+    assert caught.value.why.splitlines() == [
+        "m-r1-a ended",
+        "{} is no JSON of the server",
+        "the model could not be loaded: ModuleNotFoundError: No module named 'yaml'",
+        "File m.py, line 2",
+    ]
+    assert caught.value.hint.startswith("`yaml` is not in the image: add `pyyaml`")
+    assert "corten logs m" in caught.value.hint

@@ -1,10 +1,7 @@
-"""What the gate tells of a replica's log, and which packages it calls unused."""
-
-import json
+"""Which packages the gate calls unused."""
 
 import pytest
 
-from corten.ops.gate import told
 from corten.ops.unused import Unused, unused_packages
 
 
@@ -40,35 +37,3 @@ def test_a_package_is_used_when_one_of_its_modules_or_libraries_was_loaded(root)
 def test_paths_of_a_process_without_a_sandbox_count_as_well(root):
     loaded = [f"{root}/usr/local/lib/python3.11/dist-packages/{name}/__init__.py" for name in ("used", "idle")]
     assert [one.name for one in unused_packages(root, loaded)] == ["library_only", "large_idle"]
-
-
-def test_an_error_in_the_log_is_told_by_its_message_and_where_it_was_raised():
-    line = json.dumps(
-        {
-            "level": "critical",
-            "message": "the model could not be loaded",
-            "error": {
-                "type": "ModuleNotFoundError",
-                "message": "No module named 'yaml'",
-                "traceback": ["  File a\n", "  File m.py, line 2\n    import yaml\n"],
-            },
-        }
-    )
-    assert told(line) == (
-        "the model could not be loaded: ModuleNotFoundError: No module named 'yaml'\nFile m.py, line 2\n    import yaml"
-    )
-
-
-@pytest.mark.parametrize(
-    ("line", "text"),
-    [
-        ('{"level": "info", "message": "listening"}', "info: listening"),
-        ('{"level": "info", "message": "x", "error": "odd"}', "info: x"),
-        ("Segmentation fault", "Segmentation fault"),
-        ('{"half', '{"half'),
-        ("[1]", "[1]"),
-        ("", ""),
-    ],
-)
-def test_any_other_line_is_told_as_it_is(line, text):
-    assert told(line) == text
