@@ -33,6 +33,8 @@ _TORCH_BACKEND = "UV_TORCH_BACKEND"
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 # What uv says when an index answers 401 or 403; the packages it has are then "not found".
 _REFUSED = re.compile(r"An index URL \((\S+)\) could not be queried[^(]*\((40[13] [\w ]+)\)")
+_ANSWERED = re.compile(r"HTTP status \w+ error \((\d{3}[\w ]*)")
+_CUT = re.compile(r"Failed to extract archive: (\S+\.whl)")
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
 # The platforms uv has a name for (`uv pip compile --help`); it takes the newest that is no newer than the base's glibc.
 _GLIBCS_OF_UV = (17, 28, *range(31, 41))
@@ -316,12 +318,17 @@ def _explained(stderr: str, requirements: Sequence[str], libc: Libc) -> CortenEr
             hint="docs/how-to/use-a-private-index.md lists the places for a user and a password",
         )
     if any(mark in stderr for mark in _NO_NETWORK):
+        answers = _ANSWERED.search(stderr)
         return RemoteError(
             "build.index_unreachable",
-            "the package index cannot be reached",
+            f"the package index answers {answers[1]}" if answers else "the package index cannot be reached",
             why=reason,
             hint="check the network, HTTPS_PROXY or UV_DEFAULT_INDEX; a locked project builds without it",
         )
+    if cut := _CUT.search(stderr):
+        from corten.builder import wheel
+
+        return wheel.broken(cut[1], reason)
     return UsageError(
         "build.lock_failed",
         "no set of wheels satisfies the requirements",

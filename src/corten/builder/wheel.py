@@ -109,7 +109,7 @@ class _Wheel:
                 with translated(spool, "unpack a large member of a wheel"):
                     file.write(piece)
             if size != info.file_size:
-                raise _broken(self.filename, f"`{info.filename}` has another size than the zip gives for it")
+                raise broken(self.filename, f"`{info.filename}` has another size than the zip gives for it")
             if name and (seen := _encoded(state.digest())) != expected:
                 raise self._mismatch(info, f"expected {name}={expected}, found {seen}")
             with translated(spool, "unpack a large member of a wheel"):
@@ -124,7 +124,7 @@ class _Wheel:
         if not name:
             # Not every tool lists every file; the lock's digest of the whole wheel covers it.
             if inflate.checksum(data) != info.CRC:
-                raise _broken(self.filename, f"`{info.filename}` does not have the checksum the zip gives for it")
+                raise broken(self.filename, f"`{info.filename}` does not have the checksum the zip gives for it")
             return
         if (seen := _record_digest(name, data)) != expected:
             raise self._mismatch(info, f"expected {name}={expected}, found {seen}")
@@ -170,7 +170,7 @@ def _directory(filename: str, stream: BinaryIO) -> list[zipfile.ZipInfo]:
             return archive.infolist()
     # What zipfile raises for bytes that are no zip depends on where they go wrong.
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, OverflowError, struct.error) as error:
-        raise _broken(filename, f"{type(error).__name__}: {error}") from error
+        raise broken(filename, f"{type(error).__name__}: {error}") from error
 
 
 def _safe_members(filename: str, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -202,7 +202,7 @@ def _dist_info(filename: str, members: Mapping[str, zipfile.ZipInfo]) -> str:
     wanted = _normal(filename.split("-", maxsplit=1)[0])
     if len(found) != 1 or f"{found[0]}/WHEEL" not in members or _normal(found[0].split("-")[0]) != wanted:
         seen = ", ".join(found) or "none"
-        raise _broken(filename, f"expected one `{wanted}-….dist-info` with a WHEEL file, found {seen}")
+        raise broken(filename, f"expected one `{wanted}-….dist-info` with a WHEEL file, found {seen}")
     return found[0]
 
 
@@ -210,13 +210,13 @@ def _record_rows(
     filename: str, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], dist_info: str
 ) -> list[tuple[str, tuple[str, str], str]]:
     if f"{dist_info}/RECORD" not in members:
-        raise _broken(filename, "it has no RECORD")
+        raise broken(filename, "it has no RECORD")
     try:
         text = _content(filename, members[f"{dist_info}/RECORD"], stream)[0].decode()
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
         return [(row[0], _hash(row[1]), row[2]) for row in rows]
     except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
-        raise _broken(filename, f"its RECORD cannot be read: {error}") from error
+        raise broken(filename, f"its RECORD cannot be read: {error}") from error
 
 
 def _hash(text: str) -> tuple[str, str]:
@@ -274,7 +274,7 @@ def _scripts(
     try:
         parser.read_string(_content(filename, members[name], stream)[0].decode())
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise _broken(filename, f"its entry_points.txt cannot be read: {error}") from error
+        raise broken(filename, f"its entry_points.txt cannot be read: {error}") from error
     scripts = {}
     for section in ("console_scripts", "gui_scripts"):
         for script, text in parser.items(section) if parser.has_section(section) else ():
@@ -286,7 +286,7 @@ def _scripts(
 def _script(filename: str, name: str, text: str, python: Interpreter) -> Entry:
     match = _ENTRY_POINT.fullmatch(text)
     if not match or not _SCRIPT_NAME.fullmatch(name) or name in {".", ".."}:
-        raise _broken(filename, f"its entry point `{name} = {text}` is malformed")
+        raise broken(filename, f"its entry point `{name} = {text}` is malformed")
     module, function = match["module"], match["function"]
     body = (
         f"import sys\nfrom {module} import {function.split('.')[0]}\n"
@@ -321,7 +321,7 @@ def _seek(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> int:
     stream.seek(max(info.header_offset, 0))
     header = stream.read(_LOCAL_HEADER_BYTES)
     if len(header) < _LOCAL_HEADER_BYTES or header[:4] != b"PK\x03\x04":
-        raise _broken(filename, f"`{info.filename}` has no local header")
+        raise broken(filename, f"`{info.filename}` has no local header")
     skipped = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     return stream.seek(skipped, io.SEEK_CUR)
 
@@ -338,17 +338,17 @@ def _content(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> tuple[by
         try:
             data, deflated = inflater.decompress(raw, info.file_size + 1), raw
         except InflateError as error:
-            raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
+            raise broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
         _check_end(filename, info, inflater)
     if len(data) != info.file_size:
-        raise _broken(filename, f"`{info.filename}` has another size than the zip gives for it")
+        raise broken(filename, f"`{info.filename}` has another size than the zip gives for it")
     return data, deflated
 
 
 def _check_end(filename: str, info: zipfile.ZipInfo, inflater: Inflater) -> None:
     # What an image takes over as it is has to end where the zip says it does: readers go on right behind it.
     if not inflater.eof or inflater.unused_data:
-        raise _broken(filename, f"`{info.filename}` has another size than the zip gives for it")
+        raise broken(filename, f"`{info.filename}` has another size than the zip gives for it")
 
 
 def _inflated(filename: str, info: zipfile.ZipInfo, stream: BinaryIO) -> Iterator[bytes]:
@@ -375,7 +375,7 @@ def _pieces_of(filename: str, info: zipfile.ZipInfo, inflater: Inflater, raw: by
         try:
             piece = inflater.decompress(raw, _CHUNK_BYTES)
         except InflateError as error:
-            raise _broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
+            raise broken(filename, f"`{info.filename}` cannot be inflated: {error}") from error
         raw = inflater.unconsumed_tail
         more = bool(raw) or len(piece) == _CHUNK_BYTES
         yield piece
@@ -398,9 +398,16 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "_", name).lower()
 
 
-def _broken(filename: str, why: str) -> UsageError:
+def broken(filename: str, why: str) -> UsageError:
+    """The error for a file that is no valid wheel. What came was what is offered: its hash was compared before."""
+    name, _, rest = filename.partition("-")
+    version = rest.partition("-")[0]
+    other = f"`-r '{name}!={version}'`" if version else "`--requirement`"
     return UsageError(
-        "wheel.broken", f"`{filename}` is no valid wheel", why=why, hint="get it again, or another version of it"
+        "wheel.broken",
+        f"`{filename}` is no valid wheel",
+        why=why,
+        hint=f"it is damaged where it is offered: put a whole one there, or take another release, {other}",
     )
 
 

@@ -183,6 +183,33 @@ def test_where_wheels_for_musl_are_missing_a_base_with_glibc_is_proposed(family:
     assert [("base with glibc" in error.hint) for error in (locked.value, resolved)] == [told, told]
 
 
+def test_a_wheel_that_is_cut_short_is_named_and_not_the_requirements() -> None:
+    told = (
+        "error: Failed to download `net==1.0`\n"
+        "  Caused by: Failed to extract archive: net-1.0-py3-none-any.whl\n"
+        "  Caused by: Invalid zip file structure\n"
+        "  Caused by: unexpected end of file\n"
+    )
+    error = pylock._explained(told, ["net"], debian_python("3.11", "2.36").libc)
+
+    assert error.code == "wheel.broken"
+    assert error.what == "`net-1.0-py3-none-any.whl` is no valid wheel"
+    assert error.why.endswith("unexpected end of file")
+    assert "`-r 'net!=1.0'`" in error.hint
+
+
+def test_an_index_that_answers_with_an_error_is_not_said_to_be_silent() -> None:
+    libc = debian_python("3.11", "2.36").libc
+    silent = pylock._explained("error: Request failed after 3 retries; dns error", ["net"], libc)
+    broken = pylock._explained(
+        "error: Failed to fetch: u; HTTP status server error (503 Busy) for url (u)", ["net"], libc
+    )
+
+    assert (silent.code, broken.code) == ("build.index_unreachable", "build.index_unreachable")
+    assert silent.what == "the package index cannot be reached"
+    assert broken.what == "the package index answers 503 Busy"
+
+
 def test_no_password_gets_into_a_reason() -> None:
     told = pylock.condensed("  cause: Failed to fetch: https://user:secret@pypi.example/simple/numpy/")
 
