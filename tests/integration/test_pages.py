@@ -67,6 +67,38 @@ def test_the_form_is_filled_with_the_example_and_answers_by_keyboard(browser, la
     assert browser.messages() == []
 
 
+BOUNDS = """
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+
+@dataclass
+class Ask:
+    top: Annotated[int, Meta(ge=2)]
+    share: Annotated[float, Meta(gt=0, lt=1)]
+    below: Annotated[int, Meta(lt=0)]
+    any: float
+
+
+class Toy:
+    def predict(self, ask: Ask, least: Annotated[float, Meta(gt=3)]) -> list[float]:
+        return [ask.top, ask.share, ask.below, ask.any, least]
+"""
+
+
+def test_a_form_without_an_example_begins_with_what_the_model_takes(browser):
+    with Served({"adapter": "pyclass", "entry": "toy_class:Toy"}, files={"toy_class.py": BOUNDS}) as server:
+        server.until()
+        browser.open(url(server))
+        browser.until(READY)
+        lines = browser.run("return document.getElementById('field-0').value.split('\\n').length")
+        assert browser.run("return document.getElementById('field-0').rows") == lines == 6
+        browser.click("#send")
+        assert json.loads(browser.until(ANSWER)) == {"outputs": [2, 0.5, -1, 0, 4]}
+
+
 def test_names_and_answers_are_text_and_nothing_else(browser, labels):
     browser.open(url(labels))
     browser.until(READY)

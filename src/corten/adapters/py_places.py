@@ -1,4 +1,4 @@
-"""Where in a request something is wrong: msgspec's words for it as message and JSON path.
+"""Where in a request something is wrong: what msgspec says of it as message and JSON path.
 
 msgspec says ``Expected `int`, got `str` - at `$.top[0]` ``, with `[...]` for a key of an object, whichever it is.
 """
@@ -6,12 +6,13 @@ msgspec says ``Expected `int`, got `str` - at `$.top[0]` ``, with `[...]` for a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from corten.adapters.base import InputError
+from corten.adapters.wording import in_words
 
 _AT = " - at `"
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
@@ -32,7 +33,29 @@ def input_error(error: msgspec.ValidationError) -> InputError:
     path = "".join(place.rstrip("`").removeprefix("$") for place in reversed(places)).removeprefix(".")
     if path and (field := _FIELD.fullmatch(message)) is not None:
         return InputError(f"{field[1].removeprefix('contains ')} field `{field[2]}`", path=f"{path}.{field[2]}")
-    return InputError(message.replace("Object ", "the request "), path=path)
+    return InputError(in_words(message).replace("Object ", "the request "), path=path)
+
+
+def choices(schema: Mapping[str, Any], path: str) -> Sequence[Any]:
+    """The values that may stand at a place of a value with this JSON Schema, where they are numbered."""
+    found = _branches(schema)
+    for step in _STEP.finditer(f".{path}" if path and path[0] != "[" else path):
+        found = [branch for one in found for below in _below(one, step[1]) for branch in _branches(below)]
+    return [value for one in found for value in one.get("enum", ())]
+
+
+def _branches(schema: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(schema, dict):
+        return []
+    return [
+        branch for one in schema.get("anyOf", [schema]) for branch in (_branches(one) if one is not schema else [one])
+    ]
+
+
+def _below(schema: Mapping[str, Any], name: str | None) -> list[Any]:
+    if name is None:  # an element, or the value of some key
+        return [*schema.get("prefixItems", ()), schema.get("items"), schema.get("additionalProperties")]
+    return [schema.get("properties", {}).get(name, schema.get("additionalProperties"))]
 
 
 def with_keys(path: str, call: Mapping[str, Any], refusal: Callable[[Mapping[str, Any]], str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 import inspect
+import re
 import typing
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing, closing
@@ -16,10 +17,11 @@ import msgspec
 from corten.adapters.base import InputError
 from corten.adapters.py_defaults import filler
 from corten.adapters.py_kinds import described_result, known
-from corten.adapters.py_places import input_error, with_keys
+from corten.adapters.py_places import choices, input_error, with_keys
 from corten.adapters.py_types import Fields, call_type, described, json_schema, made, plain
 from corten.core.schema import Parameter, Schema, Stream, Style
 
+_MOST_CHOICES = 20  # of an enum, that a refusal names
 _ITERATORS = (collections.abc.Iterator, collections.abc.Generator)
 _ASYNC_ITERATORS = (
     collections.abc.AsyncIterator,
@@ -111,6 +113,9 @@ class Verb:
 
     def _refusal(self, error: msgspec.ValidationError, call: Mapping[str, Any]) -> InputError:
         refusal = input_error(error)
+        if refusal.message.startswith("Invalid enum value ") and (known := self._choices(refusal.path)):
+            seen = refusal.message.removeprefix("Invalid enum value ")
+            refusal = InputError(f"expected one of {known}, got {seen}", path=refusal.path)
         if "[...]" in refusal.path:
             return InputError(refusal.message, path=with_keys(refusal.path, call, self._wrong))
         if refusal.path or "field" not in refusal.message:
@@ -118,6 +123,12 @@ class Verb:
         # A missing or misspelt argument: say which there are.
         names = ", ".join(f"`{name}`" for name in self._call_type.__struct_fields__)
         return InputError(f"{refusal.message}; it takes {names}")
+
+    def _choices(self, path: str) -> str:
+        name, rest = re.match(r"([^.\[]*)\.?(.*)", path, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
+        values = choices(json_schema(self.fields[name][0]), rest) if name in self.fields else ()
+        shown = ", ".join(repr(value) for value in values[:_MOST_CHOICES])
+        return shown + (", ..." if len(values) > _MOST_CHOICES else "")
 
     def _wrong(self, call: Mapping[str, Any]) -> str:
         try:

@@ -7,22 +7,13 @@ from typing import TypeVar
 
 import msgspec
 
+from corten.adapters.wording import in_words
 from corten.serve.job import RequestError, invalid, malformed
 
 Body = TypeVar("Body")
 
-_WORDS = {
-    "float": "a number",
-    "int": "an integer",
-    "bool": "true or false",
-    "str": "a string",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
-}
 # Compiled (and kept, by `re`) when the first request is wrong: no start waits for that.
 _PLACE = r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$"
-_TYPES = r"^Expected `(?P<expected>[^`]*)`(?:, got `(?P<seen>[^`]*)`)?$"
 _LONGEST_MESSAGE = 500
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -52,12 +43,4 @@ def type_error(error: msgspec.ValidationError) -> RequestError:
     """Translate ``Expected `float`, got `str` - at `$.inputs[0][1]` ``."""
     found = re.match(_PLACE, str(error), re.DOTALL)
     what, path = (found["what"], found["path"] or "$") if found else (str(error), "$")
-    types = re.match(_TYPES, what)
-    if types:
-        expected = _words(types["expected"])
-        what = f"expected {expected}, got {_words(types['seen'])}" if types["seen"] else f"expected {expected}"
-    return invalid(what[:_LONGEST_MESSAGE], path.removeprefix("$").removeprefix("."))
-
-
-def _words(types: str) -> str:
-    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
+    return invalid(in_words(what)[:_LONGEST_MESSAGE], path.removeprefix("$").removeprefix("."))

@@ -5,6 +5,7 @@
 
 const MOST_FIELDS = 64;
 const MOST_ROWS = 50;
+const MOST_LINES = 10;
 const RETRY_MS = 1000;
 
 const byId = (id) => document.getElementById(id);
@@ -82,7 +83,7 @@ class Document {
     if (found.enum) return found.enum[0];
     const kind = Array.isArray(found.type) ? found.type[0] : found.type;
     if (kind === "string") return "";
-    if (kind === "number" || kind === "integer") return 0;
+    if (kind === "number" || kind === "integer") return within(found);
     if (kind === "boolean") return false;
     if (kind === "array" && depth < 8) {
       return Array.from({ length: Math.min(found.minItems ?? 1, 1024) }, () => this.sample(found.items, depth + 1));
@@ -122,6 +123,14 @@ class Document {
     if (kind === "string" && schema.contentMediaType) return `file (${schema.contentMediaType})`;
     return kind === "string" && schema.format === "binary" ? "bytes" : kind;
   }
+}
+
+// A number that its schema allows: nought where it can be.
+function within({ minimum: least = -Infinity, exclusiveMinimum: above = -Infinity, maximum: most = Infinity, exclusiveMaximum: below = Infinity }) {
+  const low = Math.max(least, above);
+  const high = Math.min(most, below);
+  const fits = (value) => value >= least && value > above && value <= most && value < below;
+  return [0, low, low + 1, high, high - 1, (low + high) / 2].find(fits) ?? 0;
 }
 
 // The form
@@ -186,8 +195,11 @@ class Form {
       area.value = typeof given === "string" ? given : pretty(given);
       return area;
     }
-    const area = make("textarea", { id, rows: this.fields.length > 6 ? 1 : 3, "data-kind": "any", class: "code", spellcheck: "false" });
-    area.value = typeof given === "string" ? given : pretty(given);
+    const text = typeof given === "string" ? given : pretty(given);
+    const least = this.fields.length > 6 ? 1 : 3;
+    const rows = Math.min(Math.max(text.split("\n").length, least), MOST_LINES);
+    const area = make("textarea", { id, rows, "data-kind": "any", class: "code", spellcheck: "false" });
+    area.value = text;
     return area;
   }
 
