@@ -61,7 +61,7 @@ def test_what_passes_gets_its_name_its_figures_and_a_statement(corten, folder):
     assert {"openapi.json", "metrics", "readyz"} <= set(gate["checks"])
     unused = {one["name"]: one["size_bytes"] for one in gate["unused"]}
     assert unused["idna"] > 100_000
-    assert "msgspec" not in unused
+    assert not unused.keys() & {"msgspec", "numpy"}  # the server's: numpy is not loaded, and cannot be left out
     store = (corten.home / "store/index.json").read_text()
     assert "https://in-toto.io/attestation/test-result/v0.1" in store
     assert gate_folders(corten) == []

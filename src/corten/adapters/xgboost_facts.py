@@ -57,8 +57,8 @@ def _output(file: XgboostFile, method: str) -> Tensor:
 
 def notes_of(file: XgboostFile, method: str, declared: Sequence[str] = ()) -> list[str]:
     """What was seen in the file."""
-    by = f" saved by its scikit-learn {file.estimator}" if file.estimator else ""
-    notes = [f"XGBoost {file.booster}, {file.objective},{by} {file.format}"]
+    by = f", saved by its scikit-learn {file.estimator}" if file.estimator else ""
+    notes = [f"XGBoost {file.booster}, {file.objective}, {file.format}{by}"]
     if file.release:
         taken = (
             ""

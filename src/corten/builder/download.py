@@ -181,7 +181,14 @@ class _Tally:
             if not self._left:
                 size_bytes, seconds = self._meter.moved_bytes, self._clock() - self._began_s
                 figures = {"files": self._files, "bytes": size_bytes, "seconds": seconds}
-                self._listen(Event(_STEP, Phase.DONE, f"{self._files} wheels, {size_bytes / 1e6:.1f} MB", figures))
+                self._listen(
+                    Event(
+                        _STEP,
+                        Phase.DONE,
+                        f"{self._files} wheel{'' if self._files == 1 else 's'}, {size_bytes / 1e6:.1f} MB",
+                        figures,
+                    )
+                )
 
 
 def _check(download: Download, blob: BlobWriter) -> None:

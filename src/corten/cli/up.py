@@ -102,6 +102,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     output.document(result.as_dict())
     output.note(f"\n{result.name} {result.revision} answers, {result.seconds:.1f} s in all. Try:\n\n  {result.curl}\n")
     canary_note(result.deployed, output)
-    output.note(f"next: corten predict {result.name} --example · corten status · corten stop {result.name}")
+    asked = "--example" if result.has_example else "-i JSON"
+    output.note(f"next: corten predict {result.name} {asked} · corten status · corten stop {result.name}")
     output.result(result.url)
     return 0

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from corten import plugin
+from corten.adapters.distributions import distribution
+from corten.builder.plan import GRPC_REQUIREMENT, RUNTIME_REQUIREMENTS
 from corten.control.client import UnixConnection
 from corten.control.last_lines import advice, for_people
 from corten.core.deployment import Settings
@@ -33,6 +35,8 @@ from corten.store.trees import Trees
 _ENGINE: Final = "embedded"
 _FOLDER: Final = "gate-"
 _TRACE: Final = "loaded"
+# The server's own: nobody can leave them out, used or not.
+_SERVER: Final = frozenset(distribution(line) for line in (*RUNTIME_REQUIREMENTS, GRPC_REQUIREMENT))
 _LOG_LINES: Final = 20
 _READY_EVERY_S: Final = 0.01
 _ALIVE_EVERY_S: Final = 0.1
@@ -210,9 +214,10 @@ class _Test:
         layout = Layout(self.home.store)
         root = Trees(layout, self.home.trees).prepare(layout.image(self.image)).root
         try:
-            return unused_packages(root, trace.read_text(encoding="utf-8").splitlines())
+            found = unused_packages(root, trace.read_text(encoding="utf-8").splitlines())
         except (OSError, UnicodeDecodeError):
             return ()
+        return tuple(one for one in found if distribution(one.name) not in _SERVER)
 
     def _observed(self) -> Observed:
         return next(one for one in self.engine.list() if one.id == self.replica.id)

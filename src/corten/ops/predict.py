@@ -111,7 +111,7 @@ def sample_of(home: Home, name: str, image: str) -> Any:
         raise NotFoundError(
             "predict.no_example",
             f"nothing is known of what `{name}` takes",
-            hint=f"say what to ask: corten predict {name} -i '{{...}}'",
+            hint=f"say what to ask: corten predict {name} -i JSON, a body or its rows",
         )
     return body
 

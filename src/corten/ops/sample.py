@@ -23,7 +23,7 @@ def sample_body(spec: ModelSpec) -> Any:
 def _from_schema(schema: Schema) -> Any:
     match schema.style:
         case Style.ROWS:
-            if not schema.inputs:
+            if not schema.inputs or any(_is_free(tensor) for tensor in schema.inputs):
                 return None
             if len(schema.inputs) == 1:
                 return {"inputs": _zeros(schema.inputs[0])}
@@ -33,6 +33,11 @@ def _from_schema(schema: Schema) -> Any:
             if not all(_KNOWN & parameter.json_schema.keys() for parameter in required):
                 return None  # it takes anything, as far as its text says: a guess would be nonsense to it
             return {parameter.name: _word(parameter.json_schema) for parameter in required}
+
+
+def _is_free(tensor: Tensor) -> bool:
+    """Whether it takes rows as they come: a module of PyTorch alone tells neither their shape nor their type."""
+    return tensor.dtype is DType.JSON and tensor.shape == (None,)
 
 
 def _zeros(tensor: Tensor) -> Any:

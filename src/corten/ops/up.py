@@ -55,6 +55,11 @@ class Up:
         """Where it answers, ending in `/`."""
         return self.deployed.url
 
+    @property
+    def has_example(self) -> bool:
+        """Whether anything is known to ask it: its own example, or a row of the shape it tells."""
+        return sample_body(self.built.spec) is not None
+
     def as_dict(self) -> dict[str, Any]:
         """The result as it stands in `--json` output."""
         return {

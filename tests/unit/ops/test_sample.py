@@ -3,7 +3,7 @@
 import pytest
 
 from corten.core.model import ModelSpec
-from corten.core.schema import Parameter, Schema, Style
+from corten.core.schema import DType, Parameter, Schema, Style, Tensor
 from corten.ops.sample import sample_body
 
 
@@ -30,3 +30,10 @@ def test_what_may_be_left_out_is_left_out():
 
 def test_nothing_is_made_up_for_an_input_of_which_nothing_is_told():
     assert sample_body(spec(Parameter("x", {"type": "number"}), Parameter("y", {"title": "Y"}))) is None
+
+
+def test_no_row_is_made_up_where_neither_its_shape_nor_its_type_is_told():
+    free, told = Tensor("x", DType.JSON, (None,)), Tensor("x", DType.FLOAT32, (None, 2))
+    for inputs, body in (((free,), None), ((told, free), None), ((told,), {"inputs": [[0.0, 0.0]]})):
+        model = ModelSpec(name="m", adapter="torch", schema=Schema(Style.ROWS, inputs=inputs))
+        assert sample_body(model) == body
