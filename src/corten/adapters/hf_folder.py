@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from corten.adapters.base import SourceFile
-from corten.adapters.hf_documents import CONFIG, TOKENIZER_CONFIG, broken, check_there, mapping, positive, read_json
+from corten.adapters.hf_documents import (
+    CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    broken,
+    check_there,
+    mapping,
+    positive,
+    read_json,
+)
 from corten.adapters.hf_sentence import MODULES, Dense, Sentence, module_kind, read_modules
-from corten.adapters.hf_weights import onnx_files, onnx_graph, safetensors, tokenizer_files
+from corten.adapters.hf_weights import WEIGHTS, onnx_files, onnx_graph, safetensors, tokenizer_files
 from corten.errors import PolicyError, UsageError
 
 _ADAPTER = "adapter_config.json"
@@ -96,7 +105,8 @@ def is_hf(folder: Path) -> bool:
         modules = read_json(folder / MODULES) if (folder / MODULES).is_file() else []
         return isinstance(modules, list) and any(module_kind(module) for module in modules)
     except (UsageError, TypeError):
-        return False
+        # Named as one of these folders and damaged: what reads it says where.
+        return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (TOKENIZER, WEIGHTS))
 
 
 def read_hf(folder: Path, chosen: str = "") -> HfFolder:

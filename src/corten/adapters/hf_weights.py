@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from corten.adapters.base import SourceFile
 from corten.adapters.hf_documents import TOKENIZER, TOKENIZER_CONFIG, broken, check_there, mapping, place_in, unfit
 from corten.adapters.onnx_external import external_files
@@ -30,8 +32,18 @@ def tokenizer_files(folder: Path, base: str) -> list[str]:
             why="the other forms of a tokenizer need the code of its family",
             hint="write it: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`",
         )
+    _check_tokenizer(folder / f"{place}{TOKENIZER}")
     config = f"{place}{TOKENIZER_CONFIG}"
     return [f"{place}{TOKENIZER}", *([config] if (folder / config).is_file() else [])]
+
+
+def _check_tokenizer(path: Path) -> None:
+    check_there(path)
+    try:
+        # A vocabulary may take tens of megabytes: looked through, and nothing made of it.
+        msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise broken(path, error) from error
 
 
 def onnx_graph(folder: Path, base: str, chosen: str) -> tuple[str, tuple[str, ...]]:

@@ -81,10 +81,12 @@ class Torch:
 
 
 def _without_program(state: StateFile) -> UsageError:
+    from corten.adapters.hf_folder import is_hf
+
     path = state.path
     kind = "a safetensors file" if state.is_safetensors else "a state dict"
     names = ", ".join(state.names[:3]) + (" ..." if len(state.names) > 3 else "")
-    if state.is_safetensors and (path.parent / "config.json").is_file():
+    if state.is_safetensors and is_hf(path.parent):
         hint = f"give the Hugging Face folder it is in: `corten up {path.parent}`"
     else:
         hint = (

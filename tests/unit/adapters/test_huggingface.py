@@ -94,6 +94,8 @@ def test_a_folder_is_told_by_its_documents_and_not_by_its_name(folder, tmp_path)
     assert not HuggingFace().detect(Source(other))
     (other / "config.json").write_text("no json")
     assert not HuggingFace().detect(Source(other))
+    (other / "tokenizer.json").write_text("{}")  # now it is one, and its config.json is damaged
+    assert HuggingFace().detect(Source(other))
 
 
 def test_a_classifier_tells_its_labels_its_limits_and_its_releases(folder):
@@ -174,6 +176,8 @@ def test_positions_that_begin_behind_the_padding_are_not_for_texts(folder):
         ({"model.safetensors": LFS}, "missing_weights", "git-lfs"),
         ({"model.safetensors": safetensors(weight=[9])[:-1]}, "corrupt_model", "bytes announced"),
         ({"model.safetensors": b"\x80\x04"}, "corrupt_model", "safetensors"),
+        ({"config.json": b'{"model_type": "be'}, "corrupt_model", "config.json"),
+        ({"tokenizer.json": b'{"version": "1.'}, "corrupt_model", "tokenizer.json"),
         ({"tokenizer.json": None, "vocab.txt": b"[PAD]"}, "missing_weights", "tokenizer.json"),
         ({"config.json": CONFIG | {"architectures": ["GPT2LMHeadModel"]}}, "unknown_task", "generates text"),
         ({"config.json": CONFIG | {"architectures": ["BertForQuestionAnswering"]}}, "unknown_task", "task"),

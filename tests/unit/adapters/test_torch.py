@@ -176,7 +176,7 @@ def test_tensors_without_a_program_are_refused_with_both_ways_out(write):
 
 
 def test_safetensors_in_a_hugging_face_folder_lead_to_the_folder(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(UsageError) as refused:
         Torch().inspect(Source(tmp_path / "model.safetensors"))
