@@ -31,6 +31,16 @@ class Bound(msgspec.Struct, frozen=True):
             sock.close()
         self.remove_path()
 
+    def waiting(self) -> list[socket.socket]:
+        """The connections that nobody has accepted yet, accepted: the kernel resets what waits when they are closed."""
+        found: list[socket.socket] = []
+        for sock in self.sockets:
+            with contextlib.suppress(OSError):  # none is left, or no descriptor, or the socket is closed
+                while True:
+                    found.append(sock.accept()[0])
+                    found[-1].setblocking(False)
+        return found
+
     def remove_path(self) -> None:
         """Remove the socket's path, unless someone else has taken it."""
         if isinstance(self.address, UnixAddress):

@@ -20,6 +20,7 @@ from corten.http.wire import Heads
 _log = logging.getLogger(__name__)
 _SWEEP_S = 1.0
 _DRAIN_POLL_S = 0.01
+_LAST_CHANCE_S = 0.1  # for the request of a connection that was made just before
 _BACKLOG = 1024
 
 
@@ -82,13 +83,18 @@ class Server:
         """Finish: answers carry `Connection: close` from now on. True when nothing was left after `deadline_s`.
 
         For `linger_s` connections are still accepted and idle ones kept, so that a request already under way meets no
-        reset; it ends early when nobody is connected. Then the listeners and idle connections are closed.
+        reset; it ends early when nobody is connected. Then the listeners are closed, and a moment later, for those who
+        had just connected, idle connections.
         """
         self.draining = True
         end_s = self._loop.time() + deadline_s
         linger_end_s = min(end_s, self._loop.time() + linger_s)
         await self._until(lambda: not self._connections, linger_end_s)
+        waiting = [connected for listener in self._listeners for connected in listener.bound.waiting()]
         self._stop_listening()
+        for connected in waiting:
+            await self.adopt(connected)
+        await self._until(lambda: not self._connections, min(end_s, self._loop.time() + _LAST_CHANCE_S))
         for connection in list(self._connections):
             if connection.phase is Phase.IDLE and not connection.busy:
                 connection.close()

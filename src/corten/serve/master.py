@@ -33,7 +33,7 @@ from corten.serve.handing import Line, Word
 from corten.serve.member import Member
 from corten.serve.meters import Meters
 from corten.serve.own_folder import OwnFolder
-from corten.serve.process import Exit, leave, set_up
+from corten.serve.process import Exit, begin, leave, set_up
 from corten.serve.relay import Relays
 from corten.serve.restarts import Restarts
 from corten.serve.seat import Seat
@@ -111,6 +111,7 @@ def serve_together(settings: Settings, spec: ModelSpec) -> int:
     workers = settings.workers_of(spec)
     board = Board.new(workers)
     fetch_loop()
+    begin()  # what is imported by now is shared: the collector would write to all of it, in each process
     first = _forked(settings, spec, board, workers)
 
     async def together() -> int:
@@ -381,6 +382,8 @@ class _Master:
         for sock in bound.sockets:
             if sock.fileno() >= 0:
                 asyncio.get_running_loop().remove_reader(sock.fileno())
+        for connected in bound.waiting():
+            self._hand_out(connected)
         bound.close()
 
     def _kill(self, process: _Process) -> None:

@@ -214,6 +214,26 @@ def test_draining_lets_idle_connections_ask_once_more():
     assert b"Connection: close" in run(story())
 
 
+@pytest.mark.parametrize("busy_s", [0.0, 0.1], ids=["accepted", "waiting to be accepted"])
+def test_draining_answers_who_connects_just_before_it_ends(busy_s):
+    async def story():
+        async with serving(answer_ok) as (server, address):
+            _, first = await connect(address)  # while somebody is connected, others may be
+            drained = asyncio.create_task(server.drain(10, linger_s=0.2))
+            await asyncio.sleep(0.15)
+            with socket.create_connection((address.host, address.port)) as late:
+                time.sleep(busy_s)  # noqa: ASYNC251 - the loop sees the connection and the end in one turn
+                await until(lambda: not server._listeners)
+                late.sendall(GET)
+                late.setblocking(False)
+                answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(late, 4096), 5)
+            first.close()
+            assert await drained
+            return answer
+
+    assert b"Connection: close" in run(story())
+
+
 def test_draining_ends_at_its_deadline():
     async def story():
         held = []
