@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -46,8 +48,6 @@ class Site:
         return replace(Clock(), sleep=self.sleep)
 
     def sleep(self, seconds):
-        import time
-
         time.sleep(min(seconds, 0.02))
 
     def revisions(self, name="fraud"):
@@ -84,3 +84,64 @@ def fails(code, call):
     assert caught.value.code == code, caught.value.as_dict()
     assert caught.value.hint
     return caught.value
+
+
+def eventually(true, seconds=20):
+    """Until something is so."""
+    until_s = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+
+
+def under_load(here, call):
+    """What a call gives, while clients ask `fraud` all the time."""
+    over = threading.Event()
+
+    def ask():
+        while not over.wait(0.02):
+            here.server.traffic(200, "fraud")
+
+    clients = threading.Thread(target=ask)
+    clients.start()
+    try:
+        return call()
+    finally:
+        over.set()
+        clients.join()
+
+
+def needed(request):
+    """The verb and the resource that a role must have for a request."""
+    verbs = {"PATCH": "patch", "DELETE": "delete", "POST": "create"}
+    _, _, rest = request.path.partition("/namespaces/")
+    kind, *more = rest.split("/")[1:]
+    sub = f"/{more[1]}" if len(more) > 1 else ""
+    if request.method != "GET":
+        return verbs[request.method], kind + sub
+    return ("watch" if request.query.get("watch") else "get" if more else "list"), kind + sub
+
+
+class CutError(Exception):
+    """The command ends here, as by kill -9."""
+
+
+class cut_off:
+    """After so many writes the command is gone."""
+
+    def __init__(self, here, writes):
+        self.api, self.left = here.api, writes
+
+    def __enter__(self):
+        self.request = self.api._request
+        self.api._request = self.dies
+
+    def __exit__(self, *_):
+        self.api._request = self.request
+
+    def dies(self, *words, **more):
+        if words[0] != "GET" and "dryRun" not in (words[2] if len(words) > 2 and words[2] else {}):
+            self.left -= 1
+            if self.left <= 0:
+                raise CutError
+        return self.request(*words, **more)

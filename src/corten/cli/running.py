@@ -68,7 +68,7 @@ def add_additions(parser: argparse.ArgumentParser, told: str) -> None:
         dest="additions",
         action="append",
         default=[],
-        choices=("gateway-api", "keda", "keda-http", "keda-http-v1alpha1", "prometheus"),
+        choices=("gateway-api", "keda", "keda-http", "keda-http-v1alpha1", "knative", "prometheus"),
         help=told,
     )
 

@@ -13,25 +13,25 @@ from typing import Any
 import msgspec
 
 from corten.cluster import canary as canaries
-from corten.cluster import objects, release
-from corten.cluster.kinds import DEPLOYMENT, ROUTE
+from corten.cluster import knative, objects, release
+from corten.cluster.kinds import CONFIG_MAP, DEPLOYMENT, POLICY, ROUTE, SERVICE, SERVICE_ACCOUNT, kind_of
 from corten.cluster.port import Api, Manifest
 from corten.cluster.release import Release, ReleaseState
-from corten.cluster.rollout import Step, Trouble
-from corten.cluster.watching import Patience, last_words, verify, wait
+from corten.cluster.taking_over import TakeOver, changes_hands, give_back, heard
+from corten.cluster.watching import Patience
 from corten.core.canary import Canary
 from corten.core.events import Event, Listener, Phase, nobody
 from corten.core.rest import Strategy
 from corten.errors import CortenError, NotFoundError, RemoteError, UnhealthyError
-from corten.exporters.base import Workload
-from corten.exporters.manifests.names import Track, object_name
+from corten.exporters.base import Workload, refuse
+from corten.exporters.manifests.names import Track
 from corten.exporters.manifests.pod import grace_s, start_s
 from corten.exporters.manifests.whole import objects as objects_of
 
 _SLACK_S = 120.0
 _LONGEST_CANARY_S = 24 * 3600.0
 # What a canary's pods need before they come.
-_BENEATH = ("ServiceAccount", "ConfigMap", "NetworkPolicy", "Service")
+_BENEATH = (SERVICE_ACCOUNT, CONFIG_MAP, POLICY, SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ def deploy(
     workload = replace(workload, revision=made.label)
     made = replace(made, manifests=tuple(objects_of(workload)))
     listen(Event("render", Phase.DONE, f"{made.label}: {len(made.manifests)} objects"))
-    change = _Change(api, workload, made, serving, listen, clock, timeout_s)
-    objects.try_out(api, serving.manifests if serving else (), made.manifests, namespace)
+    change = _Change(api, workload, made, serving, _beside(releases, made), listen, clock, timeout_s)
+    change.try_out()
     if made.number not in [one.number for one in releases]:
         release.record(api, made, namespace)
     if change.new and serving and workload.settings.canary.steps:
@@ -100,7 +100,9 @@ def go_back(
     releases = release.history(api, name, namespace)
     target = _target(name, releases, to)
     # What is tried gets no request any more, then it goes.
-    objects.apply(api, [one for one in target.manifests if one["kind"] == ROUTE.name], namespace)
+    shared = knative.service_in(target.manifests) if target.state is ReleaseState.DEPLOYED else None
+    shares = [shared] if shared else [one for one in target.manifests if one["kind"] == ROUTE.name]
+    objects.apply(api, shares, namespace)
     api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
     return _serve(api, releases, target, namespace, listen, clock or Clock())
 
@@ -131,21 +133,17 @@ def _serve(  # noqa: PLR0917
         one for one in releases if one.state in (ReleaseState.DEPLOYED, ReleaseState.PROGRESSING) and one is not target
     ]
     routes = [one for one in target.manifests if one["kind"] == ROUTE.name]
-    objects.take_back(api, [each for one in left for each in one.manifests], target.manifests, namespace)
-    objects.apply(api, [one for one in target.manifests if one not in routes], namespace)
+    others = [each for one in left for each in one.manifests]
+    objects.take_back(api, others, target.manifests, namespace)
     patience = clock.patience(_SLACK_S + _deadline_s(target))
-    seen = wait(api, name, target.label, namespace, patience, listen)
-    if seen.step is Step.FAILED:
-        raise _unhealthy(name, target.label, seen.trouble, "")
-    if seen.wanted:
-        verify(api, name, target.label, namespace, patience, listen)
+    TakeOver(api, target, others, namespace, patience, listen, later=routes).run()
     objects.apply(api, routes, namespace)
     api.delete(DEPLOYMENT, f"{name}-{Track.CANARY.value}", namespace)
     # Before they are marked: of those nobody asks any more what they left behind. The target is marked last: until then
     # the same command goes on with it, and never are there two that are said to serve, of which the older one does.
-    objects.prune(api, [each for one in left for each in one.manifests], target.manifests, namespace)
+    objects.prune(api, others, target.manifests, namespace)
     for one in left:
-        release.mark(api, one, _ended(one, serving), namespace)
+        _end(api, one, serving, namespace)
     release.mark(api, target, ReleaseState.DEPLOYED, namespace)
     return Outcome(target, changed=bool(left))
 
@@ -158,6 +156,7 @@ class _Change:
     workload: Workload
     made: Release
     serving: Release | None
+    others: Sequence[Manifest]
     listen: Listener
     clock: Clock
     timeout_s: float | None
@@ -174,15 +173,37 @@ class _Change:
     def patience(self) -> Patience:
         return self.clock.patience(self.timeout_s or patience_s(self.workload))
 
+    @property
+    def before(self) -> Sequence[Manifest]:
+        """What served until now."""
+        return self.serving.manifests if self.serving else ()
+
+    def try_out(self) -> None:
+        """Have the cluster check everything. Raises what it refuses, UsageError for a canary that cannot be."""
+        wanted = self.made.manifests
+        hands = changes_hands(wanted, self.others)
+        if hands and self.new and self.workload.settings.canary.steps:
+            raise refuse(
+                "kubernetes",
+                "a canary between a Deployment and Knative",
+                why="each of them answers by the deployment's name, and only one can have it",
+                hint="change that without --canary first, then try the next image with it",
+            )
+        # The name of our Service is taken until Knative has given it back.
+        taken = hands and not knative.service_in(wanted)
+        tried = [one for one in wanted if not (taken and kind_of(one) == SERVICE)]
+        objects.try_out(self.api, self.before, tried, self.namespace)
+
     def try_canary(self) -> int | None:
         """Its share where it is to stay at one; None when it may have all. Raises UnhealthyError."""
         canary = self.workload.settings.canary
-        objects.apply(self.api, [one for one in self.made.manifests if one["kind"] in _BENEATH], self.namespace)
+        objects.apply(self.api, [one for one in self.made.manifests if kind_of(one) in _BENEATH], self.namespace)
         patience = self.clock.patience(self.timeout_s or _LONGEST_CANARY_S)
-        tried = canaries.try_out(self.api, self.workload, patience, self.listen)
+        serving = self.serving.label if self.serving else ""
+        tried = canaries.try_out(self._take_over(patience), self.workload, serving)
         if not tried.reason:
             return None if canary.judged else tried.share
-        lines = self._last_words(tried.stuck.trouble if tried.stuck else None)
+        lines = heard(self.api, tried.stuck.trouble if tried.stuck else None, self.namespace, self.listen)
         canaries.take_away(self.api, self.workload)
         self._give_up()
         raise UnhealthyError(
@@ -196,16 +217,8 @@ class _Change:
         """All pods, asked through the Service. Raises UnhealthyError once what served before serves again."""
         patience = self.patience()
         try:
-            before = self.serving.manifests if self.serving else ()
-            objects.take_back(self.api, before, self.made.manifests, self.namespace)
-            objects.apply(self.api, self._now(), self.namespace)
-            seen = wait(self.api, object_name(self.workload), self.made.label, self.namespace, patience, self.listen)
-            if seen.step is Step.FAILED:
-                lines = self._last_words(seen.trouble)
-                raise _unhealthy(self.workload.name, self.made.label, seen.trouble, "\n".join(lines))
-            if seen.wanted:
-                service = object_name(self.workload)
-                verify(self.api, service, self.made.label, self.namespace, patience, self.listen)
+            objects.take_back(self.api, self.before, self.made.manifests, self.namespace)
+            self._take_over(patience).run()
         except CortenError as error:
             # What cannot be reached cannot be mended either: the same command goes on later.
             if isinstance(error, RemoteError) or error.code == "deploy.timeout" or not self.new:
@@ -213,10 +226,21 @@ class _Change:
             self._give_up()
             raise
 
-    def _now(self) -> list[Manifest]:
-        """What is applied before all pods are new: a canary keeps its share until they are."""
+    def _take_over(self, patience: Patience) -> TakeOver:
+        # A canary keeps its share until all pods are new.
         tried = self.new and self.serving is not None and self.workload.settings.canary.steps
-        return [one for one in self.made.manifests if not (tried and one["kind"] == ROUTE.name)]
+        later = [one for one in self.made.manifests if tried and one["kind"] == ROUTE.name]
+        return TakeOver(
+            self.api,
+            self.made,
+            self.others,
+            self.namespace,
+            patience,
+            self.listen,
+            later=later,
+            # What serves as it is wanted is not woken to be asked again.
+            wake=self.new,
+        )
 
     def settle(self, releases: Sequence[Release]) -> None:
         """Write down what serves now, and take away what only others wanted."""
@@ -231,7 +255,7 @@ class _Change:
         before = [each for one in (*served, *begun) for each in one.manifests]
         objects.prune(self.api, before, self.made.manifests, self.namespace)
         for one in (*served, *begun):
-            release.mark(self.api, one, _ended(one, self.serving), self.namespace)
+            _end(self.api, one, self.serving, self.namespace)
         release.forget_old(self.api, [*releases, self.made] if self.new else releases, self.namespace)
 
     def _give_up(self) -> None:
@@ -239,17 +263,8 @@ class _Change:
         self.listen(
             Event("rollback", Phase.STARTED, f"back to {self.serving.label}" if self.serving else "nothing serves")
         )
-        before = self.serving.manifests if self.serving else ()
-        objects.take_back(self.api, self.made.manifests, before, self.namespace)
-        objects.apply(self.api, before, self.namespace)
-        objects.prune(self.api, self.made.manifests, before, self.namespace)
+        give_back(self.api, self.made.manifests, self.before, self.namespace, self.clock.patience(_SLACK_S))
         release.mark(self.api, self.made, ReleaseState.FAILED, self.namespace)
-
-    def _last_words(self, trouble: Trouble | None) -> list[str]:
-        lines = last_words(self.api, trouble, self.namespace) if trouble else []
-        for line in lines:
-            self.listen(Event("log", Phase.NOTE, line))
-        return lines
 
 
 def patience_s(workload: Workload) -> float:
@@ -287,6 +302,20 @@ def _numbered(workload: Workload, releases: Sequence[Release], now_s: float) -> 
     return Release(workload.name, number, ReleaseState.PROGRESSING, now_s, wanted, ())
 
 
+def _beside(releases: Sequence[Release], made: Release) -> list[Manifest]:
+    """What may be there of other releases."""
+    there = [one for one in releases if one.state in (ReleaseState.DEPLOYED, ReleaseState.PROGRESSING)]
+    return [each for one in there if one.number != made.number for each in one.manifests]
+
+
+def _end(api: Api, one: Release, serving: Release | None, namespace: str) -> None:
+    """Say what became of a release that is left; before that, have nothing left of one that never served."""
+    state = _ended(one, serving)
+    if state is ReleaseState.FAILED:
+        knative.forget(api, one.manifests, namespace)
+    release.mark(api, one, state, namespace)
+
+
 def _ended(one: Release, serving: Release | None) -> ReleaseState:
     """What a release is that is left: one that served once may be gone back to."""
     served = one.state is ReleaseState.DEPLOYED or (serving is not None and one.number < serving.number)
@@ -321,18 +350,10 @@ def _target(name: str, releases: Sequence[Release], to: str) -> Release:
 
 
 def _deadline_s(target: Release) -> float:
+    service = knative.service_in(target.manifests)
+    if service:
+        return knative.deadline_s(service)
     return max(
         (one["spec"].get("progressDeadlineSeconds", 0) for one in target.manifests if one["kind"] == DEPLOYMENT.name),
         default=0,
-    )
-
-
-def _unhealthy(name: str, label: str, trouble: Trouble | None, last: str) -> UnhealthyError:
-    what, why, hint = (trouble.what, trouble.why, trouble.hint) if trouble else ("it did not get ready", "", "")
-    return UnhealthyError(
-        "deploy.unhealthy",
-        f"`{name}` {label} did not get ready: {what}",
-        where=f"pod {trouble.pod}" if trouble and trouble.pod else "",
-        why="\n".join(part for part in (why, last) if part),
-        hint=hint,
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from corten.cluster.deploying import Clock
+from corten.cluster.door import Door
 from corten.cluster.kinds import DEPLOYMENT, POD
 from corten.cluster.objects import pods_of
 from corten.cluster.port import Api, Manifest
@@ -68,14 +69,20 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Of one deployment, asked with `body`."""
+    """Of one deployment, asked with `body` at its `door`; its pods are those of the Deployment `controller`."""
 
     api: Api
     name: str
-    namespace: str
+    controller: str
+    door: Door
     body: bytes
     clock: Clock
     listen: Listener
+
+    @property
+    def namespace(self) -> str:
+        """Where all of it is."""
+        return self.door.namespace
 
     def play(self, scenario: str) -> Score:
         """Raises UnhealthyError `drill.not_well` where no replica serves, UsageError `drill.unknown_scenario`."""
@@ -88,6 +95,9 @@ class Drill:
             raise UsageError(
                 "drill.unknown_scenario", f"no scenario `{scenario}`", why=f"known: {', '.join(SCENARIOS)}"
             )
+        if self.controller != self.name:
+            # Knative's may have no pod now: the answer means that there is one.
+            self.api.ask("GET", self.door.path(), headers=self.door.headers)
         ready = [pod for pod in pods_of(self.api, self.name, self.namespace) if is_ready(pod)]
         if not ready:
             raise UnhealthyError(
@@ -146,10 +156,12 @@ class Drill:
         return tuple(str(pod["metadata"]["name"]) for pod in ready)
 
     def _mended(self) -> bool:
-        live = self.api.get(DEPLOYMENT, self.name, self.namespace)
+        live = self.api.get(DEPLOYMENT, self.controller, self.namespace)
         revision = live["metadata"]["labels"][REVISION_LABEL] if live else ""
         try:
-            seen = wait(self.api, self.name, revision, self.namespace, self.clock.patience(_PATIENCE_S), self.listen)
+            seen = wait(
+                self.api, self.controller, revision, self.namespace, self.clock.patience(_PATIENCE_S), self.listen
+            )
         except UnhealthyError:
             return False
         return seen.step is Step.DONE
@@ -158,12 +170,12 @@ class Drill:
     def _asked(self, score: Score) -> Iterator[None]:
         """Requests all the while, counted."""
         lock, over = threading.Lock(), threading.Event()
-        path = f"/api/v1/namespaces/{self.namespace}/services/{self.name}:http/proxy/predict"
+        path, headers = self.door.path("predict"), self.door.headers
 
         def ask() -> None:
             while not over.is_set():
                 try:
-                    status = self.api.ask("POST", path, body=self.body).status
+                    status = self.api.ask("POST", path, body=self.body, headers=headers).status
                     reason = "" if status == 200 else f"HTTP {status}"
                 except CortenError as error:
                     reason = error.code

@@ -48,6 +48,8 @@ SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", additi
 INTERCEPTOR = Kind("http.keda.sh/v1beta1", "InterceptorRoute", "interceptorroutes", addition=Addition.KEDA_HTTP)
 HELD_OBJECT = Kind("http.keda.sh/v1alpha1", "HTTPScaledObject", "httpscaledobjects", addition=Addition.KEDA_HTTP_ALPHA)
 KNATIVE_SERVICE = Kind("serving.knative.dev/v1", "Service", "services", addition=Addition.KNATIVE)
+KNATIVE_ROUTE = Kind("serving.knative.dev/v1", "Route", "routes", addition=Addition.KNATIVE)
+REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions", addition=Addition.KNATIVE)
 MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors", addition=Addition.PROMETHEUS)
 RULE = Kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules", addition=Addition.PROMETHEUS)
 
@@ -58,6 +60,7 @@ OWNED = (
     POLICY,
     SERVICE,
     DEPLOYMENT,
+    KNATIVE_SERVICE,
     BUDGET,
     AUTOSCALER,
     INTERCEPTOR,

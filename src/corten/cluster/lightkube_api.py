@@ -197,21 +197,23 @@ class LightkubeApi:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         media_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Errors only of the API server itself, which are documents of kind Status."""
         through = "/proxy/" in path
-        answer = self._request(method, path, query, body, media_type, what=path, passed_on=through)
+        answer = self._request(method, path, query, body, media_type, headers, what=path, passed_on=through)
         if answer.status in (401, 403) and through and _json(answer.body).get("kind") == "Status":
             raise failure(answer.status, _json(answer.body), what=path, server=self.server)
         return answer
 
-    def _request(
+    def _request(  # noqa: PLR0917
         self,
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         media_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
         *,
         what: str,
         passed_on: bool = False,
@@ -226,7 +228,7 @@ class LightkubeApi:
             self._count()
             try:
                 got = self._client.request(
-                    method, path, params=query, content=body, headers={"Content-Type": media_type}
+                    method, path, params=query, content=body, headers={"Content-Type": media_type, **(headers or {})}
                 )
             except self._broken() as error:
                 trouble = str(error) or type(error).__name__

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corten.cluster import release
-from corten.cluster.kinds import DEPLOYMENT, POD
+from corten.cluster import knative, release
+from corten.cluster.kinds import DEPLOYMENT, KNATIVE_SERVICE, POD
+from corten.cluster.objects import is_made_by_another
 from corten.cluster.port import Api, Manifest
 from corten.cluster.release import Release, ReleaseState
 from corten.cluster.rollout import Progress, Step, diagnose, is_ready, progress
@@ -68,13 +69,52 @@ class ClusterDeployment:
 
 
 def look(api: Api, namespace: str) -> list[ClusterDeployment]:
-    """Everything of ours in a namespace, in three requests, however much it is."""
+    """Everything of ours in a namespace, in three requests, or four where Knative runs some of it."""
     mine = f"{MANAGED_BY}=corten"
     deployments = api.list(DEPLOYMENT, namespace, mine).items
     pods = api.list(POD, namespace, mine).items
     releases = release.everybodys(api, namespace)
-    stable = [one for one in deployments if _label(one, TRACK_LABEL) == Track.STABLE.value]
-    return [_view(one, pods, releases.get(_label(one, DEPLOYMENT_LABEL), [])) for one in stable]
+    stable = [
+        one for one in deployments if _label(one, TRACK_LABEL) == Track.STABLE.value and not is_made_by_another(one)
+    ]
+    found = [_view(one, pods, releases.get(_label(one, DEPLOYMENT_LABEL), [])) for one in stable]
+    if any(knative.service_in(one.manifests) for kept in releases.values() for one in kept):
+        named = {one.name for one in found}
+        services = api.list(KNATIVE_SERVICE, namespace, mine).items
+        # While one takes over from the other both are there: who has the name yet is shown.
+        found += [
+            _view_of_knative(one, pods, releases.get(_label(one, DEPLOYMENT_LABEL), []))
+            for one in services
+            if _label(one, DEPLOYMENT_LABEL) not in named
+        ]
+    return sorted(found, key=lambda one: one.name)
+
+
+def _view_of_knative(service: Manifest, pods: Sequence[Manifest], releases: Sequence[Release]) -> ClusterDeployment:
+    """The revision with most of the requests; of its replicas those that are there now are wanted."""
+    name = _label(service, DEPLOYMENT_LABEL)
+    traffic: Sequence[Manifest] = service.get("status", {}).get("traffic", [])
+    main = max(traffic, key=lambda target: int(target.get("percent", 0)), default={}).get("revisionName", "")
+    serving = next((one for one in releases if knative.revision_in(one.manifests) == main), None)
+    label = serving.label if serving else ""
+    own = [pod for pod in pods if _label(pod, DEPLOYMENT_LABEL) == name]
+    living = [pod for pod in own if _label(pod, REVISION_LABEL) == label and "deletionTimestamp" not in pod["metadata"]]
+    conditions: Sequence[Manifest] = service.get("status", {}).get("conditions", [])
+    ready = next((one for one in conditions if one["type"] == "Ready"), {})
+    begun = next((one for one in reversed(releases) if one.state is ReleaseState.PROGRESSING), None)
+    states = {"True": "serving", "False": "degraded"}
+    return ClusterDeployment(
+        name=name,
+        revision=label,
+        canary=begun.label if begun and begun.label != label else "",
+        ready=sum(is_ready(pod) for pod in living),
+        wanted=len(living),
+        # With no pod it serves too: the next request has one started.
+        state=states.get(ready.get("status", ""), "progressing"),
+        reason=str(ready.get("message", "")) if ready.get("status") == "False" else "",
+        image=serving.image if serving else "",
+        pods=tuple(_pod(pod) for pod in own),
+    )
 
 
 def _view(deployment: Manifest, pods: Sequence[Manifest], releases: Sequence[Release]) -> ClusterDeployment:

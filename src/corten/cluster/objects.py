@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from corten.cluster.kinds import DEPLOYMENT, OWNED, POD, Kind, kind_of
+from corten.cluster.kinds import DEPLOYMENT, KNATIVE_SERVICE, OWNED, POD, SERVICE, Kind, kind_of
 from corten.cluster.port import MANAGER, Api, Manifest
 from corten.exporters.base import Cluster
 from corten.exporters.manifests.names import DEPLOYMENT_LABEL, MANAGED_BY
@@ -59,21 +59,63 @@ def set_replicas(api: Api, name: str, replicas: int, namespace: str) -> None:
 
 
 def prune(api: Api, before: Iterable[Manifest], wanted: Sequence[Manifest], namespace: str) -> list[Identity]:
-    """End what was wanted before and is not now, last things first."""
+    """End what was wanted before and is not now, last things first.
+
+    Where Knative runs what is wanted, the Service of its name is Knative's by now.
+    """
     kept = {identity(manifest) for manifest in wanted}
+    kept |= {(SERVICE, name) for kind, name in kept if kind == KNATIVE_SERVICE}
     gone = dict.fromkeys(each for each in map(identity, before) if each not in kept)
     return [(kind, name) for kind, name in reversed(gone) if api.delete(kind, name, namespace)]
 
 
 def inventory(api: Api, name: str, cluster: Cluster) -> list[Identity]:
-    """All objects of a deployment that are there, whoever remembers them, found by their labels."""
+    """All objects of a deployment that are there, whoever remembers them, found by their labels.
+
+    What a controller made of one of them has the labels too, and goes with it.
+    """
     kinds = [kind for kind in OWNED if kind.addition is None or cluster.has(kind.addition)]
     labels = f"{DEPLOYMENT_LABEL}={name},{MANAGED_BY}=corten"
     return [
         (kind, str(one["metadata"]["name"]))
         for kind in kinds
         for one in api.list(kind, cluster.namespace, labels).items
+        if not is_made_by_another(one)
     ]
+
+
+def is_made_by_another(live: Manifest) -> bool:
+    """Whether it is a controller's, which made it of something else."""
+    return any(owner.get("controller") for owner in live["metadata"].get("ownerReferences", []))
+
+
+def may_rest(manifest: Manifest) -> bool:
+    """Whether it is a scaler that may end the last replica."""
+    return _least(manifest) == 0
+
+
+def awake(manifest: Manifest) -> Manifest:
+    """A scaler that keeps a replica meanwhile, where it may end the last one; anything else as it is.
+
+    What is asked by its scaler stays there; who only set the number would have it taken back at the next look.
+    """
+    if not may_rest(manifest):
+        return manifest
+    spec = manifest["spec"]
+    if "replicas" in spec:
+        return {**manifest, "spec": {**spec, "replicas": {**spec["replicas"], "min": 1}}}
+    return {**manifest, "spec": {**spec, "minReplicaCount": 1}}
+
+
+def _least(manifest: Manifest) -> int | None:
+    """How many replicas a scaler of KEDA's leaves; None for any other object."""
+    match manifest["kind"]:
+        case "ScaledObject":
+            return int(manifest["spec"].get("minReplicaCount", 0))
+        case "HTTPScaledObject":
+            return int(manifest["spec"]["replicas"].get("min", 0))
+        case _:
+            return None
 
 
 def pods_of(api: Api, name: str, namespace: str, *, track: str = "") -> tuple[Manifest, ...]:

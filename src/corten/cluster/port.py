@@ -74,6 +74,7 @@ class Api(Protocol):
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         media_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Any other request. A pod's own refusal is an answer, the API server's is an error."""
 

@@ -56,12 +56,12 @@ class Progress:
     trouble: Trouble | None = None
 
 
-def progress(deployment: Manifest, pods: Sequence[Manifest], revision: str) -> Progress:
-    """Look at a Deployment that is to run `revision`, and at its pods."""
+def progress(deployment: Manifest, pods: Sequence[Manifest], revision: str, *, least: int = 0) -> Progress:
+    """Look at a Deployment that is to run `revision`, and at its pods; done with at least so many."""
     spec, status = deployment["spec"], deployment.get("status", {})
-    wanted = int(spec.get("replicas", 1))
+    wanted = max(least, int(spec.get("replicas", 1)))
     new = [pod for pod in pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision]
-    trouble = _worst(new) or _refused(deployment)
+    trouble = worst(new) or _refused(deployment)
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
     updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
     available = status.get("availableReplicas", 0)
@@ -74,7 +74,8 @@ def progress(deployment: Manifest, pods: Sequence[Manifest], revision: str) -> P
     return Progress(Step.PROGRESSING, ready, wanted, trouble)
 
 
-def _worst(pods: Sequence[Manifest]) -> Trouble | None:
+def worst(pods: Sequence[Manifest]) -> Trouble | None:
+    """What keeps pods from serving: what no time will mend, if there is that."""
     found = [trouble for pod in pods if (trouble := diagnose(pod))]
     return next((one for one in found if one.hopeless), found[0] if found else None)
 

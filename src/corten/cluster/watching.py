@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from corten.cluster.kinds import DEPLOYMENT, EVENT, POD
+from corten.cluster.door import Door
+from corten.cluster.kinds import DEPLOYMENT, EVENT, POD, Kind
 from corten.cluster.objects import pods_of
 from corten.cluster.port import Answer, Api, ExpiredError
 from corten.cluster.rollout import Progress, Step, Trouble, progress
 from corten.core.events import Event, Listener, Phase
-from corten.errors import RemoteError, UnhealthyError
-from corten.exporters.manifests.names import DEPLOYMENT_LABEL, HTTP
+from corten.errors import NotFoundError, RemoteError, UnhealthyError
+from corten.exporters.manifests.names import DEPLOYMENT_LABEL
 from corten.exporters.manifests.network import SERVICE_PORT
 
 _LOOK_S = 5.0
@@ -38,12 +40,25 @@ class Patience:
         return self.until_s - self.now_s()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A rollout as it was seen, and what tells that something changed: a kind of a deployment's, since a version."""
+
+    seen: Progress
+    kind: Kind
+    owner: str
+    version: str
+
+
 def wait(  # noqa: PLR0917
-    api: Api, name: str, revision: str, namespace: str, patience: Patience, listen: Listener
+    api: Api, name: str, revision: str, namespace: str, patience: Patience, listen: Listener, *, least: int = 0
 ) -> Progress:
-    """Until the Deployment `name` runs `revision`, or has failed to. Raises UnhealthyError `deploy.timeout`."""
-    told = ""
-    while True:
+    """Until the Deployment `name` runs `revision`, or has failed to. Raises UnhealthyError `deploy.timeout`.
+
+    With fewer than `least` replicas it is not there yet, whoever wants no more.
+    """
+
+    def look() -> Look:
         found = api.list(DEPLOYMENT, namespace, fields=f"metadata.name={name}")
         if not found.items:
             raise RemoteError(
@@ -52,28 +67,44 @@ def wait(  # noqa: PLR0917
         deployment = found.items[0]
         owner = deployment["metadata"]["labels"][DEPLOYMENT_LABEL]
         track = deployment["spec"]["selector"]["matchLabels"].get("corten.dev/track", "")
-        seen = progress(deployment, pods_of(api, owner, namespace, track=track), revision)
-        words = _words(seen)
-        if words != told and seen.step is Step.PROGRESSING:
+        pods = pods_of(api, owner, namespace, track=track)
+        return Look(progress(deployment, pods, revision, least=least), DEPLOYMENT, owner, found.version)
+
+    return follow(api, look, f"`{name}` {revision}", namespace, patience, listen)
+
+
+def follow(  # noqa: PLR0917
+    api: Api, look: Callable[[], Look], what: str, namespace: str, patience: Patience, listen: Listener
+) -> Progress:
+    """Look until it is done or has failed, and tell what changes. Raises UnhealthyError `deploy.timeout`."""
+    told = ""
+    while True:
+        found = look()
+        words = _words(found.seen)
+        if found.seen.step is not Step.PROGRESSING:
+            return found.seen
+        if words != told:
             told = words
             listen(Event("rollout", Phase.PROGRESS, words))
-        if seen.step is not Step.PROGRESSING:
-            return seen
         if patience.left_s <= 0:
             raise UnhealthyError(
                 "deploy.timeout",
-                f"`{name}` {revision} is not there yet",
+                f"{what} is not there yet",
                 why=words,
                 hint="it goes on in the cluster: run the same command again to wait for it",
             )
-        _until_something_changes(api, namespace, owner, found.version, patience)
+        _until_something_changes(api, found, namespace, patience)
 
 
-def _until_something_changes(api: Api, namespace: str, owner: str, since: str, patience: Patience) -> None:
+def _until_something_changes(api: Api, found: Look, namespace: str, patience: Patience) -> None:
     before_s = patience.now_s()
     try:
         for _ in api.watch(
-            DEPLOYMENT, namespace, f"{DEPLOYMENT_LABEL}={owner}", since, max(1.0, min(_LOOK_S, patience.left_s))
+            found.kind,
+            namespace,
+            f"{DEPLOYMENT_LABEL}={found.owner}",
+            found.version,
+            max(1.0, min(_LOOK_S, patience.left_s)),
         ):
             break
     except ExpiredError:
@@ -96,7 +127,8 @@ def last_words(api: Api, trouble: Trouble, namespace: str) -> list[str]:
         -3:
     ]
     if trouble.ran:
-        lines += logs(api, trouble.pod, namespace, lines=_LAST_LINES, previous=trouble.crashed)
+        with suppress(NotFoundError):  # it was ended meanwhile
+            lines += logs(api, trouble.pod, namespace, lines=_LAST_LINES, previous=trouble.crashed)
     return lines
 
 
@@ -107,19 +139,16 @@ def logs(api: Api, pod: str, namespace: str, *, lines: int, previous: bool = Fal
     return answer.body.decode("utf-8", "replace").splitlines()
 
 
-def verify(  # noqa: PLR0917
-    api: Api, service: str, revision: str, namespace: str, patience: Patience, listen: Listener
-) -> None:
-    """Ask through the Service until only `revision` answers: a rollout that is done may have moved no traffic yet.
+def verify(api: Api, door: Door, revision: str, patience: Patience, listen: Listener) -> None:
+    """Ask until only `revision` answers: a rollout that is done may have moved no traffic yet.
 
     Raises UnhealthyError `deploy.unhealthy` when nothing answers, or another revision does. Where the API server cannot
     reach pods at all (a policy, no tunnel), that is told and their readiness has to do.
     """
-    path = f"/api/v1/namespaces/{namespace}/services/{service}:{HTTP}/proxy/"
     in_a_row, answer, answered = 0, None, ""
     patience = replace(patience, until_s=min(patience.until_s, patience.now_s() + _LONGEST_S))
     while in_a_row < _ENOUGH_ANSWERS:
-        answer = api.ask("GET", path)
+        answer = api.ask("GET", door.path(), headers=door.headers)
         answered = answer.headers.get(_REVISION_HEADER, "")
         in_a_row = in_a_row + 1 if answer.status < 500 and answered == revision else 0
         if in_a_row:
@@ -134,10 +163,10 @@ def verify(  # noqa: PLR0917
         told = f"{answered} answers" if answered else _message(answer) if answer else "no answer"
         raise UnhealthyError(
             "deploy.unhealthy",
-            f"no request through the Service `{service}` was answered by {revision}",
+            f"no request through the Service `{door.service}` was answered by {revision}",
             where=f"port {SERVICE_PORT}",
             why=told,
-            hint=f"do its selector and ports fit the pods? kubectl describe service {service}",
+            hint=f"do its selector and ports fit the pods? kubectl describe service {door.service}",
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from corten.exporters.base import Addition, Workload, refuse
 from corten.exporters.kubernetes import files
+from corten.exporters.manifests.knative import refuse_where_it_runs
 from corten.exporters.manifests.monitoring import failing_share
 from corten.exporters.manifests.names import Manifest, Track, manifest, object_name
 from corten.exporters.manifests.network import by_weight
@@ -25,6 +26,7 @@ class ArgoRollouts:
 
     def render(self, workload: Workload) -> Mapping[str, str]:
         """The objects of `--to kubernetes` with a Rollout among them. Raises UsageError `render.unsupported`."""
+        refuse_where_it_runs(self.name, workload)
         if workload.settings.canary.judged and not workload.cluster.has(Addition.PROMETHEUS):
             raise refuse(
                 self.name,

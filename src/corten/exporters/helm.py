@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from corten.exporters.base import Workload
+from corten.exporters.manifests.knative import refuse_where_it_runs
 from corten.exporters.manifests.names import CONTAINER, Manifest
 from corten.exporters.manifests.whole import objects
 from corten.exporters.yaml_text import Raw, documents
@@ -29,6 +30,7 @@ class Helm:
 
     def render(self, workload: Workload) -> Mapping[str, str]:
         """`Chart.yaml`, `values.yaml`, `templates/`."""
+        refuse_where_it_runs(self.name, workload)
         # Where it is to be is said to helm.
         found = objects(replace(workload, cluster=replace(workload.cluster, namespace="")))
         values = _values(workload, found)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from corten.exporters.rules_added import ADDED
+from corten.exporters.rules_knative import GROUP as KNATIVE
+from corten.exporters.rules_knative import check_service as check_knative
 from corten.exporters.rules_names import is_label_value, is_name, is_service_name
 from corten.exporters.rules_pod import check_pod, port_in_range
 
@@ -44,7 +46,8 @@ def check(objects: Sequence[Manifest]) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for one in objects:
         kind, name = str(one["kind"]), str(one["metadata"]["name"])
-        rule = _RULES.get(kind)
+        # The one kind whose name is another's, too.
+        rule = check_knative if one["apiVersion"].startswith(KNATIVE) else _RULES.get(kind)
         told = [*_names(one), *(rule(one, together) if rule else ())]
         found += [Finding(kind, name, path, why) for path, why in told]
     twice = Counter((one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in objects)

@@ -12,7 +12,7 @@ from corten.cluster.lightkube_api import connect
 from corten.cluster.port import Api, Manifest
 from corten.cluster.probing import Isolation, isolation
 from corten.errors import CortenError
-from corten.exporters.base import Cluster
+from corten.exporters.base import Addition, Cluster
 from corten.exporters.manifests.names import MANAGED_BY, REVISION_LABEL
 from corten.exporters.manifests.rbac import rules
 from corten.ops.doctor import Check, Outcome
@@ -37,6 +37,7 @@ def _checks(api: Api, namespace: str, clock: Clock) -> Iterator[Check]:
     yield Check("cluster", Outcome.OK, f"Kubernetes {major}.{minor} at {api.server}, namespace {namespace}")
     has = ", ".join(sorted(one.value for one in cluster.additions))
     yield Check("additions", Outcome.INFO, has or "none that Corten uses: replicas by HorizontalPodAutoscaler")
+    yield _zero(cluster)
     lacking = [f"{verb} {resource}" for verb, resource in _lacking(api, cluster)]
     if lacking:
         hint = "have the Role of `corten k8s rbac` applied by who may"
@@ -44,6 +45,15 @@ def _checks(api: Api, namespace: str, clock: Clock) -> Iterator[Check]:
     else:
         yield Check("rights", Outcome.OK, "all that deploying needs")
     yield _policies(api, namespace, clock)
+
+
+def _zero(cluster: Cluster) -> Check:
+    ways = ["KEDA's HTTP add-on, with --host NAME"] if cluster.holds else []
+    ways += ["Knative"] if cluster.has(Addition.KNATIVE) else []
+    if not ways:
+        hint = "install Knative Serving, or KEDA with its HTTP add-on, for deployments that may have no replica"
+        return Check("zero", Outcome.INFO, "nothing holds a request: replicas never go to 0", hint)
+    return Check("zero", Outcome.INFO, f"replicas may go to 0 (--replicas 0..N) by {' or '.join(ways)}")
 
 
 def _lacking(api: Api, cluster: Cluster) -> Iterator[tuple[str, str]]:

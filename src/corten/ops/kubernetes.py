@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from corten.cluster import objects, release
+from corten.cluster import knative, objects, release
 from corten.cluster.deploying import Clock, Outcome, go_back
 from corten.cluster.deploying import deploy as deploy_one
 from corten.cluster.deploying import promote as promote_one
 from corten.cluster.differing import Difference, differences
 from corten.cluster.drilling import SCENARIOS, Drill, Score
 from corten.cluster.facts import discover
-from corten.cluster.kinds import DEPLOYMENT, SECRET, kind_of
+from corten.cluster.kinds import DEPLOYMENT, KNATIVE_SERVICE, SECRET, kind_of
 from corten.cluster.lightkube_api import LightkubeApi, connect
 from corten.cluster.looking import ClusterDeployment, look
 from corten.cluster.release import Release
@@ -123,7 +123,8 @@ def logs(name: str, place: Place, *, tail: int = 100) -> list[tuple[str, str]]:
     with _connected(place) as api:
         namespace = place.namespace or api.namespace
         pods = objects.pods_of(api, parse_name(name), namespace)
-        if not pods:
+        # One whose replicas were all ended since nobody asked is there still.
+        if not pods and not release.history(api, name, namespace):
             raise _unknown(name)
         lines: list[tuple[str, str]] = []
         for pod in pods:
@@ -141,8 +142,8 @@ def predict(name: str, body: Any, place: Place, *, home: Home | None = None) -> 
         serving = _serving(api, parse_name(name), namespace)
         if body is None:
             body = sample_of(home, name, serving.image.rpartition("@")[2])
-        path = f"/api/v1/namespaces/{namespace}/services/{name}:http/proxy/predict"
-        answer = api.ask("POST", path, body=json.dumps(body).encode())
+        asked = knative.door(name, serving.manifests, namespace)
+        answer = api.ask("POST", asked.path("predict"), body=json.dumps(body).encode(), headers=asked.headers)
     try:
         told = json.loads(answer.body)
     except ValueError:
@@ -223,6 +224,7 @@ def scale(name: str, replicas: int, place: Place) -> None:
         namespace = place.namespace or api.namespace
         serving = _serving(api, parse_name(name), namespace)
         scalers = [one["kind"] for one in serving.manifests if one["kind"] in objects.SCALERS]
+        scalers += ["Knative"] if knative.service_in(serving.manifests) else []
         if scalers:
             raise UsageError(
                 "kubernetes.scaled_by_others",
@@ -252,13 +254,27 @@ def drill(
         serving = _serving(api, parse_name(name), namespace)
         if body is None:
             body = sample_of(home, name, serving.image.rpartition("@")[2])
-        played = Drill(api, name, namespace, json.dumps(body).encode(), Clock(), listen)
-        return [played.play(scenario) for scenario in only or SCENARIOS]
+        revision = knative.revision_in(serving.manifests)
+        controller = f"{revision}-deployment" if revision else name
+        asked = knative.door(name, serving.manifests, namespace)
+        played = Drill(api, name, controller, asked, json.dumps(body).encode(), Clock(), listen)
+        if revision and "rollout" in only:
+            raise UsageError(
+                "drill.unknown_scenario",
+                "no scenario `rollout` where Knative runs it",
+                why="a revision of Knative never changes, and what changes its pods is undone",
+                hint="corten deploy of another image is the rollout there",
+            )
+        scenarios = [one for one in SCENARIOS if not (revision and one == "rollout")]
+        return [played.play(scenario) for scenario in only or scenarios]
 
 
 def _serving(api: LightkubeApi, name: str, namespace: str) -> Release:
     found = release.current(release.history(api, name, namespace))
-    if found is None or api.get(DEPLOYMENT, name, namespace) is None:
+    if found is None:
+        raise _unknown(name)
+    kind = KNATIVE_SERVICE if knative.service_in(found.manifests) else DEPLOYMENT
+    if api.get(kind, name, namespace) is None:
         raise _unknown(name)
     return found
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from clusters import image, site
+from clusters import image, needed, site
 
 from corten.cli import main as cli
 from corten.testing import Fault
@@ -182,16 +182,6 @@ def test_lists_are_never_merged_by_hand_and_nothing_is_ever_forced(here, run):
     assert {request.query["fieldManager"] for request in patches} <= {"corten", "corten-state", "corten-scale"}
 
 
-def needed(request):
-    verbs = {"PATCH": "patch", "DELETE": "delete", "POST": "create"}
-    _, _, rest = request.path.partition("/namespaces/")
-    kind, *more = rest.split("/")[1:]
-    sub = f"/{more[1]}" if len(more) > 1 else ""
-    if request.method != "GET":
-        return verbs[request.method], kind + sub
-    return ("watch" if request.query.get("watch") else "get" if more else "list"), kind + sub
-
-
 def test_an_engine_nobody_knows_and_words_for_another_one_are_refused(here, run, monkeypatch):
     monkeypatch.setenv("CORTEN_ENGINE", "swarm")
     assert "swarm" in run("status", code=2)[1]
@@ -209,7 +199,7 @@ def test_what_a_cluster_is_and_allows_and_keeps_apart_is_tried_out(here, run, mo
     assert checks()["policies"][0] == "info"  # nothing to try it with
     run("deploy", image("fraud"))
     before = {kind: here.server.names(kind) for kind in ("deployments", "networkpolicies")}
-    assert [outcome for outcome, _ in checks().values()] == ["ok", "info", "ok", "ok"]
+    assert [outcome for outcome, _ in checks().values()] == ["ok", "info", "info", "ok", "ok"]
     here.server.pods.enforces = False
     outcome, found = checks()["policies"]
     assert (outcome, "NOT enforced" in found) == ("warning", True)

@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 import pytest
-from clusters import site
+from clusters import CutError, cut_off, site
 
 from corten.cluster.deploying import go_back, promote
 from corten.core.canary import Canary
@@ -28,10 +28,6 @@ KINDS = (
     "networkpolicies",
     "serviceaccounts",
 )
-
-
-class CutError(Exception):
-    """The command ends here, as by kill -9."""
 
 
 @pytest.fixture
@@ -135,27 +131,6 @@ def release_history(here):
     from corten.cluster.release import history
 
     return history(here.api, "fraud", "default")
-
-
-class cut_off:
-    """After so many writes the command is gone."""
-
-    def __init__(self, here, writes):
-        self.api, self.left = here.api, writes
-
-    def __enter__(self):
-        self.request = self.api._request
-        self.api._request = self.dies
-
-    def __exit__(self, *_):
-        self.api._request = self.request
-
-    def dies(self, *words, **more):
-        if words[0] != "GET" and "dryRun" not in (words[2] if len(words) > 2 and words[2] else {}):
-            self.left -= 1
-            if self.left <= 0:
-                raise CutError
-        return self.request(*words, **more)
 
 
 class unhurt:

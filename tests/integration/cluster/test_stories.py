@@ -1,10 +1,9 @@
 """Deployments in a cluster, from the first to the last: rollouts, refusals, canaries, going back."""
 
-import threading
 from dataclasses import replace
 
 import pytest
-from clusters import CANARY, GATEWAY, image, site
+from clusters import CANARY, GATEWAY, eventually, image, site, under_load
 
 from corten.cluster import deploying
 from corten.cluster.deploying import go_back
@@ -148,22 +147,6 @@ def test_pods_that_were_refused_by_a_quota_are_told_with_its_numbers(here):
 # Canaries
 
 
-def traffic(site, over):
-    while not over.wait(0.02):
-        site.server.traffic(200, "fraud")
-
-
-def under_load(site, call):
-    over = threading.Event()
-    clients = threading.Thread(target=traffic, args=(site, over))
-    clients.start()
-    try:
-        return call()
-    finally:
-        over.set()
-        clients.join()
-
-
 def test_a_good_canary_takes_over_share_by_share(gated):
     gated.deploy("good", replicas=2)
     under_load(gated, lambda: gated.deploy("better", replicas=2, canary=CANARY))
@@ -286,30 +269,80 @@ def test_somebody_elses_number_is_a_conflict_with_a_name(here):
 # What a cluster has
 
 
-@pytest.mark.parametrize(
-    ("groups", "kinds"),
-    [
-        (("keda.sh", "http.keda.sh"), ["interceptorroutes", "scaledobjects"]),
-        (("keda.sh", "http.keda.sh/v1beta1"), ["interceptorroutes", "scaledobjects"]),
-        (("keda.sh", "http.keda.sh/v1alpha1"), ["httpscaledobjects"]),
-    ],
-    ids=["both", "newer", "older"],
-)
-def test_down_to_zero_goes_by_the_api_that_the_add_on_has(tmp_path, monkeypatch, groups, kinds):
-    for here in site(tmp_path, monkeypatch, groups=groups):
-        asked = here.workload
+APIS = {
+    "both": (("keda.sh", "http.keda.sh"), ["interceptorroutes", "scaledobjects"]),
+    "newer": (("keda.sh", "http.keda.sh/v1beta1"), ["interceptorroutes", "scaledobjects"]),
+    "older": (("keda.sh", "http.keda.sh/v1alpha1"), ["httpscaledobjects", "scaledobjects"]),  # that makes the other
+}
+ZERO = {"replicas": 0, "most_replicas": 4}
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch, request):
+    """A cluster with KEDA's add-on, where deployments have a host name."""
+    for here in site(tmp_path, monkeypatch, groups=APIS[getattr(request, "param", "newer")][0]):
+        here.unheld = asked = here.workload
         here.workload = lambda *words, asked=asked, **more: replace(asked(*words, **more), host="f.example.com")
-        here.deploy(replicas=0, most_replicas=4)
-        there = ["interceptorroutes", "httpscaledobjects", "scaledobjects"]
-        assert [kind for kind in there if here.server.names(kind)] == kinds
-        assert here.revisions() == {"r1"}
-        here.server.scale_as("keda-operator", "fraud", 0)
-        here.deploy("better", replicas=0, most_replicas=4)
-        assert here.server.find("deployments", "fraud")["spec"]["replicas"] == 0
-        here.workload = asked
-        here.deploy("better", replicas=2)
-        assert [kind for kind in there if here.server.names(kind)] == []
-        assert here.revisions() == {"r3"}
+        yield here
+
+
+def at_rest(here):
+    """Down to none, as after a while without requests."""
+    here.server.scale_as("keda-operator", "fraud", 0)
+    eventually(lambda: not here.server.names("pods"))
+
+
+def least(here):
+    """How many replicas the scaler leaves."""
+    return here.server.find("scaledobjects", "fraud")["spec"]["minReplicaCount"]
+
+
+@pytest.mark.parametrize(("held", "kinds"), [(name, kinds) for name, (_, kinds) in APIS.items()], indirect=["held"])
+def test_down_to_zero_goes_by_the_api_that_the_add_on_has(held, kinds):
+    held.deploy(**ZERO)
+    there = ["interceptorroutes", "httpscaledobjects", "scaledobjects"]
+    eventually(lambda: [kind for kind in there if held.server.names(kind)] == kinds)
+    assert held.revisions() == {"r1"}
+    eventually(lambda: least(held) == 0)
+    held.workload = held.unheld
+    held.deploy("better", replicas=2)
+    eventually(lambda: [kind for kind in there if held.server.names(kind)] == [])
+    assert held.revisions() == {"r2"}
+
+
+@pytest.mark.parametrize("held", ["newer", "older"], indirect=True)
+def test_who_rests_is_woken_to_be_asked_and_may_rest_again(held):
+    held.deploy("good", **ZERO)
+    at_rest(held)
+    asked = len(held.server.seen)
+    held.deploy("better", **ZERO)
+    assert any("/services/fraud:http/proxy/" in call.path for call in held.server.seen[asked:])
+    assert held.revisions() == {"r2"}
+    eventually(lambda: least(held) == 0)
+    at_rest(held)
+    go_back(held.api, "fraud", "default", clock=held.clock)
+    assert held.revisions() == {"r1"}
+    eventually(lambda: least(held) == 0)
+
+
+@pytest.mark.parametrize("held", ["newer", "older"], indirect=True)
+@pytest.mark.parametrize("fault", [Fault.CRASH, Fault.OTHER_REVISION], ids=["crash", "other"])
+def test_a_revision_that_is_not_well_is_found_though_nobody_asks(held, fault):
+    """None of none is a rollout that is done: a broken one was found by the first client."""
+    held.deploy("good", **ZERO)
+    at_rest(held)
+    held.server.fault("team/bad", fault)
+    fails("deploy.unhealthy", lambda: held.deploy("bad", timeout_s=3.0, **ZERO))
+    assert held.states() == {"r1": "deployed", "r2": "failed"}
+    eventually(lambda: least(held) == 0)
+    assert str(image("good")) in str(held.server.find("deployments", "fraud")["spec"])
+
+
+def test_the_same_again_wakes_nobody_who_rests(held):
+    held.deploy("good", **ZERO)
+    at_rest(held)
+    assert not held.deploy("good", **ZERO).changed
+    assert held.server.find("deployments", "fraud")["spec"]["replicas"] == 0
 
 
 def test_a_group_without_the_kind_that_is_needed_is_not_taken_for_it(tmp_path, monkeypatch):

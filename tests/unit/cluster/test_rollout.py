@@ -43,6 +43,12 @@ def test_none_wanted_is_done_with_none():
     assert progress(deployment(0, replicas=1), [], "r2").step is Step.PROGRESSING
 
 
+def test_who_has_none_is_not_done_where_one_is_to_be_asked():
+    resting = progress(deployment(0), [], "r2", least=1)
+    assert (resting.step, resting.wanted) == (Step.PROGRESSING, 1)
+    assert progress(deployment(**DONE), [READY, READY], "r2", least=1).step is Step.DONE
+
+
 def test_a_deadline_of_the_change_before_is_not_this_ones():
     assert progress(deployment(conditions=[LATE], observed=2), [], "r2").step is Step.PROGRESSING
     assert progress(deployment(conditions=[LATE]), [], "r2").step is Step.FAILED

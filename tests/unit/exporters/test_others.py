@@ -9,6 +9,7 @@ from corten.core.canary import Canary
 from corten.core.deployment import Settings
 from corten.core.digest import Digest
 from corten.core.reference import Reference
+from corten.core.rest import Strategy
 from corten.errors import UsageError
 from corten.exporters.base import Addition, Cluster, Workload
 from corten.exporters.manifests.whole import objects
@@ -109,15 +110,79 @@ def test_an_overlay_says_where_and_which_image_and_the_base_is_of_no_place():
 
 
 def test_knative_gets_one_service_that_scales_to_zero():
-    files = rendered("knative", workload(replicas=0, most_replicas=4, concurrency=10))
-    template = alone(files, "Service")["spec"]["template"]
+    files = rendered("knative", workload(replicas=0, most_replicas=4, concurrency=10, weights=WEIGHTS))
+    service = alone(files, "Service")
+    template = service["spec"]["template"]
     assert template["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"] == "0"
     assert template["spec"]["containerConcurrency"] == 10
     container = template["spec"]["containers"][0]
     assert container["securityContext"]["runAsNonRoot"] is True
     assert "lifecycle" not in container
+    # Applied again with other settings it is another revision: Knative names it.
+    assert "name" not in template["metadata"]
+    assert service["spec"]["traffic"] == [{"latestRevision": True, "percent": 100}]
     with pytest.raises(UsageError):
         rendered("knative", workload(grpc=True))
+
+
+def test_what_knative_takes_behind_a_flag_alone_is_left_out_or_refused():
+    template = alone(rendered("knative", workload(weights=WEIGHTS)), "Service")["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in template["volumes"]] == ["tmp"]  # no image as a volume
+    assert not any("fieldRef" in one.get("valueFrom", {}) for one in template["containers"][0]["env"])
+    high = Cluster(priority_class="high")
+    with pytest.raises(UsageError) as caught:
+        rendered("knative", workload(high))
+    assert "podspec-priorityclassname" in caught.value.why
+    with pytest.raises(UsageError):
+        rendered("knative", workload(strategy=Strategy.SWAP))
+
+
+def test_pods_of_knative_are_asked_by_its_activator_alone():
+    policy = alone(rendered("knative", workload(replicas=0, most_replicas=4)), "NetworkPolicy")["spec"]
+    peers = {
+        one["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: {
+            port["port"] for port in one["ports"]
+        }
+        for one in policy["ingress"]
+    }
+    assert peers["knative-serving"] == {8012, 8112, 9090}
+    assert peers["kube-system"] == {8080}
+    assert policy["egress"] == []
+
+
+KNATIVE = frozenset({Addition.KNATIVE})
+ADD_ON = frozenset({Addition.KNATIVE, Addition.KEDA, Addition.KEDA_HTTP})
+
+
+@pytest.mark.parametrize(
+    ("additions", "host", "least", "runs"),
+    [
+        (KNATIVE, "", 0, True),
+        (KNATIVE, "", 1, False),
+        (ADD_ON, "", 0, True),
+        (ADD_ON, "f.example.com", 0, False),
+    ],
+    ids=["zero", "one", "both", "by-host"],
+)
+def test_knative_runs_what_may_have_no_replica_unless_a_host_name_means_the_add_on(additions, host, least, runs):
+    made = objects(workload(Cluster(additions=additions), host=host, replicas=least, most_replicas=4))
+    assert ("serving.knative.dev/v1" in {one["apiVersion"] for one in made}) is runs
+    assert ("Deployment" in {one["kind"] for one in made}) is not runs
+
+
+@pytest.mark.parametrize("to", ["helm", "argo-rollouts"])
+def test_what_is_made_of_a_deployment_refuses_what_knative_runs(to):
+    with pytest.raises(UsageError) as caught:
+        rendered(to, workload(Cluster(additions=KNATIVE), replicas=0, most_replicas=4))
+    assert "--to knative" in caught.value.hint
+
+
+@pytest.mark.parametrize("way", [{"host": "f.example.com"}, {"gateway": "infra/public"}], ids=["host", "gateway"])
+def test_a_way_in_that_is_not_knatives_is_refused(way):
+    cluster = Cluster(additions=KNATIVE | {Addition.GATEWAY_API}, gateway=way.get("gateway", ""))
+    with pytest.raises(UsageError) as caught:
+        objects(workload(cluster, host=way.get("host", ""), replicas=0, most_replicas=4))
+    assert "DomainMapping" in caught.value.hint
 
 
 def test_kserve_gets_its_weights_as_the_cluster_can_mount_them():

@@ -35,6 +35,15 @@ HELD = objects(
         cluster=Cluster(additions=frozenset({Addition.KEDA_HTTP_ALPHA})),
     )
 )
+KNATIVE = objects(
+    Workload(
+        "fraud",
+        IMAGE,
+        Settings(replicas=0, most_replicas=4),
+        revision="r2",
+        cluster=Cluster(additions=frozenset({Addition.KNATIVE})),
+    )
+)
 SCALED = objects(Workload("fraud", IMAGE, Settings(replicas=2, most_replicas=4), cluster=CLUSTER))
 
 
@@ -42,7 +51,8 @@ def broken(path, value, *, kind="Deployment", base=FIXED):
     """The good objects with one field of the first of a kind changed (None: removed)."""
     made = copy.deepcopy(base)
     place = next(one for one in made if one["kind"] == kind)
-    *way, last = [int(step) if step.isdigit() else step for step in path.split("/")]
+    steps = [step.replace("~", "/") for step in path.split("/")]
+    *way, last = [int(step) if step.isdigit() else step for step in steps]
     for step in way:
         place = place[step]
     if value is None:
@@ -145,3 +155,22 @@ def test_what_would_not_work_is_refused_before_anything_is_rendered():
 )  # fmt: skip
 def test_amounts_are_read_as_kubernetes_reads_them(text, amount):
     assert parse_quantity(text) == (None if amount is None else Decimal(amount))
+
+
+def in_knatives(path, value):
+    return found(broken(path, value, kind="Service", base=KNATIVE))
+
+
+def test_a_service_of_knatives_has_rules_of_its_own():
+    assert found(KNATIVE) == []
+    assert in_knatives("spec/template/metadata/name", "other-r2") == ["spec.template.metadata.name"]
+    assert in_knatives("spec/traffic/0/percent", 90) == ["spec.traffic"]
+    annotations = "spec/template/metadata/annotations"
+    assert in_knatives(f"{annotations}/autoscaling.knative.dev~min-scale", "9") == [annotations.replace("/", ".")]
+    assert in_knatives(f"{MODEL}/ports/0/name", "http") == ["spec.template.spec.containers"]
+    two = [{"containerPort": 8080}, {"containerPort": 9090}]
+    assert in_knatives(f"{MODEL}/ports", two) == ["spec.template.spec.containers"]
+    assert in_knatives(f"{MODEL}/env/0/name", "K_SERVICE") == ["spec.template.spec.containers"]
+    assert in_knatives(f"{MODEL}/resources/requests/memory", "much") == [
+        "spec.template.spec.containers[0].resources.requests.memory"
+    ]

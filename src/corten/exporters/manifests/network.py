@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corten.core.route import GRPC_PORT
 from corten.exporters.base import HTTP_PORT, Addition, Workload
+from corten.exporters.manifests import knative
 from corten.exporters.manifests.names import (
     GRPC,
     HTTP,
@@ -15,6 +16,8 @@ from corten.exporters.manifests.names import (
 )
 
 SERVICE_PORT = 80
+# Of the proxy that Knative puts into each pod: requests, the same with TLS, what its autoscaler counts by.
+_PROXY_PORTS = (8012, 8112, 9090)
 _REVISION_HEADER = "x-corten-revision"
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 # Where clouds keep the credentials of their machines, and its IPv6 twin.
@@ -63,9 +66,7 @@ def http_route(workload: Workload, canary_weight: int = 0) -> Manifest:
 def network_policy(workload: Workload) -> Manifest:
     """Nothing in but from the gateway, this namespace and who measures; nothing out unless the deployment says so."""
     cluster = workload.cluster
-    asked = [{"port": HTTP_PORT, "protocol": "TCP"}]
-    if workload.settings.grpc:
-        asked.append({"port": GRPC_PORT, "protocol": "TCP"})
+    asked = _ports(HTTP_PORT, *([GRPC_PORT] if workload.settings.grpc else []))
     # kube-system: from there API servers that are elsewhere reach pods, and `corten deploy` asks through them.
     peers: list[Manifest] = [{"podSelector": {}}, _namespace("kube-system")]
     if by_weight(workload) and "/" in cluster.gateway:
@@ -75,8 +76,24 @@ def network_policy(workload: Workload) -> Manifest:
     if workload.scales and cluster.scalers and (cluster.has(Addition.KEDA) or cluster.holds):
         readers.append(cluster.scalers)
     if readers:
-        metrics = [{"port": HTTP_PORT, "protocol": "TCP"}]
-        ingress.append({"from": [_namespace(reader) for reader in readers], "ports": metrics})
+        ingress.append({"from": [_namespace(reader) for reader in readers], "ports": _ports(HTTP_PORT)})
+    return _policy(workload, ingress)
+
+
+def policy_for_knative(workload: Workload) -> Manifest:
+    """The same where Knative runs it: asked by its activator alone, which holds requests while there is no pod.
+
+    The model's own port is for who measures, and for canaries, which are judged through the API server.
+    """
+    readers = ["kube-system", *([workload.cluster.monitoring] if workload.cluster.monitoring else [])]
+    ingress: list[Manifest] = [
+        {"from": [_namespace(knative.NAMESPACE)], "ports": _ports(*_PROXY_PORTS)},
+        {"from": [_namespace(reader) for reader in readers], "ports": _ports(HTTP_PORT)},
+    ]
+    return _policy(workload, ingress)
+
+
+def _policy(workload: Workload, ingress: list[Manifest]) -> Manifest:
     spec = {
         "podSelector": {"matchLabels": selector(workload, None)},
         "policyTypes": ["Ingress", "Egress"],
@@ -113,6 +130,10 @@ def _egress() -> list[Manifest]:
         {"ipBlock": {"cidr": "::/0", "except": [_METADATA_6]}},
     ]
     return [{"to": [_namespace("kube-system")], "ports": dns}, {"to": anywhere}]
+
+
+def _ports(*numbers: int) -> list[Manifest]:
+    return [{"port": number, "protocol": "TCP"} for number in numbers]
 
 
 def _namespace(name: str) -> Manifest:

@@ -35,6 +35,14 @@ def rules(cluster: Cluster) -> list[Manifest]:
         _rule("policy", ("poddisruptionbudgets",), _WRITE),
     ]
     found += [_rule(group, kinds, _WRITE) for addition, (group, kinds) in _ADDED.items() if cluster.has(addition)]
+    if cluster.has(Addition.KNATIVE):
+        group = "serving.knative.dev"
+        found += [
+            _rule(group, ("services",), tuple(verb for verb in _WRITE if verb != "watch")),
+            # What the Service is made into; a revision that never served is taken away by hand.
+            _rule(group, ("routes",), ("get",)),
+            _rule(group, ("revisions",), ("delete", "get", "watch")),
+        ]
     return found
 
 

@@ -28,9 +28,9 @@ def scalers(workload: Workload) -> list[Manifest]:
             "kubernetes",
             f"`replicas = 0..{workload.most}`",
             why="a HorizontalPodAutoscaler has nothing to measure then, and nothing holds the first request; "
-            "the HTTP add-on of KEDA does, by host name",
+            "the HTTP add-on of KEDA does, by host name, and Knative",
             hint=f"replicas = 1..{workload.most}; with the add-on: --host NAME (corten render: --with keda-http); "
-            "or --to knative",
+            "or where Knative is (corten render: --with knative)",
         )
     if cluster.has(Addition.KEDA):
         return [_scaled_object(workload, _counted(workload))]

@@ -12,7 +12,7 @@ from corten.exporters.base import (
     refuse_devices,
     refuse_what_only_our_gateway_does,
 )
-from corten.exporters.manifests import deployment, monitoring, network, scaling
+from corten.exporters.manifests import deployment, knative, monitoring, network, scaling
 from corten.exporters.manifests.names import Manifest
 from corten.exporters.rules import check
 
@@ -46,12 +46,13 @@ def _objects(workload: Workload) -> list[Manifest]:
             why="routes of the Gateway API share requests out by weight alone",
             hint="leave it out",
         )
+    if knative.runs(workload):
+        knative.refuse_what_it_has_not("kubernetes", workload)
+        _refuse_ways_past_knative(workload)
+        return of_knative(workload)
     _refuse_what_leads_nowhere(workload)
-    found = [deployment.service_account(workload)]
-    if workload.settings.env:
-        found.append(deployment.config_map(workload))
-    # Before the pods: a policy that comes later leaves a moment in which everything may be reached.
-    found += [network.network_policy(workload), *network.services(workload), deployment.deployment(workload)]
+    found = [*_beneath(workload), network.network_policy(workload)]
+    found += [*network.services(workload), deployment.deployment(workload)]
     if workload.settings.replicas > 1:
         found.append(deployment.disruption_budget(workload))
     found += scaling.scalers(workload)
@@ -60,6 +61,28 @@ def _objects(workload: Workload) -> list[Manifest]:
     if workload.cluster.has(Addition.PROMETHEUS):
         found += monitoring.watchers(workload)
     return found
+
+
+def of_knative(workload: Workload) -> list[Manifest]:
+    """What a deployment is where Knative runs it."""
+    return [*_beneath(workload), network.policy_for_knative(workload), knative.service(workload)]
+
+
+def _beneath(workload: Workload) -> list[Manifest]:
+    """What is there before the policy and the pods: a policy that comes later leaves a moment without one."""
+    account = deployment.service_account(workload)
+    return [account, deployment.config_map(workload)] if workload.settings.env else [account]
+
+
+def _refuse_ways_past_knative(workload: Workload) -> None:
+    for flag, asked in (("--host", workload.host), ("--gateway", workload.cluster.gateway)):
+        if asked:
+            raise refuse(
+                "kubernetes",
+                f"`{flag} {asked}` of a deployment that Knative runs, since it may have no replica",
+                why="Knative has gateways and host names of its own: NAME.NAMESPACE and the domain of config-domain",
+                hint="leave it out; another host name is a DomainMapping of Knative's",
+            )
 
 
 def _refuse_what_leads_nowhere(workload: Workload) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from corten.cluster.kinds import Kind
-from corten.testing.kubernetes import statuses
+from corten.cluster.kinds import KNATIVE_SERVICE, Kind
+from corten.testing.kubernetes import knative_webhook, statuses
 from corten.testing.kubernetes.objects import Key, Object
 
 _NODE_PORTS = range(30_000, 32_768)
@@ -14,6 +14,8 @@ _NODE_PORTS = range(30_000, 32_768)
 def check(kind: Kind, key: Key, live: Object | None, made: Object, *, dry: bool = False) -> None:
     """Fills in the defaults that matter here. Raises RefusedError."""
     name, spec = key[2], made.get("spec", {})
+    if kind == KNATIVE_SERVICE:
+        knative_webhook.check(live, made)
     if kind.plural == "deployments":
         spec.setdefault("replicas", 1)
         if live and live["spec"]["selector"] != spec["selector"]:

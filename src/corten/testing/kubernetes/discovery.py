@@ -8,19 +8,21 @@ from typing import Any
 from corten.cluster.kinds import (
     DAEMON_SET,
     EVENT,
-    HELD_OBJECT,
-    KNATIVE_SERVICE,
+    KNATIVE_ROUTE,
     NAMESPACE,
     OWNED,
     POD,
+    REVISION,
     SECRET,
     Kind,
 )
+from corten.exporters.base import Addition
 
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
+CONFIGURATION = Kind("serving.knative.dev/v1", "Configuration", "configurations", addition=Addition.KNATIVE)
 KINDS: Mapping[tuple[str, str], Kind] = {
     (kind.api, kind.plural): kind
-    for kind in (*OWNED, HELD_OBJECT, KNATIVE_SERVICE, SECRET, NAMESPACE, POD, EVENT, NODE, DAEMON_SET)
+    for kind in (*OWNED, KNATIVE_ROUTE, REVISION, CONFIGURATION, SECRET, NAMESPACE, POD, EVENT, NODE, DAEMON_SET)
 }
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _SHORT = {

@@ -58,7 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             user = self._known()
             media_type = self.headers.get("Content-Type", "")
             agent = self.headers.get("User-Agent", "")
-            call = Call(self.command, parts.path, query, media_type, body, user, agent)
+            told = {name.lower(): value for name, value in self.headers.items()}
+            call = Call(self.command, parts.path, query, media_type, body, user, agent, told)
             self.site.note(call)
             if query.get("watch") in ("true", "1"):
                 self._watch(call)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from corten.cluster.kinds import Kind
-from corten.testing.kubernetes import access, disruption, fields, schemas, simulation, statuses
+from corten.cluster.kinds import KNATIVE_SERVICE, Kind
+from corten.testing.kubernetes import access, disruption, fields, knative, owners, schemas, simulation, statuses
 from corten.testing.kubernetes.checks import check
 from corten.testing.kubernetes.discovery import KINDS, served
+from corten.testing.kubernetes.knative import Knative
 from corten.testing.kubernetes.objects import Key, Object, Objects
 from corten.testing.kubernetes.simulation import Fault, Pods
 
@@ -35,6 +36,7 @@ class Call:
     body: bytes
     user: str
     agent: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
 
     @property
     def document(self) -> Object:
@@ -61,6 +63,7 @@ class Rest:
     pods: Pods
     version: str
     groups: tuple[str, ...]
+    knative: Knative = field(default_factory=Knative)
     forbidden: set[tuple[str, str]] = field(default_factory=set)  # verb, plural (`pods/log`)
     over_quota: set[str] = field(default_factory=set)  # plurals
     denied: dict[str, str] = field(default_factory=dict)  # kind -> why a webhook says no
@@ -72,7 +75,7 @@ class Rest:
         kind, namespace, name, sub, rest = self.parsed(call.path)
         self.allow(call, kind, namespace, name, sub)
         if sub in ("proxy", "log"):
-            return self._pods(kind, namespace, name, sub, rest, call.method)
+            return self._pods(kind, namespace, name, sub, rest, call)
         key = (stored(kind), namespace if kind.namespaced else "", name)
         named = name or str(call.document.get("metadata", {}).get("name", ""))
         undo = self.objects.rehearse((*key[:2], named))
@@ -253,11 +256,16 @@ class Rest:
         return self.objects.items[key]
 
     def _pods(  # noqa: PLR0917
-        self, kind: Kind, namespace: str, name: str, sub: str, rest: str, method: str
+        self, kind: Kind, namespace: str, name: str, sub: str, rest: str, call: Call
     ) -> tuple[int, Mapping[str, str], bytes]:
         bare, _, port = name.partition(":")
         found = self._existing(kind, (kind.plural, namespace, bare))
-        if kind.plural == "services":
+        if kind.plural == "services" and owners.controller(found).get("kind") == "Revision":
+            held = knative.hold(self.objects, self.pods, self.knative, call.headers)
+            if isinstance(held, tuple):
+                return held[0], {"Content-Type": "text/plain"}, held[1]
+            found = held
+        elif kind.plural == "services":
             known = [str(value) for one in found["spec"].get("ports", []) for value in (one.get("name"), one["port"])]
             ready = simulation.ready(self.objects, found) if port in known else []
             if not ready:
@@ -269,12 +277,12 @@ class Rest:
             if fault in (Fault.PULL, Fault.UNSCHEDULABLE):
                 raise statuses.not_started(bare)
             return 200, {"Content-Type": "text/plain"}, simulation.log(self.objects, self.pods, found)
-        return simulation.answer(self.pods, found, method, rest)
+        return simulation.answer(self.pods, found, call.method, rest)
 
 
 def stored(kind: Kind) -> str:
     """The name its objects are kept by: the plural, but for the Services of Knative."""
-    return "ksvc" if kind.group == "serving.knative.dev" else kind.plural
+    return "ksvc" if kind == KNATIVE_SERVICE else kind.plural
 
 
 def is_chosen(one: Object, query: Mapping[str, str]) -> bool:

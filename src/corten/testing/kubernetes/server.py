@@ -14,7 +14,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from corten.testing.kubernetes import disruption, simulation
+from corten.testing.kubernetes import disruption, keda, knative, owners, simulation
 from corten.testing.kubernetes.authority import Authority
 from corten.testing.kubernetes.handler import Handler
 from corten.testing.kubernetes.objects import Object, Objects
@@ -53,6 +53,7 @@ class FakeApiServer:
         self.authority = Authority()
         self.tls = self.authority.server()
         self.rest = Rest(self.objects, self.pods, version, groups)
+        self._keda = keda.Keda()
         self._tick_s = tick_s
         self._over = threading.Event()
         handler = type("_Bound", (Handler,), {"site": self})
@@ -160,8 +161,11 @@ class FakeApiServer:
             self.objects.update(key, made, manager)
 
     def traffic(self, requests: int, name: str, namespace: str = "default") -> None:
-        """Clients ask `/predict` so often, through the route's weights where there is one, else through the service."""
+        """Clients ask `/predict` so often, through a route's shares where there is one, else through the service."""
         with self.objects.changed:
+            if (key := ("routes", namespace, name)) in self.objects.items:
+                knative.send(self.objects, self.pods, self.rest.knative, key, requests)
+                return
             route = self.objects.items.get(("httproutes", namespace, name))
             alone: list[Object] = [{"name": name, "weight": 1}]
             backends: list[Object] = route["spec"]["rules"][-1]["backendRefs"] if route else alone
@@ -184,6 +188,9 @@ class FakeApiServer:
     def _live(self) -> None:
         while not self._over.wait(self._tick_s):
             with self.objects.changed:
+                owners.collect(self.objects)
+                knative.tick(self.objects, self.pods, self.rest.knative)
+                keda.tick(self.objects, self.pods, self._keda)
                 simulation.tick(self.objects, self.pods)
                 disruption.tick(self.objects)
 

@@ -73,8 +73,10 @@ def _by_name(entry: tuple[Key, Object]) -> Key:
 
 
 def ready(objects: Objects, service: Object) -> list[Object]:
-    """The pods behind a service that get requests; none without a port that fits."""
-    selector = service["spec"].get("selector", {})
+    """The pods behind a service that get requests; none without a port that fits, or a selector."""
+    selector = service["spec"].get("selector")
+    if not selector:
+        return []
     found = []
     for key, pod in sorted(objects.items.items()):
         labels = pod["metadata"].get("labels", {})
