@@ -34,8 +34,11 @@ def outdated():
 
 @pytest.fixture(scope="module")
 def rebased(outdated):
-    """What `corten rebase` said, having tried the new image first."""
-    return outdated[0].run("rebase", "diagnosis", "--test", "--json").json
+    """What `corten rebase` said, having tried the new image first, and told of that."""
+    done = outdated[0].run("rebase", "diagnosis", "--test", "--json")
+    told = [json.loads(line)["event"] for line in done.err.splitlines()]
+    assert [one["message"] for one in told if one["step"] == "gate" and one["phase"] == "done"]
+    return done.json
 
 
 @pytest.mark.bwrap

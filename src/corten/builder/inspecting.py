@@ -118,7 +118,9 @@ def _unknown(source: Source) -> UsageError:
 
 
 def _advice(path: Path) -> str:
-    size_bytes = path.stat().st_size if path.is_file() else _MOST_TEXT_BYTES
+    if path.is_dir():
+        return "give the model file itself, or a folder with a corten.toml that names it: `source = ...`"
+    size_bytes = path.stat().st_size
     if not size_bytes:
         return "save or download it again"
     if size_bytes < _MOST_TEXT_BYTES and _defines_a_class(path):

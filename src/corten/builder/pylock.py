@@ -33,6 +33,7 @@ _TORCH_BACKEND = "UV_TORCH_BACKEND"
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 # What uv says when an index answers 401 or 403; the packages it has are then "not found".
 _REFUSED = re.compile(r"An index URL \((\S+)\) could not be queried[^(]*\((40[13] [\w ]+)\)")
+_NOT_PARSED = re.compile(r"Couldn't parse requirement in `-` at position (\d+)")
 _ANSWERED = re.compile(r"HTTP status \w+ error \((\d{3}[\w ]*)")
 _CUT = re.compile(r"Failed to extract archive: (\S+\.whl)")
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
@@ -60,13 +61,15 @@ def check_requirement(line: str) -> str:
     """
     text = line.strip()
     if not text or not re.match(r"[A-Za-z0-9]", text) or "\n" in text or "\r" in text or "\0" in text:
-        raise UsageError(
-            "build.bad_requirement",
-            f"not a requirement: `{shown(line)[:100]}`",
-            why="expected a PEP 508 line such as `scikit-learn==1.7.2`; options are not allowed",
+        raise _no_requirement(
+            line, "expected a PEP 508 line such as `scikit-learn==1.7.2`; options are not allowed",
             hint="set an index by UV_DEFAULT_INDEX",
-        )
+        )  # fmt: skip
     return text
+
+
+def _no_requirement(line: str, why: str, *, hint: str) -> UsageError:
+    return UsageError("build.bad_requirement", f"not a requirement: `{shown(line)[:100]}`", why=why, hint=hint)
 
 
 def source_variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -325,6 +328,9 @@ def _explained(stderr: str, requirements: Sequence[str], libc: Libc) -> CortenEr
             why=reason,
             hint="check the network, HTTPS_PROXY or UV_DEFAULT_INDEX; a locked project builds without it",
         )
+    if unread := _NOT_PARSED.search(stderr):
+        line = _line_at(int(unread[1]), requirements)
+        return _no_requirement(line, reason, hint="one distribution a line, as `scikit-learn==1.7.2` or `numpy>=2,<3`")
     if cut := _CUT.search(stderr):
         from corten.builder import wheel
 
@@ -336,6 +342,15 @@ def _explained(stderr: str, requirements: Sequence[str], libc: Libc) -> CortenEr
         why=reason,
         hint=_hint(libc, "loosen or correct a version (`--requirement` or `requirements` in corten.toml)"),
     )
+
+
+def _line_at(position: int, lines: Sequence[str]) -> str:
+    """The line of what uv was given that a position is in."""
+    for line in lines:
+        position -= len(line) + 1
+        if position < 0:
+            return line
+    return lines[-1]
 
 
 def _hint(libc: Libc, hint: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -34,4 +35,6 @@ def advice(lines: Sequence[str]) -> str:
     module = missing.partition(".")[0]
     if not module:
         return ""
+    if module in sys.stdlib_module_names:
+        return f"`{module}` is Python's own, and the base's Python lacks it: take a base with a whole one"
     return f"`{module}` is not in the image: add `{distribution_of(module)}`, with `-r` or to its requirements"

@@ -188,7 +188,11 @@ def _one(how: _Rebase, image: Image, scratch: Path) -> RebasedImage:
     _attach(how, rebased, manifest, moved.lock, new)
     if how.test and image.platform == Platform.of_machine():
         _check(how, rebased, manifest)
-    how.shop.listen(Event("rebase", Phase.DONE, f"{image.platform}: {len(moved.changes)} packages changed"))
+    elif how.test:
+        how.shop.listen(Event("gate", Phase.WARNING, f"{image.platform} cannot run here and was not tested"))
+    count_changed = len(moved.changes)
+    told = f"{count_changed} package{'' if count_changed == 1 else 's'} changed" if count_changed else "another base"
+    how.shop.listen(Event("rebase", Phase.DONE, f"{image.platform}: {told}"))
     size_bytes = sum(layer.size_bytes for layer in moved.layers)
     return RebasedImage(image.platform, image.digest, manifest.digest, moved.changes, size_bytes)
 
@@ -290,7 +294,11 @@ def _attach(how: _Rebase, image: Image, manifest: Descriptor, lock: Lock, beneat
 
 def _check(how: _Rebase, image: Image, manifest: Descriptor) -> None:
     spec = _spec(image)
-    gate = run_gate(image.digest, spec, Settings(), home=how.home, env=how.env, listen=how.shop.listen)
+    listen, began_s = how.shop.listen, time.perf_counter()
+    listen(Event("gate", Phase.STARTED, spec.name))
+    gate = run_gate(image.digest, spec, Settings(), home=how.home, env=how.env, listen=listen)
+    figures = {"seconds": time.perf_counter() - began_s, "ready_s": gate.ready_s}
+    listen(Event("gate", Phase.DONE, gate.told, figures))
     code = next(layer.digest for layer in image.layers if layer.kind is LayerKind.CODE)
     attach_gate(how.layout, manifest, name=spec.name, code=code, checks=gate.checks)
 

@@ -198,6 +198,16 @@ def test_a_wheel_that_is_cut_short_is_named_and_not_the_requirements() -> None:
     assert "`-r 'net!=1.0'`" in error.hint
 
 
+def test_the_line_uv_cannot_read_is_named() -> None:
+    lines = ["httptools>=0.6", "bad req!", "numpy"]
+    said = "error: Couldn't parse requirement in `-` at position %d\n  cause: Expected one of `@`, `(`, found `r`\n"
+    libc = debian_python("3.11", "2.36").libc
+    for position, named in ((15, "bad req!"), (22, "bad req!"), (0, "httptools>=0.6"), (24, "numpy")):
+        error = pylock._explained(said % position, lines, libc)
+        assert (error.code, error.what) == ("build.bad_requirement", f"not a requirement: `{named}`")
+        assert "found `r`" in error.why
+
+
 def test_an_index_that_answers_with_an_error_is_not_said_to_be_silent() -> None:
     libc = debian_python("3.11", "2.36").libc
     silent = pylock._explained("error: Request failed after 3 retries; dns error", ["net"], libc)

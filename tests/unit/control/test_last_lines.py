@@ -44,3 +44,7 @@ def test_a_module_that_is_not_in_the_image_is_advised_by_its_distribution():
     lines = ["listening", json.dumps({"level": "critical", "message": "not loaded", "error": error}), "Traceback"]
     assert advice(lines) == "`yaml` is not in the image: add `pyyaml`, with `-r` or to its requirements"
     assert advice(["Segmentation fault"]) == ""
+
+
+def test_a_module_of_pythons_own_is_not_asked_of_the_index():
+    assert "take a base with a whole one" in advice(["ModuleNotFoundError: No module named 'json'"])
