@@ -33,6 +33,7 @@ _TORCH_BACKEND = "UV_TORCH_BACKEND"
 _DROPPED_VARIABLES = {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 # What uv says when an index answers 401 or 403; the packages it has are then "not found".
 _REFUSED = re.compile(r"An index URL \((\S+)\) could not be queried[^(]*\((40[13] [\w ]+)\)")
+_REPOSITORY = re.compile(r"([\w.-]+\s*(\[[^]]*\])?\s*@\s*)?(git|hg|svn|bzr)\+", re.IGNORECASE)
 _NOT_PARSED = re.compile(r"Couldn't parse requirement in `-` at position (\d+)")
 _ANSWERED = re.compile(r"HTTP status \w+ error \((\d{3}[\w ]*)")
 _CUT = re.compile(r"Failed to extract archive: (\S+\.whl)")
@@ -57,13 +58,19 @@ class Locked:
 def check_requirement(line: str) -> str:
     """Return a requirement line if it is one; raises UsageError `build.bad_requirement` for options and the like.
 
-    A line that begins with `-` would be an option of uv: another index, or a path to read.
+    A line that begins with `-` would be an option of uv: another index, or a path to read. Of a repository uv would run
+    git, only to find that there is no wheel in it.
     """
     text = line.strip()
     if not text or not re.match(r"[A-Za-z0-9]", text) or "\n" in text or "\r" in text or "\0" in text:
         raise _no_requirement(
             line, "expected a PEP 508 line such as `scikit-learn==1.7.2`; options are not allowed",
             hint="set an index by UV_DEFAULT_INDEX",
+        )  # fmt: skip
+    if _REPOSITORY.match(text):
+        raise _no_requirement(
+            line, "it names a repository; only wheels go into images, and no source is run to make one",
+            hint="build its wheel (`uv build --wheel`) and name that, `NAME @ file:///PATH.whl`",
         )  # fmt: skip
     return text
 

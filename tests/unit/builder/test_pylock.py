@@ -143,7 +143,20 @@ def test_any_answer_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["--index-url http://evil", "-r /etc/passwd", "", "  ", "a\n--index-url http://evil", ". ", "./x", "a\0"]
+    "line",
+    [
+        "--index-url http://evil",
+        "-r /etc/passwd",
+        "",
+        "  ",
+        "a\n--index-url http://evil",
+        ". ",
+        "./x",
+        "a\0",
+        "git+https://git.example/a.git",
+        "a[b] @ git+ssh://git.example/a",
+        "a @ HG+https://x",
+    ],
 )
 def test_options_are_no_requirements(line: str) -> None:
     with pytest.raises(UsageError) as caught:
