@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from corten.adapters.base import SourceFile
+from corten.adapters.distributions import numbers
 from corten.adapters.py_source import parse
 from corten.errors import UsageError
 
@@ -18,7 +19,8 @@ from corten.errors import UsageError
 _DISTRIBUTIONS = {
     "PIL": "pillow", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
     "dotenv": "python-dotenv", "faiss": "faiss-cpu", "fitz": "pymupdf", "imblearn": "imbalanced-learn",
-    "skimage": "scikit-image", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml",
+    "skimage": "scikit-image", "sklearn": "scikit-learn", "umap": "umap-learn", "xgboost": "xgboost-cpu",
+    "yaml": "pyyaml",
 }  # fmt: skip
 # What the server brings into every image.
 _PROVIDED = frozenset({"corten"})
@@ -202,7 +204,7 @@ def inferred_requirements(imports: Mapping[str, bool]) -> tuple[tuple[str, ...],
         if owner:
             with suppress(PackageNotFoundError):
                 # A local version (`2.13.0+cpu`) names a build of one index; the release is what matters.
-                lines[f"{owner}=={version(owner).partition('+')[0]}"] = None
+                lines[_smallest(owner, version(owner).partition("+")[0])] = None
                 continue
         if optional:
             continue
@@ -210,6 +212,16 @@ def inferred_requirements(imports: Mapping[str, bool]) -> tuple[tuple[str, ...],
         lines[guess] = None
         warnings.append(f"`{name}` is not installed here: taking the newest `{guess}`; list it in requirements.txt")
     return tuple(sorted(lines)), tuple(warnings)
+
+
+def _smallest(owner: str, release: str) -> str:
+    """The requirement for a distribution, in its build without CUDA where that has a name of its own."""
+    if owner != "xgboost":
+        return f"{owner}=={release}"
+    # Imported here: servers load this module too, for classes that are none of XGBoost's.
+    from corten.adapters.xgboost_facts import cpu_requirement
+
+    return cpu_requirement(numbers(release))
 
 
 def _namesake(module: str) -> str:

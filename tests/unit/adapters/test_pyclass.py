@@ -561,3 +561,19 @@ def test_any_text_parses_or_is_an_error_of_ours(text, tmp_path_factory):
     except UsageError as error:
         code = error.code
     assert code in {"Module", "adapter.syntax"}
+
+
+@pytest.mark.parametrize(("release", "line"), [("3.2.0", "xgboost-cpu==3.2.0"), ("1.7.6", "xgboost-cpu>=2.1.1,<3")])
+def test_of_a_package_that_is_installed_here_the_build_without_cuda_is_inferred(release, line, tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    info = site / f"xgboost-{release}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: xgboost\nVersion: {release}\n")
+    (info / "RECORD").write_text("xgboost/__init__.py,,\n")
+    (site / "xgboost").mkdir()
+    (site / "xgboost" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(site)
+    (tmp_path / "model.py").write_text("import xgboost\nclass M:\n    def predict(self, x: int) -> int: return x\n")
+    found = inspect(tmp_path)
+    assert line in found.requirements
+    assert not found.warnings
