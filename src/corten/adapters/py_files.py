@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from corten.adapters.base import SourceFile
-from corten.adapters.distributions import numbers
+from corten.adapters.distributions import numbers, pinned
 from corten.adapters.py_source import parse
 from corten.errors import UsageError
 
@@ -215,13 +215,15 @@ def inferred_requirements(imports: Mapping[str, bool]) -> tuple[tuple[str, ...],
 
 
 def _smallest(owner: str, release: str) -> str:
-    """The requirement for a distribution, in its build without CUDA where that has a name of its own."""
+    """The requirement for a distribution, in its build without CUDA where the release has one of a name of its own."""
+    line = f"{owner}=={release}"
     if owner != "xgboost":
-        return f"{owner}=={release}"
+        return line
     # Imported here: servers load this module too, for classes that are none of XGBoost's.
     from corten.adapters.xgboost_facts import cpu_requirement
 
-    return cpu_requirement(numbers(release))
+    smaller = cpu_requirement(numbers(release))
+    return smaller if pinned(smaller) else line
 
 
 def _namesake(module: str) -> str:
