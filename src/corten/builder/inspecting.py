@@ -19,7 +19,6 @@ from corten.errors import UsageError
 from corten.store.writing import atomic_write, translated
 
 _FIRST_BYTES = 16
-_MOST_TEXT_BYTES = 1 << 20
 _OF_MODULES = ("cog", "litserve", "torchclass", "pyclass")
 
 
@@ -120,10 +119,9 @@ def _unknown(source: Source) -> UsageError:
 def _advice(path: Path) -> str:
     if path.is_dir():
         return "give the model file itself, or a folder with a corten.toml that names it: `source = ...`"
-    size_bytes = path.stat().st_size
-    if not size_bytes:
+    if not path.stat().st_size:
         return "save or download it again"
-    if size_bytes < _MOST_TEXT_BYTES and _defines_a_class(path):
+    if _defines_a_class(path):
         return f"it reads as Python, which is imported by its name: call it `{path.stem}.py`"
     return "for anything else write a class with `predict` and give FILE.py:Class"
 
@@ -131,9 +129,11 @@ def _advice(path: Path) -> str:
 def _defines_a_class(path: Path) -> bool:
     import ast
 
+    from corten.adapters.py_source import parse
+
     try:
-        return any(isinstance(node, ast.ClassDef) for node in ast.parse(path.read_bytes()).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return any(isinstance(node, ast.ClassDef) for node in parse(path).body)
+    except UsageError:
         return False
 
 
