@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import sys
@@ -37,6 +39,9 @@ _REPOSITORY = re.compile(r"([\w.-]+\s*(\[[^]]*\])?\s*@\s*)?(git|hg|svn|bzr)\+", 
 _NOT_PARSED = re.compile(r"Couldn't parse requirement in `-` at position (\d+)")
 _ANSWERED = re.compile(r"HTTP status \w+ error \((\d{3}[\w ]*)")
 _CUT = re.compile(r"Failed to extract archive: (\S+\.whl)")
+# How uv ends a line on what the system refused it; sockets are refused for other reasons than files.
+_WRITING = re.compile(r"\(os error (\d+)\)")
+_NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _NO_NETWORK = ("Request failed after", "error sending request", "dns error", "tcp connect error", "Failed to fetch")
 # The platforms uv has a name for (`uv pip compile --help`); it takes the newest that is no newer than the base's glibc.
 _GLIBCS_OF_UV = (17, 28, *range(31, 41))
@@ -98,7 +103,7 @@ def resolve(
 
     `constraints` hold for packages that are needed anyway. `gpu`: PyTorch may be the index's build for GPUs. Raises
     UsageError `build.lock_failed` (with uv's reason), `build.cuda_torch`, RemoteError `build.index_unreachable`,
-    `build.index_refused`.
+    `build.index_refused`, CortenError `store.disk_full`, `store.write_failed`.
     """
     options = () if gpu else torch_options(env)
     with _file_of(constraints) as file:
@@ -285,6 +290,7 @@ def _run_uv(
     except OSError as error:
         raise CortenError("build.uv_failed", "could not run `uv`", where=command[0], why=str(error)) from error
     if done.returncode:
+        check_disk(done.stderr, cache / "uv")
         raise _explained(done.stderr, requirements, python.libc)
     return done.stdout
 
@@ -315,6 +321,14 @@ def _clean(env: Mapping[str, str]) -> dict[str, str]:
     kept = {name: text for name, text in env.items() if not name.startswith("UV_") and name not in _DROPPED_VARIABLES}
     # uv trusts its own list of authorities, Python the system's; behind a company's proxy only that one works.
     return kept | {"UV_SYSTEM_CERTS": "true"} | source_variables(env)
+
+
+def check_disk(stderr: str, folder: Path) -> None:
+    """Raise CortenError `store.disk_full` or `store.write_failed` when that is why uv failed: no version mends it."""
+    found = _WRITING.search(stderr)
+    if found and (number := int(found[1])) in _NO_ROOM_OR_RIGHT:
+        with translated(folder, "keep what the package index says"):
+            raise OSError(number, os.strerror(number))
 
 
 def _explained(stderr: str, requirements: Sequence[str], libc: Libc) -> CortenError:

@@ -6,8 +6,11 @@ import subprocess
 import pytest
 from uv import find_uv_bin
 
+from corten.builder import pylock
+from corten.builder.interpreter import debian_python
 from corten.core.home import Home
-from corten.errors import PolicyError, UsageError
+from corten.core.platform import Platform
+from corten.errors import CortenError, PolicyError, UsageError
 from corten.ops.build import build
 
 pytestmark = [pytest.mark.network]
@@ -76,3 +79,22 @@ def test_cuda_is_locked_where_it_is_asked_for_and_refused_where_it_is_not(folder
     assert {"torch", "nvidia-cuda-runtime-cu12"} <= {wheel.name for wheel in built.plan.lock.wheels}
     assert (built.plan.cuda, built.plan.download_bytes > 3e9) == (True, True)
     assert not list((tmp_path / "home").rglob("torch*.whl"))  # gigabytes: locked, not fetched
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is made by mounting one")
+def test_a_disk_that_is_full_while_uv_locks_is_told_as_that(tmp_path):
+    size = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(size, capture_output=True, timeout=10).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(CortenError) as caught:
+            pylock.resolve(
+                ["idna", "numpy"],
+                python=debian_python("3.11", "2.36"),
+                platform=Platform("amd64"),
+                cache=tmp_path,
+                env=os.environ,
+            )
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=10)
+    assert (caught.value.code, caught.value.where) == ("store.disk_full", str(tmp_path / "uv"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,3 +289,21 @@ def test_a_musl_base_gets_musl_wheels_it_is_new_enough_for() -> None:
 )
 def test_uv_is_asked_for_the_newest_platform_it_knows_that_is_no_newer_than_the_base(libc, name) -> None:
     assert pylock._platform_of_uv(libc, AMD64) == name
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "store.disk_full"), (errno.EDQUOT, "store.disk_full"), (errno.EROFS, "store.write_failed")],
+)
+def test_a_disk_that_uv_cannot_write_to_is_not_blamed_on_the_requirements(tmp_path, number, code):
+    # As uv 0.13 says it.
+    said = f"error: Failed to write to the client cache\n  cause: failed to write to file `/x/.tmp`: It failed (os error {number})\n"
+    with pytest.raises(CortenError) as caught:
+        pylock.check_disk(said, tmp_path / "uv")
+    assert (caught.value.code, caught.value.where) == (code, str(tmp_path / "uv"))
+
+
+def test_what_a_socket_is_refused_is_no_disk(tmp_path):
+    pylock.check_disk(
+        "error: Failed to fetch: `http://127.0.0.1:9/`\n  cause: Connection refused (os error 111)", tmp_path
+    )
