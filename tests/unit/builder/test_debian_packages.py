@@ -40,6 +40,14 @@ def test_the_newest_version_of_all_suites_wins():
     assert chosen(suites, ["app"]) == {"app": "1.0-1+deb12u10"}
 
 
+def test_a_name_that_begins_like_another_is_another():
+    stanzas = [stanza(name) for name in ("app-dev", "app", "apple", "app2")]
+    for shown in (stanzas, stanzas[::-1]):
+        assert [one.deb.name for one in index(*shown).named("app")] == ["app"]
+    both = index(stanza("app", "1.0"), stanza("app", "2.0"), stanza("app-dev")).named("app")
+    assert [one.deb.version for one in both] == ["1.0", "2.0"]
+
+
 def test_a_base_package_brings_nothing_along():
     assert chosen([index(stanza("app", Depends="libb"), stanza("libb"))], ["app"]) == {"app": "1.0"}
 

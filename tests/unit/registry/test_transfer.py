@@ -147,6 +147,23 @@ def test_an_index_waits_for_the_slowest_of_its_images_and_what_refers_for_the_in
     assert str(order[3]) == index["digest"]
 
 
+def test_an_index_of_indexes_comes_after_them():
+    source, target = Box(), Box()
+    inner = source.document(mediaType=INDEX, manifests=[source.image(b"one")])
+    outer = source.document(mediaType=INDEX, manifests=[inner])
+    put = target.put
+
+    def slowly(manifest):
+        if str(manifest.digest) == inner["digest"]:
+            time.sleep(0.05)
+        return put(manifest)
+
+    target.put = slowly
+    move(source, target, outer)
+    order = [str(digest) for kind, digest, *_ in target.done if kind == "manifest"]
+    assert order[1:] == [inner["digest"], outer["digest"]]
+
+
 def test_after_a_failure_there_is_no_manifest_and_no_tag():
     source = Box()
     image = source.image(b"one", b"two", b"three")
