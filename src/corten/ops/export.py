@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,11 @@ from corten.store.bundle import Bundle
 from corten.store.docker_archive import DockerArchive
 from corten.store.guard import using
 from corten.store.layout import Layout
-from corten.store.writing import BlobWriter, sync_folder, translated
+from corten.store.writing import BlobWriter, is_locked, locked, sync_folder, translated
+
+# Of the name of a file that is being written; and for how long one may not be locked yet.
+_TOKEN_BYTES = 6
+_YOUNG_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +169,34 @@ def _check(layout: Layout, wanted: Bundle) -> None:
 
 def _save(pieces: Iterable[bytes], path: Path, meter: Meter) -> tuple[int, Digest]:
     """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    _tidy(path, now_s=time.time())
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}")
     with translated(temporary, "write the bundle"):
         file = BlobWriter(temporary)
     try:
-        for piece in pieces:
-            file.write(piece)
-            meter.add(len(piece))
-        with translated(temporary, "write the bundle"):
-            file.finish()
-            temporary.rename(path)
-            sync_folder(path.parent)
+        with locked(temporary):
+            for piece in pieces:
+                file.write(piece)
+                meter.add(len(piece))
+            with translated(temporary, "write the bundle"):
+                file.finish()
+                temporary.rename(path)
+                sync_folder(path.parent)
     except BaseException:
         file.abandon()
         raise
     return file.size_bytes, file.digest
+
+
+def _tidy(path: Path, *, now_s: float) -> None:
+    """Remove what killed exports to this file left beside it: as large as an image, and nobody's any more.
+
+    Whoever is still writing holds a lock on its own, taken when that is no second old.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * _TOKEN_BYTES}"):
+        with suppress(OSError):
+            if left.stat().st_mtime < now_s - _YOUNG_S and not is_locked(left):
+                left.unlink()
 
 
 def _entries(layout: Layout, wanted: Bundle) -> Iterator[Entry]:

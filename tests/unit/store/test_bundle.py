@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -17,6 +18,7 @@ from corten.ops.export import export
 from corten.ops.import_ import import_
 from corten.store import bundle
 from corten.store.layout import Layout
+from corten.store.writing import is_locked, locked
 
 
 class At:
@@ -103,6 +105,35 @@ def test_other_tools_see_one_image_under_its_name(image, at) -> None:
         index = json.load(archive.extractfile("index.json"))
         assert json.load(archive.extractfile("oci-layout")) == {"imageLayoutVersion": "1.0.0"}
     assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]] == ["m"]
+
+
+def test_what_killed_exports_left_goes_with_the_next_one_and_what_others_write_stays(at, image):
+    left, written, fresh, anothers = (
+        at.folder / name
+        for name in (".m.tar.0123456789ab", ".m.tar.ba9876543210", ".m.tar.abcdefabcdef", ".n.tar.0123456789ab")
+    )
+    for path in (left, written, fresh, anothers):
+        path.write_bytes(b"half")
+        if path != fresh:
+            os.utime(path, (0, 0))
+    with locked(written):
+        export("m", at.tar, home=at.here)
+    assert not left.exists()
+    assert written.exists()
+    assert fresh.exists(), "it may not be locked yet"
+    assert anothers.exists()
+    assert import_(at.tar, home=at.there)
+
+
+def test_an_export_holds_the_lock_on_what_it_writes(at, layout, put):
+    layout.tag("m", put.image("w" * 4_000_000, "code"))
+    held = []
+
+    def look(event):
+        held.extend(is_locked(path) for path in at.folder.glob(".m.tar.*"))
+
+    export("m", at.tar, home=at.here, listen=look)
+    assert True in held
 
 
 def test_a_delta_leaves_out_what_the_other_side_has(image, put, layout, at) -> None:
