@@ -8,11 +8,15 @@ import time
 from functools import partial
 
 import pytest
-from clusters import CutError, cut_off, site
+from clusters import CutError, cut_off, eventually, site
 
+from corten.cluster import objects, release
 from corten.cluster.deploying import go_back, promote
+from corten.cluster.facts import discover
+from corten.cluster.knative import revision_in
 from corten.core.canary import Canary
 from corten.errors import CortenError
+from corten.exporters.base import Cluster
 from corten.ops import kubernetes
 from corten.testing import Fault
 
@@ -28,11 +32,46 @@ KINDS = (
     "networkpolicies",
     "serviceaccounts",
 )
+KNATIVES = ("ksvc", "configurations", "routes", "revisions")
+ZERO = {"replicas": 0, "most_replicas": 4}
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     yield from site(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def knative(tmp_path, monkeypatch):
+    yield from site(tmp_path, monkeypatch, groups=("serving.knative.dev",))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_history_between_deployments_and_knative_stays_sound(knative, seed):
+    here, chance = knative, random.Random(seed)
+    here.server.fault("team/bad", Fault.CRASH)
+    for number in range(STEPS):
+        wanted = {"env": {"A": chance.choice("123")}, **chance.choice([{"replicas": 1}, {"replicas": 2}, ZERO, ZERO])}
+        if chance.random() < 0.2:
+            wanted["canary"] = Canary((20,))
+        content = chance.choice(["good", f"next{number}", "bad"])
+        back, whole = (partial(each, here.api, "fraud", "default", clock=here.clock) for each in (go_back, promote))
+        step = chance.choices([partial(here.deploy, content, **wanted), back, whole], [65, 20, 15])[0]
+        cut = chance.random() < 0.4
+        try:
+            with cut_off(here, chance.randrange(1, 20)) if cut else unhurt():
+                step()
+        except CutError:
+            continue  # as it is left, the next step finds it
+        except CortenError as error:
+            if error.code in (*EXPECTED, "control.no_canary", "deploy.rolled_back", "render.unsupported"):
+                continue
+            raise
+        sound_between(here)
+    here.deploy("last", replicas=2)
+    sound(here)
+    kubernetes.stop("fraud", kubernetes.Place())
+    eventually(lambda: not any(here.server.names(kind) for kind in (*KINDS, *KNATIVES, "secrets", "pods")))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -127,10 +166,26 @@ def sound(here):
     }
 
 
-def release_history(here):
-    from corten.cluster.release import history
+def sound_between(here):
+    """One serves, and answers; but for a canary nothing of others is there."""
+    states = here.states()
+    assert list(states.values()).count("deployed") == 1
+    serving = release.current(release_history(here))
+    revision = revision_in(serving.manifests)
+    if revision:
+        eventually(lambda: revision in shares(here))
+    assert kubernetes.predict("fraud", [[1]], kubernetes.Place()) == {"outputs": [1]}
+    if "progressing" not in states.values():
+        found = objects.inventory(here.api, "fraud", discover(here.api, Cluster(namespace="default")))
+        assert set(found) == {objects.identity(one) for one in serving.manifests}
 
-    return history(here.api, "fraud", "default")
+
+def shares(here):
+    return {target["revisionName"] for target in here.server.find("routes", "fraud")["status"].get("traffic", [])}
+
+
+def release_history(here):
+    return release.history(here.api, "fraud", "default")
 
 
 class unhurt:
