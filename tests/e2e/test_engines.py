@@ -79,19 +79,18 @@ def test_a_deployment_lives_the_same_life_on_every_engine(corten, engine, port, 
 
 
 @pytest.mark.skipif(bool(gpus_here()), reason="takes a machine without NVIDIA's GPUs")
-def test_a_gpu_that_is_not_there_is_told_before_anything_is_built_or_loaded(corten, engine, port, tmp_path):
+@pytest.mark.parametrize("asked", [("--gpus", "1"), ("--device", "corten.test/gpu=none")], ids=["gpu", "device"])
+def test_a_device_that_is_not_there_is_told_before_anything_is_built_or_loaded(corten, engine, port, tmp_path, asked):
     path = tmp_path / "echo.py"
     path.write_text(MODEL.format(answer="x"))
     loaded = engine.images()
-    told = corten.run(
-        "up", f"{path}:Echo", "--port", port, "--engine", engine.name, "--gpus", "1", "--json", code=5
-    ).json
+    told = corten.run("up", f"{path}:Echo", "--port", port, "--engine", engine.name, *asked, "--json", code=5).json
     assert (told["error"]["code"], bool(told["error"]["hint"])) == ("engine.no_device", True)
     assert corten.run("images", "--json").json["images"] == []
     assert corten.run("status", "--json").json["deployments"] == []
     corten.run("build", f"{path}:Echo")
     for verb in ("deploy", "run"):
-        told = corten.run(verb, "echo", "--engine", engine.name, "--gpus", "1", "--json", code=5).json
+        told = corten.run(verb, "echo", "--engine", engine.name, *asked, "--json", code=5).json
         assert told["error"]["code"] == "engine.no_device"
     assert corten.run("status", "--json").json["deployments"] == []
     assert engine.images() == loaded

@@ -14,9 +14,10 @@ from engines import dockerd
 from corten.core.resources import Resources
 from corten.core.security import Verdict, of_replica
 from corten.engine.base import ReplicaSpec
+from corten.engine.cdi import CDI_FOLDERS
 from corten.engine.connecting import connecting
 from corten.engine.containers import Docker, Podman
-from corten.engine.devices import CDI_FOLDERS, gpus_here
+from corten.engine.devices import gpus_here
 from corten.engine.docker_api import DockerApi
 from corten.engine.embedded import Embedded
 from corten.errors import EngineError
@@ -43,7 +44,7 @@ def described():
     if os.geteuid() or gpus_here():
         pytest.skip("takes root, to describe devices, and a machine without NVIDIA's")
     paths = []
-    CDI_FOLDERS[1].mkdir(exist_ok=True)
+    CDI_FOLDERS[0].mkdir(exist_ok=True)  # podman 5 looks nowhere else
     for vendor in ("nvidia.com", "corten.test"):
         devices = [
             {
@@ -55,7 +56,7 @@ def described():
             }
             for number in range(2)
         ]
-        paths.append(CDI_FOLDERS[1] / f"{vendor}-corten-test-{os.getpid()}.json")
+        paths.append(CDI_FOLDERS[0] / f"{vendor}-corten-test-{os.getpid()}.json")
         paths[-1].write_text(json.dumps({"cdiVersion": "0.3.0", "kind": f"{vendor}/gpu", "devices": devices}))
     yield
     for path in paths:

@@ -61,7 +61,8 @@ class Engine(Protocol):
         """What isolation replicas get here, for `status` and `doctor`: e.g. {"sandbox": "bubblewrap 0.8.0", ...}.
 
         `limits` begins with `none` where memory or processors of a replica cannot be limited; `devices` is `none` where
-        it cannot have any, and `gpus`, where it is told, how many of NVIDIA's there are.
+        it cannot have any. Where they are told, `gpus` is how many of NVIDIA's there are, and `cdi` the names of all
+        devices that are described (`none: WHY` where the engine takes none by name).
         """
         ...
 

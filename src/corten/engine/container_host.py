@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 from corten.core.home import Home
+from corten.engine.cdi import described, podmans_folders
 from corten.engine.docker_api import DockerApi, Info, Version
 from corten.engine.folders import make_private
 from corten.engine.seccomp_profile import stricter
@@ -79,6 +81,18 @@ class ContainerHost:
             return ""
         return str(path)
 
+    def _cdi(self) -> Mapping[str, str]:
+        """Of which devices it knows the names; nothing where only it can tell."""
+        if self.is_podman:
+            folders = podmans_folders(os.environ)
+        elif told := self.info.cdi_folders:
+            folders = tuple(map(Path, told))
+        else:
+            why = f"Docker {self.version.version} takes no devices by name: 25 and newer do, where CDI is switched on"
+            return {"cdi": f"none: {why}"}
+        names = described(folders)
+        return {} if names is None else {"cdi": " ".join(sorted(names))}
+
     def describe(self) -> Mapping[str, str]:
         """What replicas are kept from here, for people."""
         try:
@@ -96,5 +110,6 @@ class ContainerHost:
             "system calls": "filtered by seccomp" if filtered else "not filtered: the engine has no seccomp",
             "files": "read-only root",
             "devices": "those asked for",
+            **self._cdi(),
             "limits": f"none for {' and '.join(lacking)}: the engine has none" if lacking else "memory, cpu, processes",
         }

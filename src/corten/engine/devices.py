@@ -13,8 +13,6 @@ from typing import Final
 from corten.core.resources import Resources
 from corten.errors import EngineError
 
-# Where specifications of the Container Device Interface are (its SPEC.md; podman's and Docker's default).
-CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
 _DEV: Final = Path("/dev")
 _GPU: Final = re.compile(r"nvidia([0-9]+)")
 
@@ -27,12 +25,14 @@ def gpus_here(folder: Path = _DEV) -> tuple[int, ...]:
 def check_devices(told: Mapping[str, str], resources: Resources) -> None:
     """Refuse what no replica can get, by what an engine tells of itself (`Engine.describe`), before anything is made.
 
-    Names of CDI are left to the engine: it alone knows where it looks for them. Raises EngineError `engine.no_device`.
+    Raises EngineError `engine.no_device`.
     """
     if told.get("devices") == "none":
         refuse_devices(resources)
     if "gpus" in told:
         _check_number(int(told["gpus"]), resources.gpus)
+    if "cdi" in told:
+        _check_names(told["cdi"], resources.devices)
 
 
 def choose(there: Sequence[int], used: Iterable[int], count: int) -> tuple[int, ...]:
@@ -69,10 +69,23 @@ def refuse_devices(resources: Resources) -> None:
 def _check_number(there: int, count: int) -> None:
     if count > there:
         raise no_device(
-            f"{_gpus(count)} each",
+            f"{_gpus(count)} each" if count > 1 else _gpus(count),
             f"this machine has {there or 'none'} of NVIDIA's (/dev/nvidia0 ...)",
             "ask for less, or name what CDI knows: --device VENDOR/CLASS=NAME; `corten doctor` shows what is there",
         )
+
+
+def _check_names(told: str, devices: Sequence[str]) -> None:
+    known = told.split()
+    for device in devices:
+        if told.startswith("none: "):
+            raise no_device(device, told.removeprefix("none: "), "--engine podman")
+        if device not in known:
+            raise no_device(
+                device,
+                f"no description (CDI) of this machine has it; there are {', '.join(known) or 'none'}",
+                "`corten doctor` shows where descriptions are; NVIDIA's makes `nvidia-ctk cdi generate`",
+            )
 
 
 def _gpus(count: int) -> str:

@@ -139,6 +139,7 @@ class Info(msgspec.Struct, frozen=True, rename="pascal"):
     cpu_cfs_quota: bool = False
     pids_limit: bool = False
     cgroup_version: str = ""
+    cdi_folders: Sequence[str] | None = msgspec.field(name="CDISpecDirs", default=None)
 
 
 class _Security(msgspec.Struct, frozen=True):

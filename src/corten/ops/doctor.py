@@ -21,7 +21,6 @@ from corten.errors import CortenError, UsageError
 _LEAST_FREE_BYTES = 2 << 30
 _CONNECT_S = 5.0
 _RUN_S = 10.0
-_CDI = (".json", ".yaml")
 
 
 class Outcome(Enum):
@@ -206,10 +205,11 @@ def _cgroups() -> Check:
 
 
 def _devices() -> Check:
-    from corten.engine.devices import CDI_FOLDERS, gpus_here
+    from corten.engine.cdi import CDI_FOLDERS, SUFFIXES
+    from corten.engine.devices import gpus_here
 
     gpus = gpus_here()
-    described = sorted(str(path) for folder in CDI_FOLDERS for path in folder.glob("*") if path.suffix in _CDI)
+    described = sorted(str(path) for folder in CDI_FOLDERS for path in folder.glob("*") if path.suffix in SUFFIXES)
     told = f"described for containers by {', '.join(described)}" if described else "no CDI specification"
     found = f"{len(gpus)} NVIDIA GPUs; {told}"
     if gpus and not described:

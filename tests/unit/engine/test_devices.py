@@ -56,6 +56,9 @@ def test_without_containers_there_are_none():
         ({"devices": "none"}, Resources(devices=("a/b=c",))),
         ({"devices": "those asked for", "gpus": "0"}, Resources(gpus=1)),
         ({"devices": "those asked for", "gpus": "1"}, Resources(gpus=2)),
+        ({"devices": "those asked for", "cdi": "a/b=d e/f=g"}, Resources(devices=("a/b=c",))),
+        ({"devices": "those asked for", "cdi": ""}, Resources(devices=("a/b=c",))),
+        ({"devices": "those asked for", "cdi": "none: Docker 20 takes none"}, Resources(devices=("a/b=c",))),
     ],
 )
 def test_what_an_engine_has_not_is_refused_by_what_it_tells_of_itself(told, resources):
@@ -65,6 +68,26 @@ def test_what_an_engine_has_not_is_refused_by_what_it_tells_of_itself(told, reso
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("told", [{"devices": "those asked for", "gpus": "2"}, {"sandbox": "a plugin's"}])
+def test_each_is_said_where_there_are_several():
+    for count, said in ((1, "replicas cannot get a GPU"), (2, "replicas cannot get 2 GPUs each")):
+        with pytest.raises(EngineError) as caught:
+            check_devices({"gpus": "0"}, Resources(gpus=count))
+        assert caught.value.what == said
+
+
+def test_a_name_that_is_not_described_is_told_with_those_that_are():
+    with pytest.raises(EngineError) as caught:
+        check_devices({"cdi": "a/b=d e/f=g"}, Resources(devices=("a/b=c",)))
+    assert "there are a/b=d, e/f=g" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"devices": "those asked for", "gpus": "2"},
+        {"devices": "those asked for", "cdi": "a/b=c x/y=z", "gpus": "2"},
+        {"sandbox": "a plugin's"},
+    ],
+)
 def test_what_it_may_have_is_left_to_it(told):
     check_devices(told, Resources(gpus=2, devices=("a/b=c",)))
