@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from corten.exporters.base import HTTP_PORT, Workload, refuse
-from corten.exporters.container import PROCESSES, TMP_BYTES, USER, alive, check, environment, stop_s
+from corten.exporters.container import PROCESSES, TMP_BYTES, TMPFS, USER, alive, check, environment, stop_s
 from corten.exporters.yaml_text import documents
 
 
@@ -34,7 +34,7 @@ def _service(workload: Workload) -> dict[str, Any]:
         "image": str(workload.image),
         "user": f"{USER}:{USER}",
         "read_only": True,
-        "tmpfs": [f"/tmp:size={TMP_BYTES},mode=1777"],  # noqa: S108
+        "tmpfs": list(TMPFS),
         "shm_size": TMP_BYTES,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],

@@ -9,6 +9,12 @@ from corten.exporters.base import HTTP_PORT, Workload, refuse, refuse_what_only_
 
 USER: Final = 65532
 TMP_BYTES: Final = 1 << 30
+# podman lays tmpfs without a size over the latter two of a read-only root, for everybody to fill.
+TMPFS: Final = (
+    f"/tmp:size={TMP_BYTES},mode=1777",  # noqa: S108 -- all the container's own
+    "/run:size=65536,mode=0755",
+    "/var/tmp:size=65536,mode=0755",  # noqa: S108
+)
 PROCESSES: Final = 4096
 # Besides what the server itself waits for (`drain_s`).
 STOP_SLACK_S: Final = 5

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from corten.exporters.base import HTTP_PORT, SecretVariable, Workload, refuse
-from corten.exporters.container import PROCESSES, TMP_BYTES, USER, alive, check, environment, stop_s
+from corten.exporters.container import PROCESSES, TMP_BYTES, TMPFS, USER, alive, check, environment, stop_s
 
 _PODMAN: Final = "/usr/bin/podman"
-_TMPFS: Final = f"/tmp:size={TMP_BYTES},mode=1777"  # noqa: S108
 _PORT: Final = f"127.0.0.1:{HTTP_PORT}:{HTTP_PORT}"
 
 
@@ -44,7 +43,7 @@ def _quadlet(workload: Workload) -> Iterator[str]:
     yield "[Container]"
     yield f"ContainerName={workload.name}"
     yield f"Image={workload.image}"
-    yield from (f"User={USER}", f"Group={USER}", "ReadOnly=true", f"Tmpfs={_TMPFS}")
+    yield from (f"User={USER}", f"Group={USER}", "ReadOnly=true", *(f"Tmpfs={each}" for each in TMPFS))
     yield from ("DropCapability=all", "NoNewPrivileges=true")
     yield f"PublishPort={_PORT}"
     yield from (f"Environment={_quoted(f'{name}={text}')}" for name, text in environment(workload))
@@ -71,7 +70,7 @@ def _service(workload: Workload) -> Iterator[str]:
 
 def _run(workload: Workload) -> Iterator[str]:
     yield from (_PODMAN, "run", "--rm", "--replace", "--name", workload.name, "--sdnotify=conmon", "--cgroups=split")
-    yield from ("--user", f"{USER}:{USER}", "--read-only", "--read-only-tmpfs=false", "--tmpfs", _TMPFS)
+    yield from ("--user", f"{USER}:{USER}", "--read-only", *(word for each in TMPFS for word in ("--tmpfs", each)))
     yield from ("--cap-drop=all", "--security-opt=no-new-privileges", "--publish", _PORT)
     yield from _limits(workload)
     yield from ("--health-cmd", _alive(), "--health-interval=30s", "--health-timeout=5s", "--health-retries=3")
@@ -133,7 +132,9 @@ def _quoted(text: str) -> str:
     if any(ord(char) < 32 for char in text):
         raise refuse("systemd", "a variable with control characters", why=f"a unit is lines of text: {text[:40]!r}")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return escaped if escaped and not set(escaped) & set(" '\";\\") else f'"{escaped}"'
+    # Go's generator takes white space of any script from the ends of a line.
+    plain = escaped and all("!" <= char <= "~" and char not in "'\";\\" for char in escaped)
+    return escaped if plain else f'"{escaped}"'
 
 
 def _text(lines: Iterator[str]) -> str:
