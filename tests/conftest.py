@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from functools import cache
 
 import pytest
-from engines import NoEngineError, dockerd, podman_storage
+import without_root
+from engines import ROOTLESS_DOCKERD, NoEngineError, dockerd, podman_storage
 from hypothesis import HealthCheck, settings
+from quadlets import generator
 
 # Thousands of tests keep millions of objects alive, and at the interpreter's 700 the collector looks through them all
 # again and again: a tenth of the unit tests' time.
@@ -32,6 +34,7 @@ NEEDS = (
     "envoy",
     "podman",
     "docker",
+    "rootless_docker",
     "skopeo",
     "registry",
     "network",
@@ -48,6 +51,7 @@ NEEDS = (
     "rpm",
     "curl",
     "systemd",
+    "quadlet",
     "torch",
 )
 
@@ -109,15 +113,27 @@ def missing(need: str) -> str:
         case "bwrap":
             return "" if shutil.which("bwrap") else "bwrap is not installed"
         case "docker":
-            if not shutil.which("dockerd"):
-                return "dockerd is not installed"
-            return "" if os.geteuid() == 0 else "a Docker daemon of one's own takes root"
+            return _no_docker(as_root=os.geteuid() == 0)
+        case "rootless_docker":
+            return without_root.lacks() or _no_docker(as_root=False)
         case "rpm":
             return "" if shutil.which("rpm") and shutil.which("rpmbuild") else "rpm is not installed"
+        case "quadlet":
+            return "" if generator() else "podman has no generator of units here (they came with 4.4)"
         case "systemd":
             return "" if shutil.which("systemd-analyze") else "systemd is not installed"
         case _:
             return "" if shutil.which(need) else f"{need} is not installed"
+
+
+def _no_docker(*, as_root: bool) -> str:
+    if not shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin"):
+        return "dockerd is not installed"
+    if not as_root and os.geteuid() and without_root.ASKED not in os.environ:
+        return "a Docker daemon of one's own takes root"
+    wanted = [ROOTLESS_DOCKERD, "rootlesskit", "slirp4netns", "newuidmap"] if not as_root else []
+    absent = [name for name in wanted if not shutil.which(name)]
+    return f"without root a Docker daemon of one's own takes {', '.join(absent)}" if absent else ""
 
 
 def _unreachable(host: str, port: int) -> str:

@@ -17,6 +17,7 @@ from corten.core.process import with_environment
 
 UP_S = 60
 DOWN_S = 30
+ROOTLESS_DOCKERD = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
 
 class NoEngineError(Exception):
@@ -53,7 +54,7 @@ def end_podmans_service(env: Mapping[str, str]) -> None:
 
 @contextmanager
 def dockerd(path: Path | None = None, images: Path | None = None) -> Iterator[Mapping[str, str]]:
-    """A Docker daemon of its own, with the environment that leads to it. Raises NoEngineError.
+    """A Docker daemon of its own, with the environment that leads to it: a user's without root. Raises NoEngineError.
 
     `path`: a folder where it finds programs, besides the usual ones. `images`: where it keeps images and containers
     instead.
@@ -64,11 +65,15 @@ def dockerd(path: Path | None = None, images: Path | None = None) -> Iterator[Ma
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [
-                    "dockerd", "--host", f"unix://{folder}/s", "--pidfile", folder / "pid", "--bridge=none", "--iptables=false",
+                    ROOTLESS_DOCKERD if os.geteuid() else "dockerd", "--host", f"unix://{folder}/s", "--pidfile", folder / "pid", "--bridge=none", "--iptables=false",
                     "--data-root", images or folder / "data", "--exec-root", folder / "exec", "--config-file", settings,
                 ],
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-                env={**os.environ, "PATH": f"{os.environ['PATH']}:{path}"} if path else None,
+                env={
+                    **os.environ,
+                    "PATH": ":".join([os.environ["PATH"], "/usr/sbin", *([str(path)] if path else [])]),
+                    **({"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)} if os.geteuid() else {}),
+                },
             )  # fmt: skip
         try:
             _until_it_listens(folder / "s", process, log)
@@ -112,6 +117,9 @@ def _folder(prefix: str) -> Iterator[Path]:
     finally:
         for mount in sorted(_mounts_below(folder), reverse=True):
             subprocess.run(["umount", "--lazy", mount], capture_output=True)
+        if os.geteuid() and shutil.which("rootlesskit"):
+            # Files of a user's containers are those of users he has handed out.
+            subprocess.run(["rootlesskit", "rm", "-rf", folder], capture_output=True, timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,11 +7,15 @@ it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -26,17 +30,30 @@ from corten.ops.missing import no_deployment
 PYTHON: Final = ("python3", "-i", "-q")
 # A new /proc, for tools to see the replica's processes; its files are below /proc/1/root.
 _BESIDE: Final = 'mount -t proc proc /proc && cd /proc/1/root && exec "$@"'
+_NS_GET_OWNER_UID: Final = 0xB704  # ioctl_ns(2)
+
+
+class Way(Enum):
+    """As whom a replica is entered."""
+
+    ROOT = "this machine's root"
+    ITSELF = "the user it runs as"
+    OWNER = "who made its users: Docker's without root"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A replica's process as it is entered. `uid` and `gid` are its numbers outside."""
+    """A replica's process as it is entered. `uid` and `gid` are its numbers outside.
+
+    `env` is None where only its user namespace may read it, `owner` whose that is (-1: nobody says).
+    """
 
     pid: int
     uid: int
     gid: int
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
     folder: str = "/"
+    owner: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,57 +78,106 @@ def run_in(
         raise EngineError(
             "enter.no_tool", "`nsenter` is not installed", hint="install util-linux (`apt-get install util-linux`)"
         )
-    pid = _pid_of(name, replica, home)
-    process = look(pid)
+    process = look(_pid_of(name, replica, home))
     if process is None:
         raise EngineError("enter.gone", f"a replica of `{name}` has just ended", hint=f"corten status {name}")
-    euid = os.geteuid()
-    if euid not in (0, process.uid) or (debug and euid):
+    way = way_in(process, os.geteuid(), debug=debug)
+    if way is None:
         raise EngineError(
             "enter.not_permitted",
             f"only root may do that with a replica of `{name}`",
-            why=f"it runs as user {process.uid}, you are {euid}",
+            why=f"it runs as user {process.uid}, you are {os.geteuid()}",
             hint=f"sudo CORTEN_HOME={home.root} corten {'shell --debug' if debug else 'exec'} {name}",
         )
-    entry = beside(nsenter, process, command) if debug else inside(nsenter, process, command, root=euid == 0)
+    if process.env is None:
+        process = replace(process, env=_environment_within(nsenter, process.pid))
+    entry = beside(nsenter, process, command, way) if debug else inside(nsenter, process, command, way)
     return subprocess.run(entry.argv, env=dict(entry.env), check=False, cwd="/").returncode
 
 
-def inside(nsenter: str, process: Process, command: Sequence[str], *, root: bool) -> Entry:
+def way_in(process: Process, euid: int, *, debug: bool) -> Way | None:
+    """As whom that user may go in; None: not at all. Beside it one is root, of the machine or of its users. Pure."""
+    if euid == 0:
+        return Way.ROOT
+    if process.uid == euid:
+        return None if debug else Way.ITSELF
+    return Way.OWNER if process.owner == euid else None
+
+
+def inside(nsenter: str, process: Process, command: Sequence[str], way: Way) -> Entry:
     """A command of the image, in the replica's namespaces, as nobody, with its environment. Pure."""
     namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid")
-    if root:
-        # Not into its user namespace: bubblewrap's others belong to the one above. And never as root.
-        uid, gid = (process.uid, process.gid) if process.uid else (USER, USER)
-        users: tuple[str, ...] = ("--setuid", str(uid), "--setgid", str(gid))
-    else:
-        users = ("--user", "--preserve-credentials")
-    argv = (nsenter, "--target", str(process.pid), *namespaces, *users, f"--wdns={process.folder}", "--", *command)
-    return Entry(argv, process.env)
+    argv = (
+        nsenter,
+        "--target",
+        str(process.pid),
+        *namespaces,
+        *_users(process, way),
+        f"--wdns={process.folder}",
+        "--",
+        *command,
+    )
+    return Entry(argv, process.env or {})
 
 
-def beside(nsenter: str, process: Process, command: Sequence[str]) -> Entry:
+def _users(process: Process, way: Way) -> tuple[str, ...]:
+    match way:
+        case Way.ROOT:
+            # Not into its user namespace: bubblewrap's others belong to the one above. And never as root.
+            uid, gid = (process.uid, process.gid) if process.uid else (USER, USER)
+            return ("--setuid", str(uid), "--setgid", str(gid))
+        case Way.ITSELF:
+            return ("--user", "--preserve-credentials")
+        case Way.OWNER:
+            return ("--user", "--setuid", str(USER), "--setgid", str(USER))
+
+
+def beside(nsenter: str, process: Process, command: Sequence[str], way: Way) -> Entry:
     """A command of this machine, as root, among the replica's processes and on its network. Pure."""
-    seen = ("--uts", "--ipc", "--net", "--pid")
+    seen = ("--uts", "--ipc", "--net", "--pid", *(("--user", "--preserve-credentials") if way is Way.OWNER else ()))
     words = ("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _BESIDE, "sh", *command)
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    env = {"PATH": path, "TERM": process.env.get("TERM", "xterm"), "HOME": "/", "PS1": "beside the replica # "}
+    term = (process.env or {}).get("TERM", "xterm")
+    env = {"PATH": path, "TERM": term, "HOME": "/", "PS1": "beside the replica # "}
     return Entry((nsenter, "--target", str(process.pid), *seen, "--", *words), env)
 
 
 def look(pid: int, proc: Path = Path("/proc")) -> Process | None:
-    """What the kernel tells of a process; None when it has ended or may not be looked at."""
+    """What the kernel tells of a process; None when it has ended."""
     if ProcessId.of(pid) is None:
         return None
     place = proc / str(pid)
     try:
         found = place.stat()
-        words = (place / "environ").read_bytes().split(b"\0")
-        folder = str((place / "cwd").readlink())
+        seen = Process(pid, found.st_uid, found.st_gid, None, owner=_owner(place / "ns/user"))
+        with suppress(PermissionError):
+            seen = replace(seen, folder=str((place / "cwd").readlink()))
+            seen = replace(seen, env=_pairs((place / "environ").read_bytes()))
     except OSError:
         return None
-    pairs = (word.decode(errors="surrogateescape").partition("=") for word in words if b"=" in word)
-    return Process(pid, found.st_uid, found.st_gid, {name: text for name, _, text in pairs}, folder)
+    return seen
+
+
+def _owner(users: Path) -> int:
+    """Who made a user namespace; -1 where it may not be asked."""
+    told = bytearray(4)
+    try:
+        with users.open("rb") as namespace:
+            fcntl.ioctl(namespace, _NS_GET_OWNER_UID, told)
+    except PermissionError:
+        return -1
+    return int(struct.unpack("I", told)[0])
+
+
+def _environment_within(nsenter: str, pid: int) -> Mapping[str, str]:
+    """The environment of a process, read as root of its user namespace; empty when that has ended."""
+    argv = [nsenter, "--target", str(pid), "--user", "--preserve-credentials", "--", "cat", f"/proc/{pid}/environ"]
+    return _pairs(subprocess.run(argv, capture_output=True, check=False, cwd="/").stdout)
+
+
+def _pairs(data: bytes) -> Mapping[str, str]:
+    words = (word.decode(errors="surrogateescape").partition("=") for word in data.split(b"\0") if b"=" in word)
+    return {name: text for name, _, text in words}
 
 
 def _pid_of(name: str, replica: str, home: Home) -> int:

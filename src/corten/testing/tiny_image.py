@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from corten.core.digest import Digest
 from corten.core.image import CONFIG, KIND_ANNOTATION, LAYER, MANIFEST, TITLE_ANNOTATION, Descriptor, LayerKind
@@ -55,7 +55,9 @@ class TinyImage:
         """An uncompressed layer of files (a path ending in `/` is an empty folder); its descriptor and diff_id."""
         data = io.BytesIO()
         with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, content in sorted(files.items()):
+            # With the folders above them, as the builder's: Docker without root keeps those not told of to itself.
+            folders = {f"{folder}/": b"" for name in files for folder in PurePosixPath(name).parents if folder.name}
+            for name, content in sorted({**folders, **files}.items()):
                 member = tarfile.TarInfo(name.rstrip("/"))
                 member.mode = 0o755
                 if name.endswith("/"):
