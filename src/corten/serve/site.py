@@ -9,16 +9,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-import msgspec
-
-from corten import __version__
 from corten.adapters.base import InputError
 from corten.core.model import ModelSpec
 from corten.core.schema import Style
 from corten.http import Request
 from corten.http.request import JSON
 from corten.observe.access import AccessLog
-from corten.observe.metrics import CONTENT_TYPE
+from corten.serve.about import About
 from corten.serve.batch import Batcher, Bounds, Hooks, Job, QueueFullError
 from corten.serve.call import Call, Reading, read, reading_of
 from corten.serve.dialect import DIALECTS, Dialect
@@ -46,7 +43,7 @@ _LEAST_QUEUE_BYTES = 128 << 20
 
 
 class Site:
-    """Answers requests. Made before the model is there; `install` brings it in."""
+    """Answers requests. Made before the model is there; `install` brings it in. `routes`: methods by exact path."""
 
     def __init__(self, spec: ModelSpec, settings: Settings, meters: Meters) -> None:
         self.state = State.LOADING
@@ -55,7 +52,6 @@ class Site:
         self._meters = meters
         self._loop = asyncio.get_running_loop()
         self._time_s = self._loop.time
-        self._born_s = self._time_s()
         self._predict_s = spec.limits.predict_timeout_s
         self._access = AccessLog(settings.access_log)
         self._model: Loaded | None = None
@@ -67,15 +63,9 @@ class Site:
         # All that most requests need; None where they need more, or there is no model yet.
         self._quick: _Quick | None = None
         self._later: Later | None = None
-        self._openapi = b""
-        self._routes: Mapping[str, Mapping[str, _Route]] = {
+        self.routes: Mapping[str, Mapping[str, _Route]] = {
             "/predict": {"POST": self._predict},
-            "/livez": {"GET": self._livez},
-            "/readyz": {"GET": self._readyz},
-            "/metrics": {"GET": self._metrics},
-            "/drift": {"GET": self._drift},
-            "/openapi.json": {"GET": self._describe},
-            "/": {"GET": self._info},
+            **About(self).routes,
         }
         self._dialects: dict[str, Dialect] = {}
 
@@ -171,9 +161,9 @@ class Site:
             except QueueFullError as error:
                 self._full(call, error)
             return
-        methods = self._routes.get(request.path)
+        methods = self.routes.get(request.path)
         if methods is None:
-            if (dialect := self._dialect(request.path)) is not None:
+            if (dialect := self.dialect(request.path)) is not None:
                 dialect.handle(request)
                 return
             request.fail(404, "request.no_route", f"no route `{request.path[:200]}`")
@@ -187,7 +177,7 @@ class Site:
             return
         route(request)
 
-    def _dialect(self, path: str) -> Dialect | None:
+    def dialect(self, path: str) -> Dialect | None:
         """The protocol a path belongs to, made at its first request: most servers are never asked in most of them."""
         first = path[1:].partition("/")[0]
         module = DIALECTS.get(first)
@@ -249,7 +239,7 @@ class Site:
         return form is not None
 
     def _jobs(self) -> Jobs:
-        found = self._dialect("/jobs/")
+        found = self.dialect("/jobs/")
         assert found is not None  # noqa: S101 - it is in the table
         return cast("Jobs", found)
 
@@ -424,8 +414,6 @@ class Site:
         call.fail(408, "request.left", "the connection was closed while the request waited for the model", "", ())
         return False
 
-    # Everything else
-
     def stuck_s(self) -> float:
         """How long a call of the model has not returned, if that is longer than any should take; else 0."""
         limit_s, now_s = self._spec.limits.predict_timeout_s, self._loop.time()
@@ -433,66 +421,6 @@ class Site:
         # A job may take longer than that, and says so by its deadline.
         late = self._batcher is not None and now_s > self._batcher.latest_s() + limit_s
         return running_s if late and running_s > _STUCK_TIMES * limit_s else 0.0
-
-    def _livez(self, request: Request) -> None:
-        if stuck_s := self.stuck_s():
-            request.fail(503, "serve.stuck", f"a call of the model has not returned for {stuck_s:.0f} s")
-        else:
-            request.respond(200, b'{"status":"live"}')
-
-    def _readyz(self, request: Request) -> None:
-        match self.state:
-            case State.READY:
-                request.respond(200, b'{"status":"ready"}')
-            case State.LOADING:
-                since_s = self._loop.time() - self._born_s
-                request.fail(503, "serve.loading", f"the model has been loading for {since_s:.1f} s")
-            case State.DRAINING:
-                request.fail(503, "serve.draining", "the server is stopping")
-
-    def _metrics(self, request: Request) -> None:
-        self._meters.ready.set(float(self.state is State.READY))
-        request.respond(200, self._meters.render(), CONTENT_TYPE)
-
-    def _drift(self, request: Request) -> None:
-        if report := self._meters.drift_report():
-            request.respond(200, report)
-        else:
-            request.fail(404, "serve.not_watched", "distributions are watched of models of rows, once they have loaded")
-
-    def _describe(self, request: Request) -> None:
-        if self._model is None:
-            request.fail(503, "serve.loading", "the model is loading", headers=(("Retry-After", "1"),))
-            return
-        request.respond(200, self._openapi or self._write_openapi(self._model.runner))
-
-    def _write_openapi(self, runner: Runner) -> bytes:
-        from corten.serve.openapi import openapi  # the first prediction is not to wait for it
-
-        spec, revision = self._spec, self._settings.revision
-        described = openapi(spec.name, revision, runner.schema, abilities=runner.abilities, example=spec.example)
-        self._openapi = msgspec.json.encode(described)
-        return self._openapi
-
-    def _info(self, request: Request) -> None:
-        # Browsers name it; programs take anything.
-        if "text/html" in request.headers.get("accept", "") and (pages := self._dialect("/docs")) is not None:
-            pages.handle(request)
-            return
-        schema = self._model.runner.schema if self._model else self._spec.schema
-        request.respond_json(
-            200,
-            {
-                "name": self._spec.name,
-                **self._settings.identity,
-                "state": self.state.value,
-                "adapter": self._spec.adapter,
-                "schema": schema,
-                "routes": {path: sorted(methods) for path, methods in self._routes.items()},
-                "corten": __version__,
-            },
-            (("Vary", "Accept"),),
-        )
 
 
 def _plainly(runner: Runner, request: Request) -> Inputs:
