@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +77,16 @@ def place(options: argparse.Namespace) -> Place:
     return Place(options.context, options.namespace)
 
 
+@contextmanager
+def _resumable(output: Output) -> Iterator[None]:
+    """Says to whoever interrupts what is left: a cluster goes on with what it was told."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        output.note("what was begun goes on in the cluster, and nobody looks: the same command again takes it up")
+        raise
+
+
 def deploy(options: argparse.Namespace, output: Output) -> int:
     """Deploy one image or many; the last line of each is its URL within the cluster."""
     from corten.core.home import Home
@@ -110,7 +122,8 @@ def deploy(options: argparse.Namespace, output: Output) -> int:
         )
         for image in options.image
     ]
-    results = deploy_all(workloads, place(options), listen=output.listen, timeout_s=options.timeout)
+    with _resumable(output):
+        results = deploy_all(workloads, place(options), listen=output.listen, timeout_s=options.timeout)
     failed = [one for one in results if one.error]
     documents = [one.as_dict() for one in results]
     output.document(documents[0] if len(documents) == 1 else {"deployments": documents})
@@ -198,7 +211,8 @@ def promote(options: argparse.Namespace, output: Output) -> int:
 
     if options.to != 100:
         raise UsageError("cli.usage", "in a cluster a canary gets all or none", hint="corten deploy IMAGE --canary 25%")
-    done = all_for_it(options.name, place(options), listen=output.listen)
+    with _resumable(output):
+        done = all_for_it(options.name, place(options), listen=output.listen)
     output.document(done.as_dict())
     if done.outcome:
         output.note(f"{done.name} {done.outcome.release.label} has all requests")
@@ -210,7 +224,8 @@ def rollback(options: argparse.Namespace, output: Output) -> int:
     """Roll back, then print the URL."""
     from corten.ops.kubernetes import rollback as go_back
 
-    done = go_back(options.name, options.to, place(options), listen=output.listen)
+    with _resumable(output):
+        done = go_back(options.name, options.to, place(options), listen=output.listen)
     output.document(done.as_dict())
     if done.outcome:
         output.note(f"{done.name} {done.outcome.release.label} answers")

@@ -121,7 +121,10 @@ class Output:
         if not self.live:
             return
         self._drawn_s = now_s
-        lines = self._board.lines(self._width() - 3)  # room for the ^C that the terminal may add
+        columns, rows = self._size()
+        lines = self._board.lines(columns - 3)  # room for the ^C that the terminal may add
+        if len(lines) >= rows:  # what has left the screen could not be taken away again
+            lines = [*lines[: rows - 2], f"  … {len(lines) - rows + 2} more"]
         if lines != self._shown:
             erased = self._erased()
             self.err.write(erased + "\n".join(self.style("dim", line) for line in lines))
@@ -133,12 +136,13 @@ class Output:
         count, self._shown = len(self._shown), []
         return "\r\x1b[K" + "\x1b[1A\x1b[K" * (count - 1) if count else ""
 
-    def _width(self) -> int:
+    def _size(self) -> tuple[int, int]:
         # Asked each time: a window may be made smaller, and a line that wraps could not be taken away again.
         try:
-            return os.get_terminal_size(self.err.fileno()).columns or 80
+            size = os.get_terminal_size(self.err.fileno())
         except (OSError, ValueError):
-            return 80
+            return 80, 24
+        return size.columns or 80, size.lines or 24
 
     # Errors
 

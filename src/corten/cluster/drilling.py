@@ -186,12 +186,14 @@ class Drill:
                         score.reasons[reason] += 1
                 self.clock.sleep(0.01)
 
-        askers = [threading.Thread(target=ask) for _ in range(_ASKING)]
+        askers = [threading.Thread(target=ask, daemon=True) for _ in range(_ASKING)]
         for asker in askers:
             asker.start()
         try:
             yield
-        finally:
-            over.set()
-            for asker in askers:
-                asker.join()
+        except BaseException:
+            over.set()  # who interrupts waits for no answer
+            raise
+        over.set()
+        for asker in askers:
+            asker.join()

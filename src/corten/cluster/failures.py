@@ -98,6 +98,11 @@ def failure(status: int, document: Mapping[str, Any], *, what: str, server: str)
             )
 
 
+def refusal_hint(message: str) -> str:
+    """What mends that a controller was refused to make pods: it is told in the words of the API alone."""
+    return failure(403, {"message": message}, what="", server="").hint or "ask who runs the cluster what they allow"
+
+
 def _forbidden(message: str, what: str, server: str) -> CortenError:
     if found := _QUOTA.search(message):
         return EngineError(

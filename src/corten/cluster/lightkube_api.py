@@ -13,28 +13,39 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from corten.cluster.failures import failure, is_for_ever
 from corten.cluster.kinds import Kind, kind_of
-from corten.cluster.port import JSON, MANAGER, Answer, Change, ExpiredError, Listing, Manifest
+from corten.cluster.port import ANSWER_S, JSON, MANAGER, Answer, Change, ExpiredError, Listing, Manifest
+from corten.core.events import Event, Listener, Phase, nobody
 from corten.errors import CortenError, EngineError, RemoteError, UsageError
 
 if TYPE_CHECKING:
     from corten.cluster.way import Way
 
-_TIMEOUT_S = 30.0
+# So many requests are under way at a time, watches aside: about what an API server's fairness gives one client.
+_IN_FLIGHT = 16
+_CONNECT_S = 10.0
 _TRIES = 6
+_TRYING_S = 30.0
+# One that has answered restarts, or is failed over: that takes a minute or two, and what was begun is worth the wait.
+_TRIES_OF_AN_OUTAGE = 30
+_OUTAGE_S = 120.0
 _PAGE = 500
 _MOST_PAGES = 1000
 _FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 5.0
+_LONGEST_ASKED_FOR_S = 10.0
 _AGAIN = (429, 500, 502, 503, 504)
 _APPLY = "application/apply-patch+yaml"  # YAML takes JSON
 
 
-def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -> LightkubeApi:
+def connect(
+    context: str = "", *, sleep: Callable[[float], None] = time.sleep, listen: Listener = nobody
+) -> LightkubeApi:
     """The cluster of a kubeconfig's context (empty: the current one), or, in a pod, the one it is in.
 
     Raises EngineError `kubernetes.no_client` without the extra, UsageError `kubernetes.no_context`.
     """
     try:
+        import httpx2
         from lightkube.config.client_adapter import Client, ConnectionParams
         from lightkube.config.kubeconfig import KubeConfig
         from lightkube.config.models import User
@@ -53,7 +64,8 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
         chosen = chosen._replace(user=chosen.user or User())
         way = way_to(chosen.context.cluster, chosen.fname)
         auth = _credentials(chosen, way)
-        client = Client(chosen, ConnectionParams(timeout=_TIMEOUT_S, trust_env=False, proxy=way.proxy or None))
+        timeout = httpx2.Timeout(ANSWER_S, connect=_CONNECT_S)
+        client = Client(chosen, ConnectionParams(timeout=timeout, trust_env=False, proxy=way.proxy or None))
     except CortenError:
         raise
     except Exception as error:  # a stranger's file may be wrong in any way
@@ -67,7 +79,8 @@ def connect(context: str = "", *, sleep: Callable[[float], None] = time.sleep) -
     if auth is not None:
         client.auth = auth
     client.event_hooks = {"request": [way.mark]}
-    return LightkubeApi(client, way.shown(chosen.cluster.server), chosen.namespace or "default", sleep=sleep)
+    server = way.shown(chosen.cluster.server)
+    return LightkubeApi(client, server, chosen.namespace or "default", sleep=sleep, listen=listen)
 
 
 def _credentials(chosen: Any, way: Way) -> Any:
@@ -95,15 +108,21 @@ def _kubeconfig() -> Path:
 
 
 class LightkubeApi:
-    """See `port.Api`. `calls` counts requests, those tried again included."""
+    """See `port.Api`. `calls` counts requests, those tried again included. Who listens hears of an outage."""
 
-    def __init__(self, client: Any, server: str, namespace: str, *, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self, client: Any, server: str, namespace: str, *, sleep: Callable[[float], None], listen: Listener = nobody
+    ) -> None:
         self.server = server
         self.namespace = namespace
         self.calls = 0
         self._client = client
         self._sleep = sleep
+        self._listen = listen
         self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(_IN_FLIGHT)
+        self._reached = False
+        self._is_out = False
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +185,7 @@ class LightkubeApi:
         self._count()
         try:
             with self._client.stream(
-                "GET", kind.path(namespace), params=query, timeout=timeout_s + _TIMEOUT_S
+                "GET", kind.path(namespace), params=query, timeout=timeout_s + _CONNECT_S
             ) as answer:
                 if answer.status_code == 410:
                     raise ExpiredError
@@ -198,10 +217,13 @@ class LightkubeApi:
         body: bytes | None = None,
         media_type: str = JSON,
         headers: Mapping[str, str] | None = None,
+        answer_s: float = ANSWER_S,
     ) -> Answer:
         """Errors only of the API server itself, which are documents of kind Status."""
         through = "/proxy/" in path
-        answer = self._request(method, path, query, body, media_type, headers, what=path, passed_on=through)
+        answer = self._request(
+            method, path, query, body, media_type, headers, what=path, passed_on=through, answer_s=answer_s
+        )
         if answer.status in (401, 403) and through and _json(answer.body).get("kind") == "Status":
             raise failure(answer.status, _json(answer.body), what=path, server=self.server)
         return answer
@@ -217,30 +239,41 @@ class LightkubeApi:
         *,
         what: str,
         passed_on: bool = False,
+        answer_s: float = ANSWER_S,
     ) -> Answer:
         """Tried again where that may help: the verbs we use may all be repeated. Raises CortenError."""
-        pause_s, trouble = _FIRST_PAUSE_S, ""
+        sent = {"Content-Type": media_type, **(headers or {})}
+        timeout = (_CONNECT_S, answer_s, answer_s, answer_s)  # to connect, read, write, get a connection
+        pause_s, trouble, begun_s = _FIRST_PAUSE_S, "", time.monotonic()
         answer = None
-        for attempt in range(_TRIES):
-            if attempt:
-                self._sleep(pause_s)
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        for attempt in range(1, _TRIES_OF_AN_OUTAGE + 1):
             self._count()
             try:
-                got = self._client.request(
-                    method, path, params=query, content=body, headers={"Content-Type": media_type, **(headers or {})}
-                )
+                with self._room:
+                    got = self._client.request(
+                        method, path, params=query, content=body, headers=sent, timeout=timeout
+                    )
             except self._broken() as error:
-                trouble = str(error) or type(error).__name__
+                if passed_on and isinstance(error, self._slow()):
+                    # It has reached who is slow: asked again, that is slower still.
+                    return Answer(504, {}, json.dumps({"message": f"no answer within {answer_s:g} s"}).encode())
+                answer, trouble = None, str(error) or type(error).__name__
                 if "CERTIFICATE_VERIFY_FAILED" in trouble:
                     raise _untrusted(self.server, trouble) from error
-                continue
             except (OSError, self._mistaken()) as error:  # a token's file that is gone
                 raise _no_token(self.server, error) from error
-            answer = Answer(got.status_code, {key.lower(): value for key, value in got.headers.items()}, got.content)
-            if passed_on or answer.status not in _AGAIN or is_for_ever(_json(answer.body)):
+            else:
+                answer = Answer(
+                    got.status_code, {key.lower(): value for key, value in got.headers.items()}, got.content
+                )
+                self._note_answer()
+                if passed_on or answer.status not in _AGAIN or is_for_ever(_json(answer.body)):
+                    break
+                pause_s = max(pause_s, _retry_after_s(answer))
+            if not self._may_try(attempt, time.monotonic() - begun_s, trouble if answer is None else ""):
                 break
-            pause_s = max(pause_s, _retry_after_s(answer))
+            self._sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         if answer is None:
             raise RemoteError(
                 "kubernetes.unreachable",
@@ -254,6 +287,21 @@ class LightkubeApi:
         if answer.status >= 400 and not passed_on:
             raise failure(answer.status, _json(answer.body), what=what, server=self.server)
         return answer
+
+    def _may_try(self, attempt: int, spent_s: float, trouble: str) -> bool:
+        """Whether to ask once more; `trouble` is why nobody answered, empty where somebody did and refused."""
+        with self._lock:
+            out = bool(trouble) and self._reached
+            tell = out and attempt > 1 and not self._is_out
+            self._is_out = self._is_out or tell
+        if tell:
+            told = f"{self.server} does not answer ({trouble}): asked again for {_OUTAGE_S:.0f} s"
+            self._listen(Event("cluster", Phase.WARNING, told))
+        return spent_s < _OUTAGE_S if out else attempt < _TRIES and spent_s < _TRYING_S
+
+    def _note_answer(self) -> None:
+        with self._lock:
+            self._reached, self._is_out = True, False
 
     def _count(self) -> None:
         with self._lock:
@@ -270,6 +318,12 @@ class LightkubeApi:
         import httpx2
 
         return (httpx2.TransportError,)
+
+    @staticmethod
+    def _slow() -> type[Exception]:
+        import httpx2
+
+        return cast("type[Exception]", httpx2.ReadTimeout)
 
 
 def _untrusted(server: str, why: str) -> RemoteError:
@@ -323,4 +377,4 @@ def _changes(line: str) -> Iterator[tuple[Change, Manifest]]:
 
 def _retry_after_s(answer: Answer) -> float:
     text = answer.headers.get("retry-after", "")
-    return min(float(text), _LONGEST_PAUSE_S) if text.isdecimal() else 0.0
+    return min(float(text), _LONGEST_ASKED_FOR_S) if text.isdecimal() else 0.0

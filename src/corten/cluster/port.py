@@ -11,6 +11,7 @@ from corten.cluster.kinds import Kind
 
 MANAGER = "corten"
 JSON = "application/json"
+ANSWER_S = 30.0
 
 Manifest = Mapping[str, Any]
 
@@ -75,8 +76,12 @@ class Api(Protocol):
         body: bytes | None = None,
         media_type: str = JSON,
         headers: Mapping[str, str] | None = None,
+        answer_s: float = ANSWER_S,
     ) -> Answer:
-        """Any other request. A pod's own refusal is an answer, the API server's is an error."""
+        """Any other request. A pod's own refusal is an answer, the API server's is an error.
+
+        A pod that says nothing for `answer_s` is a 504.
+        """
 
 
 class ExpiredError(Exception):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from corten.cluster.failures import refusal_hint
 from corten.exporters.manifests.names import REVISION_LABEL
 
 # Fewer may be chance: a database that was not there yet.
@@ -60,7 +61,7 @@ def progress(deployment: Manifest, pods: Sequence[Manifest], revision: str, *, l
     """Look at a Deployment that is to run `revision`, and at its pods; done with at least so many."""
     spec, status = deployment["spec"], deployment.get("status", {})
     wanted = max(least, int(spec.get("replicas", 1)))
-    new = [pod for pod in pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision]
+    new = _of(pods, revision)
     trouble = worst(new) or _refused(deployment)
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
     updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
@@ -68,9 +69,9 @@ def progress(deployment: Manifest, pods: Sequence[Manifest], revision: str, *, l
     ready = sum(is_ready(pod) for pod in new)
     if seen and updated == total == available == wanted:
         return Progress(Step.DONE, wanted, wanted)
-    late = seen and _condition(deployment, "Progressing", "False")
-    if late or (trouble and trouble.hopeless):
-        return Progress(Step.FAILED, ready, wanted, trouble or _late(deployment, new))
+    overdue = seen and _condition(deployment, "Progressing", "False")
+    if overdue or (trouble and trouble.hopeless):
+        return Progress(Step.FAILED, ready, wanted, trouble or late(deployment, pods, revision))
     return Progress(Step.PROGRESSING, ready, wanted, trouble)
 
 
@@ -134,29 +135,33 @@ def _refused(deployment: Manifest) -> Trouble | None:
     )
     if failed is None:
         return None
-    return Trouble(
-        "",
-        "the cluster refuses to make the pods",
-        failed.get("message", ""),
-        "give less (--replicas, --memory, --cpus), or have the quota raised",
-    )
+    why = str(failed.get("message", ""))
+    return Trouble("", "the cluster refuses to make the pods", why, refusal_hint(why))
 
 
 def is_ready(pod: Manifest) -> bool:
-    """Whether it gets requests."""
+    """Whether it gets requests: one that ends gets none, whatever it says of itself."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return False
     conditions = pod.get("status", {}).get("conditions", [])
     return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
 
-def _late(deployment: Manifest, pods: Sequence[Manifest]) -> Trouble:
+def late(deployment: Manifest, pods: Sequence[Manifest], revision: str) -> Trouble:
+    """Of a rollout that takes too long and no pod says why: the first one that does not serve."""
     allowed_s = deployment["spec"].get("progressDeadlineSeconds", 600)
+    waited_for = next((pod for pod in _of(pods, revision) if not is_ready(pod)), None)
     return Trouble(
-        pods[0]["metadata"]["name"] if pods else "",
+        waited_for["metadata"]["name"] if waited_for else "",
         f"no replica got ready in {allowed_s} s",
         "",
-        "see `corten logs`; a larger model needs a larger ready_timeout_s",
+        "a larger model needs a larger ready_timeout_s",
         ran=True,
     )
+
+
+def _of(pods: Sequence[Manifest], revision: str) -> list[Manifest]:
+    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision]
 
 
 def _condition(deployment: Manifest, kind: str, status: str) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from corten.cluster.door import Door
 from corten.cluster.kinds import DEPLOYMENT, EVENT, POD, Kind
 from corten.cluster.objects import pods_of
 from corten.cluster.port import Answer, Api, ExpiredError
-from corten.cluster.rollout import Progress, Step, Trouble, progress
+from corten.cluster.rollout import Progress, Step, Trouble, late, progress
 from corten.core.events import Event, Listener, Phase
-from corten.errors import NotFoundError, RemoteError, UnhealthyError
+from corten.errors import CortenError, RemoteError, UnhealthyError
 from corten.exporters.manifests.names import DEPLOYMENT_LABEL
 from corten.exporters.manifests.network import SERVICE_PORT
 
@@ -23,6 +22,7 @@ _ENOUGH_ANSWERS = 5
 _PAUSE_S = 0.2
 # Old pods answer until all nodes know; more than that is no delay.
 _LONGEST_S = 60.0
+_GOES_ON = "it goes on in the cluster: run the same command again to wait for it"
 _REVISION_HEADER = "x-corten-revision"
 
 
@@ -42,12 +42,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A rollout as it was seen, and what tells that something changed: a kind of a deployment's, since a version."""
+    """A rollout as it was seen, and what tells that something changed: a kind of a deployment's, since a version.
+
+    `waited_for` is what is told of it when it takes too long.
+    """
 
     seen: Progress
     kind: Kind
     owner: str
     version: str
+    waited_for: Trouble | None = None
 
 
 def wait(  # noqa: PLR0917
@@ -68,7 +72,9 @@ def wait(  # noqa: PLR0917
         owner = deployment["metadata"]["labels"][DEPLOYMENT_LABEL]
         track = deployment["spec"]["selector"]["matchLabels"].get("corten.dev/track", "")
         pods = pods_of(api, owner, namespace, track=track)
-        return Look(progress(deployment, pods, revision, least=least), DEPLOYMENT, owner, found.version)
+        seen = progress(deployment, pods, revision, least=least)
+        waited_for = seen.trouble or late(deployment, pods, revision)
+        return Look(seen, DEPLOYMENT, owner, found.version, waited_for)
 
     return follow(api, look, f"`{name}` {revision}", namespace, patience, listen)
 
@@ -81,17 +87,21 @@ def follow(  # noqa: PLR0917
     while True:
         found = look()
         words = _words(found.seen)
+        if found.seen.step is Step.DONE:
+            listen(Event("rollout", Phase.DONE, f"{what}: {words}"))
         if found.seen.step is not Step.PROGRESSING:
             return found.seen
         if words != told:
             told = words
             listen(Event("rollout", Phase.PROGRESS, words))
         if patience.left_s <= 0:
+            trouble = found.waited_for
             raise UnhealthyError(
                 "deploy.timeout",
                 f"{what} is not there yet",
-                why=words,
-                hint="it goes on in the cluster: run the same command again to wait for it",
+                where=f"pod {trouble.pod}" if trouble and trouble.pod else "",
+                why="\n".join([words, *(last_words(api, trouble, namespace) if trouble else [])]),
+                hint="; ".join(filter(None, (found.seen.trouble and found.seen.trouble.hint, _GOES_ON))),
             )
         _until_something_changes(api, found, namespace, patience)
 
@@ -127,8 +137,11 @@ def last_words(api: Api, trouble: Trouble, namespace: str) -> list[str]:
         -3:
     ]
     if trouble.ran:
-        with suppress(NotFoundError):  # it was ended meanwhile
+        try:
             lines += logs(api, trouble.pod, namespace, lines=_LAST_LINES, previous=trouble.crashed)
+        except CortenError as error:
+            # Its container has not begun, or nobody may read it: no reason to lose what is known.
+            lines.append(error.why or error.what)
     return lines
 
 

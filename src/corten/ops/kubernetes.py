@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,10 +26,12 @@ from corten.core.home import Home
 from corten.core.name import parse_name
 from corten.errors import CortenError, NotFoundError, UsageError
 from corten.exporters.base import Cluster, Workload
-from corten.ops.predict import refusal, sample_of
+from corten.ops.at_once import at_once
+from corten.ops.predict import LONGEST_ANSWER_S, refusal, sample_of
 
-# So many deployments change at a time: an API server's fairness gives one client about that many requests at once.
-_AT_ONCE = 16
+# So many deployments change at a time. Each waits for most of its time, by a watch that needs a connection of its own:
+# the client opens a hundred at most.
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def deploy(
             why="names come from the images' models",
             hint="deploy them one by one, with --name",
         )
-    with _connected(place) as api:
+    with _connected(place, listen) as api:
         facts = discover(api, replace(workloads[0].cluster, namespace=place.namespace))
         placed = [replace(one, cluster=facts) for one in workloads]
 
@@ -102,8 +103,7 @@ def deploy(
                 return Done(workload.name, facts.namespace, None, error)
             return Done(workload.name, facts.namespace, done)
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            results = list(pool.map(one, placed))
+        results = at_once(one, placed, _AT_ONCE)
     if len(results) == 1 and results[0].error:
         raise results[0].error
     return results
@@ -143,15 +143,16 @@ def predict(name: str, body: Any, place: Place, *, home: Home | None = None) -> 
         if body is None:
             body = sample_of(home, name, serving.image.rpartition("@")[2])
         asked = knative.door(name, serving.manifests, namespace)
-        answer = api.ask("POST", asked.path("predict"), body=json.dumps(body).encode(), headers=asked.headers)
+        path, sent = asked.path("predict"), json.dumps(body).encode()
+        answer = api.ask("POST", path, body=sent, headers=asked.headers, answer_s=LONGEST_ANSWER_S)
     try:
         told = json.loads(answer.body)
     except ValueError:
         told = {"error": {"message": answer.body[:500].decode("utf-8", "replace")}}
     if answer.status == 200:
         return told
-    # The API server's own words, where it found nobody to ask.
-    words = {"error": {"message": told["message"]}} if isinstance(told, dict) and told.get("kind") == "Status" else told
+    # The API server's own words, where it found nobody to ask, or nobody who answered.
+    words = {"error": {"message": told["message"]}} if isinstance(told, dict) and "message" in told else told
     raise refusal(name, answer.status, words)
 
 
@@ -176,14 +177,14 @@ def stop(name: str, place: Place) -> tuple[str, ...]:
 
 def rollback(name: str, to: str, place: Place, *, listen: Listener = nobody) -> Done:
     """Back to an earlier release. Raises NotFoundError, UnhealthyError."""
-    with _connected(place) as api:
+    with _connected(place, listen) as api:
         namespace = place.namespace or api.namespace
         return Done(name, namespace, go_back(api, parse_name(name), namespace, to, listen=listen))
 
 
 def promote(name: str, place: Place, *, listen: Listener = nobody) -> Done:
     """All requests for the canary. Raises NotFoundError `control.no_canary`, UnhealthyError."""
-    with _connected(place) as api:
+    with _connected(place, listen) as api:
         namespace = place.namespace or api.namespace
         return Done(name, namespace, promote_one(api, parse_name(name), namespace, listen=listen))
 
@@ -249,7 +250,7 @@ def drill(
     Raises NotFoundError, UsageError `drill.unknown_scenario`, UnhealthyError `drill.not_well`.
     """
     home = home or Home.from_env(os.environ, uid=os.getuid())
-    with _connected(place) as api:
+    with _connected(place, listen) as api:
         namespace = place.namespace or api.namespace
         serving = _serving(api, parse_name(name), namespace)
         if body is None:
@@ -297,6 +298,6 @@ def _unknown(name: str) -> NotFoundError:
 
 
 @contextmanager
-def _connected(place: Place) -> Iterator[LightkubeApi]:
-    with connect(place.context) as api:
+def _connected(place: Place, listen: Listener = nobody) -> Iterator[LightkubeApi]:
+    with connect(place.context, listen=listen) as api:
         yield api

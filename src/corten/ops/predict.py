@@ -24,7 +24,7 @@ from corten.ops.sample import sample_body
 from corten.store.layout import Layout
 
 # Longer than any deployment's own request time, so that the gateway's 504 and not our impatience is heard.
-_TIMEOUT_S = 600.0
+LONGEST_ANSWER_S = 600.0
 TOKEN_VARIABLE = "CORTEN_TOKEN"  # noqa: S105 -- the variable's name
 _END_OF_ONE = "-----END CERTIFICATE-----"
 
@@ -35,7 +35,7 @@ def predict(
     *,
     token: str | None = None,
     home: Home | None = None,
-    timeout_s: float = _TIMEOUT_S,
+    timeout_s: float = LONGEST_ANSWER_S,
 ) -> Any:
     """The answer to `POST /predict` with this JSON body; None asks with the model's example, or zeros.
 

@@ -145,6 +145,17 @@ def test_answers_that_are_none_are_told_as_on_one_machine(here, run):
     assert "control.unknown_deployment" in run("predict", "other", "-i", "[[1]]", code=3)[1]
 
 
+def test_a_model_that_thinks_for_long_is_asked_once_and_has_the_time_it_has_on_one_machine(here, run, monkeypatch):
+    run("deploy", image("fraud"))
+    here.server.pods.thinking_s = 0.4
+    assert json.loads(run("predict", "fraud", "-i", "[[1]]")[0]) == {"outputs": [1]}
+    monkeypatch.setattr("corten.ops.kubernetes.LONGEST_ANSWER_S", 0.1)
+    here.server.seen.clear()
+    _, err = run("predict", "fraud", "-i", "[[1]]", code=6)
+    assert "no answer within 0.1 s" in err
+    assert [call.method for call in here.server.seen].count("POST") == 1
+
+
 def test_the_role_that_is_printed_is_enough_for_all_that_is_asked(here, run, monkeypatch):
     """Each request of a day is allowed by a rule, and each rule is needed by one."""
     yaml = pytest.importorskip("yaml")

@@ -1,7 +1,12 @@
 """What clusters refuse, and what breaks: a clear cause, a hint, nothing half-done, and the same command goes on."""
 
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from clusters import image, site
@@ -158,6 +163,82 @@ def test_a_rollout_outlives_a_restart_of_the_api_server(here):
     beside.join()
     assert done.release.label == "r2"
     assert here.revisions() == {"r2"}
+
+
+def test_a_restart_that_takes_a_while_is_told_and_outlived(here):
+    """Six tries were over in six seconds; a control plane of one node needs a minute."""
+    here.server.fault("team/slow", Fault.NEVER_READY)
+
+    def restart():
+        until_s = time.monotonic() + 20
+        while not here.server.names("pods") and time.monotonic() < until_s:
+            time.sleep(0.01)
+        with here.server.down():
+            time.sleep(0.4)
+        here.server.fault("team/slow", Fault.NONE)
+
+    beside = threading.Thread(target=restart)
+    beside.start()
+    with connect(sleep=here.sleep, listen=here.told.append) as here.api:
+        done = here.deploy("slow", ready_timeout_s=600.0)
+    beside.join()
+    assert done.release.label == "r1"
+    assert sum("does not answer" in event.message for event in here.told) == 1
+
+
+def test_one_that_stays_away_is_given_up_in_the_end_and_nothing_is_orphaned(here):
+    here.server.fault("team/slow", Fault.NEVER_READY)
+    until_s = time.monotonic() + 20
+
+    def end():
+        while not here.server.names("pods") and time.monotonic() < until_s:
+            time.sleep(0.01)
+        away.enter_context(here.server.down())
+
+    away = ExitStack()
+    beside = threading.Thread(target=end)
+    beside.start()
+    error = fails("kubernetes.unreachable", lambda: here.deploy("slow", ready_timeout_s=600.0))
+    beside.join()
+    assert "refused" in error.why
+    away.close()
+    here.server.fault("team/slow", Fault.NONE)
+    assert here.deploy("slow", ready_timeout_s=600.0).release.label == "r1"
+    assert here.states() == {"r1": "deployed"}
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up_soon(here, tmp_path, monkeypatch):
+    """Six times thirty seconds it took."""
+    monkeypatch.setattr("corten.cluster.lightkube_api._CONNECT_S", 0.2)
+    monkeypatch.setattr("corten.cluster.lightkube_api._TRYING_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        text = here.server.kubeconfig(tmp_path / "silent").read_text()
+        path = tmp_path / "silent"
+        path.write_text(text.replace(here.server.url, f"https://127.0.0.1:{silent.getsockname()[1]}"))
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        begun_s = time.monotonic()
+        with connect(sleep=here.sleep) as api:
+            fails("kubernetes.unreachable", lambda: api.get(DEPLOYMENT, "fraud", "default"))
+            assert api.calls <= 3
+        assert time.monotonic() - begun_s < 10
+
+
+@pytest.mark.parametrize("images", [["slow"], ["slow", "other"]], ids=["one", "many"])
+def test_who_interrupts_waits_for_no_rollout(here, images):
+    """The threads of a pool were waited for: until the rollout was over, or had been rolled back."""
+    here.server.fault("team/", Fault.NEVER_READY)
+    words = [sys.executable, "-m", "corten", "deploy", *(str(image(name)) for name in images), "--timeout", "300"]
+    process = subprocess.Popen([*words, "--engine", "kubernetes"], stderr=subprocess.PIPE, text=True)
+    until_s = time.monotonic() + 60
+    while len(here.server.names("pods")) < len(images) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    begun_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert time.monotonic() - begun_s < 4
+    assert process.returncode == 130
+    assert "the same command again takes it up" in told
+    assert set(here.states("slow").values()) == {"progressing"}
 
 
 def test_who_was_interrupted_goes_on_with_the_same_command(here):

@@ -83,6 +83,7 @@ def test_what_is_no_longer_wanted_goes(here):
         (Fault.PULL, "cannot be pulled"),
         (Fault.UNSCHEDULABLE, "no node has room"),
         (Fault.NEVER_READY, "no replica got ready"),
+        (Fault.NEVER_STARTED, "no replica got ready"),
     ],
     ids=lambda value: value.name if isinstance(value, Fault) else "",
 )
@@ -142,6 +143,35 @@ def test_pods_that_were_refused_by_a_quota_are_told_with_its_numbers(here):
     here.server.pods.most_pods = 1
     error = fails("deploy.unhealthy", lambda: here.deploy(replicas=3, ready_timeout_s=2.0))
     assert "exceeded quota" in error.why
+
+
+def test_pods_that_a_policy_refuses_are_told_with_its_words_and_not_as_a_quota(here):
+    here.server.pods.denied = "images must be signed"
+    error = fails("deploy.unhealthy", lambda: here.deploy(ready_timeout_s=2.0))
+    assert error.why.endswith("denied the request: images must be signed")
+    assert "policy" in error.hint
+
+
+def test_a_container_that_was_never_made_is_told_by_the_warnings_about_its_pod(here):
+    """It has no log, and to ask for one is a refusal: that was told instead, and nothing was rolled back."""
+    here.deploy("good")
+    here.server.fault("team/bad", Fault.NEVER_STARTED)
+    error = fails("deploy.unhealthy", lambda: here.deploy("bad", ready_timeout_s=2.0))
+    assert "FailedMount: MountVolume.SetUp failed" in error.why
+    assert "ContainerCreating" in error.why
+    assert here.states() == {"r1": "deployed", "r2": "failed"}
+
+
+def test_whoever_waits_no_longer_is_told_what_was_waited_for(here):
+    here.server.fault("team/slow", Fault.NEVER_READY)
+    error = fails("deploy.timeout", lambda: here.deploy("slow", ready_timeout_s=600.0, timeout_s=0.3))
+    assert error.where.startswith("pod fraud-")
+    assert '{"message":"ready"}' in error.why, "the last lines of its log"
+    here.server.fault("team/full", Fault.UNSCHEDULABLE)
+    error = fails("deploy.timeout", lambda: here.deploy("full", ready_timeout_s=600.0, timeout_s=0.3))
+    assert "no node has room" in error.why
+    assert "--memory" in error.hint
+    assert "the same command" in error.hint
 
 
 # Canaries

@@ -74,6 +74,17 @@ def test_on_a_terminal_finished_steps_stand_above_the_lines_that_change():
     assert shown(err.getvalue()) == ["  ✓ base      Debian 12  1.00 s", "  ✓ download  7 wheels  2.00 s"]
 
 
+def test_more_steps_than_a_terminal_has_lines_are_counted():
+    """Lines that had left the screen were never taken away: of a fleet there were two hundred."""
+    err = io.StringIO()
+    output = Output(err=err, live=True)
+    for number in range(60):
+        output.listen(Event(f"m{number} rollout", Phase.STARTED, "0 of 1 ready"))
+    lines = shown(err.getvalue())
+    assert len(lines) <= 23  # a terminal that says no size has 24
+    assert lines[-1] == "  … 38 more"
+
+
 def test_without_a_terminal_nothing_moves_the_cursor():
     err = io.StringIO()
     output = Output(err=err)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from corten.cluster.rollout import Step, diagnose, progress
+from corten.cluster.rollout import Step, diagnose, is_ready, progress
 
 REVISION = {"corten.dev/revision": "r2"}
 
@@ -107,3 +107,23 @@ def test_a_pod_that_serves_or_begins_has_no_trouble():
 def test_pods_that_were_refused_are_told_in_the_controllers_words():
     refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: team"}
     assert progress(deployment(conditions=[refused]), [], "r2").trouble.why == "exceeded quota: team"
+
+
+@pytest.mark.parametrize(
+    ("why", "hint"),
+    [
+        ('pods "x" is forbidden: exceeded quota: t, requested: pods=1, used: pods=9, limited: pods=9', "quota raised"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true', "restricted"),
+        ('admission webhook "p" denied the request: unsigned', "policy"),
+        ('pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi', "ask who runs"),
+    ],
+)
+def test_what_mends_that_depends_on_who_refused(why, hint):
+    refused = {"type": "ReplicaFailure", "status": "True", "message": why}
+    assert hint in progress(deployment(conditions=[refused]), [], "r2").trouble.hint
+
+
+def test_a_pod_that_ends_gets_no_requests_whatever_it_says_of_itself():
+    ending = {**READY, "metadata": {**READY["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert is_ready(READY)
+    assert not is_ready(ending)

@@ -66,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             with self.site.objects.changed:
                 status, headers, answer = self._routed(call)
+            if call.method == "POST" and "/proxy/" in call.path:
+                self.site.pause(self.site.pods.thinking_s)
             self._send(status, answer, headers)
         except statuses.RefusedError as refused:
             after = refused.body["details"].get("retryAfterSeconds")
@@ -83,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
     def _known(self) -> str:
         """Who asks, by token or certificate. Raises RefusedError."""
         rules = self.site.rules
+        if rules.down:
+            raise _BrokenError
         if rules.broken > 0:
             rules.broken -= 1
             raise _BrokenError
@@ -138,6 +142,8 @@ class Handler(BaseHTTPRequestHandler):
             if call.query.get("allowWatchBookmarks") == "true":
                 told = {"kind": kind.name, "apiVersion": kind.api, "metadata": {"resourceVersion": str(at)}}
                 self._chunk({"type": "BOOKMARK", "object": told})
+            if site.rules.down:
+                raise _BrokenError
             if site.rules.drop_watches > 0:
                 site.rules.drop_watches -= 1
                 self.close_connection = True

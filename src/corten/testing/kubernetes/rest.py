@@ -274,8 +274,9 @@ class Rest:
             found = ready[self.pods.turn % len(ready)]
         if sub == "log":
             fault = self.pods.fault(found["spec"]["containers"][0]["image"])
-            if fault in (Fault.PULL, Fault.UNSCHEDULABLE):
-                raise statuses.not_started(bare)
+            if fault in (Fault.PULL, Fault.UNSCHEDULABLE, Fault.NEVER_STARTED):
+                waiting = "ContainerCreating" if fault is Fault.NEVER_STARTED else "trying and failing to pull image"
+                raise statuses.not_started(bare, waiting)
             return 200, {"Content-Type": "text/plain"}, simulation.log(self.objects, self.pods, found)
         return simulation.answer(self.pods, found, call.method, rest)
 

@@ -33,6 +33,7 @@ class Rules:
     broken: int = 0  # so many get no answer
     drop_watches: int = 0  # so many watches end at once
     compacted: bool = False  # watches from the past get a 410
+    down: bool = False  # nobody gets an answer, and no controller works
 
 
 class FakeApiServer:
@@ -56,12 +57,10 @@ class FakeApiServer:
         self._keda = keda.Keda()
         self._tick_s = tick_s
         self._over = threading.Event()
-        handler = type("_Bound", (Handler,), {"site": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self._threads = [
-            threading.Thread(target=self._server.serve_forever, args=(0.01,)),
-            threading.Thread(target=self._live),
-        ]
+        self._handler = type("_Bound", (Handler,), {"site": self})
+        self._server = _Server(("127.0.0.1", 0), self._handler)
+        self._listening = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._living = threading.Thread(target=self._live)
         for name in ("default", "kube-system"):
             self.namespace(name)
         for name in simulation.NODES:
@@ -75,18 +74,16 @@ class FakeApiServer:
                 self.objects.put(("nodes", "", name), node)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._listening.start()
+        self._living.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         with self.objects.changed:
             self.objects.changed.notify_all()
-        self._server.shutdown()
-        self._server.server_close()
-        for thread in self._threads:
-            thread.join()
+        self._stop_listening()
+        self._living.join()
 
     @property
     def url(self) -> str:
@@ -97,6 +94,10 @@ class FakeApiServer:
     def over(self) -> bool:
         """Whether it is being closed."""
         return self._over.is_set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        self._over.wait(seconds)
 
     def note(self, call: Call) -> None:
         """Remember what was asked."""
@@ -180,13 +181,34 @@ class FakeApiServer:
                     simulation.answer(self.pods, found[number % len(found)], "POST", "/predict")
 
     @contextmanager
+    def down(self) -> Iterator[None]:
+        """It is away meanwhile, as for an upgrade: connections end, new ones are refused. Its address stays."""
+        place = self._server.server_address
+        self.rules.down = True
+        self._stop_listening()
+        try:
+            yield
+        finally:
+            self.rules.down = False
+            self._server = _Server((str(place[0]), int(place[1])), self._handler)
+            self._listening = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+            self._listening.start()
+
+    @contextmanager
     def still(self) -> Iterator[None]:
         """Nothing goes on meanwhile."""
         with self.objects.changed:
             yield
 
+    def _stop_listening(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._listening.join()
+
     def _live(self) -> None:
         while not self._over.wait(self._tick_s):
+            if self.rules.down:
+                continue
             with self.objects.changed:
                 owners.collect(self.objects)
                 knative.tick(self.objects, self.pods, self.rest.knative)

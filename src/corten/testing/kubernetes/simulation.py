@@ -29,6 +29,7 @@ class Fault(Enum):
     PULL = "its image cannot be pulled"
     CRASH = "its process ends again and again"
     UNSCHEDULABLE = "no node has room"
+    NEVER_STARTED = "its container is never made: a volume that cannot be mounted"
     NEVER_READY = "it starts and never says that it is ready"
     BAD_ANSWERS = "it says it is ready, and answers with 500"
     OTHER_REVISION = "it answers, and names another revision"
@@ -44,6 +45,8 @@ class Pods:
     going: dict[Key, int] = field(default_factory=dict)  # the age at which one was told to end
     idle: dict[Key, int] = field(default_factory=dict)  # ticks a deployment made no progress
     most_pods: int = 10_000  # the namespace's quota
+    denied: str = ""  # why a policy of the cluster lets nobody make pods
+    thinking_s: float = 0.0  # how long a prediction takes
     turn: int = 0
     enforces: bool = True  # NetworkPolicies; some networks only take them
 
@@ -160,7 +163,7 @@ def _reconcile(objects: Objects, pods: Pods, key: Key, deployment: Object, mine:
     old = [(at, pod) for at, pod in living if pod["metadata"]["labels"]["pod-template-hash"] != hashed]
     surge, unavailable = _steps(spec, wanted)
     room = max(0, min(wanted - len(new), wanted + surge - len(living)))
-    quota = pods.most_pods - sum(at[0] == "pods" for at in objects.items) if room else 0
+    quota = pods.most_pods - sum(at[0] == "pods" for at in objects.items) if room and not pods.denied else 0
     for _ in range(min(room, quota)):
         _create(objects, key, deployment, hashed)
     available = sum(is_ready(pod) for _, pod in living)
@@ -215,9 +218,13 @@ def _report(objects: Objects, pods: Pods, key: Key, deployment: Object, counts: 
     conditions = [progressing]
     if counts.refused:
         limit = pods.most_pods
-        why = f"exceeded quota: team, requested: pods=1, used: pods={limit}, limited: pods={limit}"
-        failed = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
-        conditions.append({**failed, "message": f'pods "{name}-x" is forbidden: {why}'})
+        over = f"exceeded quota: team, requested: pods=1, used: pods={limit}, limited: pods={limit}"
+        why = (
+            f'admission webhook "policy.example.com" denied the request: {pods.denied}'
+            if pods.denied
+            else f'pods "{name}-x" is forbidden: {over}'
+        )
+        conditions.append({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": why})
     status = {**figures, "observedGeneration": deployment["metadata"]["generation"], "conditions": conditions}
     objects.set_status(key, status)
 
@@ -292,6 +299,8 @@ def _status(fault: Fault, age: int, image: str) -> dict[str, Any]:
             waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
             over = {"terminated": {"exitCode": 1, "reason": "Error"}}
             return _running("Running", [started], {"waiting": waiting}, restarts=restarts, last=over)
+        case Fault.NEVER_STARTED:
+            return _running("Pending", [started], {"waiting": {"reason": "ContainerCreating"}}, restarts=0)
         case Fault.NEVER_READY:
             return _running("Running", [started], {"running": {}}, restarts=0)
         case Fault.NONE | Fault.BAD_ANSWERS | Fault.OTHER_REVISION:
@@ -327,6 +336,8 @@ def _running(
 def _events(fault: Fault, age: int, image: str) -> Iterator[tuple[str, str]]:
     if fault is Fault.PULL and age == 1:
         yield "Failed", f'Failed to pull image "{image}": not found'
+    if fault is Fault.NEVER_STARTED and age == 1:
+        yield "FailedMount", 'MountVolume.SetUp failed for volume "tmp" : no space left on device'
     if fault is Fault.UNSCHEDULABLE and age == 1:
         yield "FailedScheduling", "0/3 nodes are available: 3 Insufficient memory."
 

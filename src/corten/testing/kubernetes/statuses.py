@@ -100,11 +100,9 @@ def invalid(kind: str, group: str, name: str, field: str, why: str) -> RefusedEr
     return RefusedError(422, "Invalid", message, name=name, group=group, kind=kind, causes=causes)
 
 
-def not_started(pod: str) -> RefusedError:
+def not_started(pod: str, waiting: str) -> RefusedError:
     """The log of a container that never ran."""
-    return RefusedError(
-        400, "BadRequest", f'container "model" in pod "{pod}" is waiting to start: trying and failing to pull image'
-    )
+    return RefusedError(400, "BadRequest", f'container "model" in pod "{pod}" is waiting to start: {waiting}')
 
 
 def busy() -> RefusedError:
