@@ -250,9 +250,7 @@ class LightkubeApi:
             self._count()
             try:
                 with self._room:
-                    got = self._client.request(
-                        method, path, params=query, content=body, headers=sent, timeout=timeout
-                    )
+                    got = self._client.request(method, path, params=query, content=body, headers=sent, timeout=timeout)
             except self._broken() as error:
                 if passed_on and isinstance(error, self._slow()):
                     # It has reached who is slow: asked again, that is slower still.

@@ -101,7 +101,7 @@ def follow(  # noqa: PLR0917
                 f"{what} is not there yet",
                 where=f"pod {trouble.pod}" if trouble and trouble.pod else "",
                 why="\n".join([words, *(last_words(api, trouble, namespace) if trouble else [])]),
-                hint="; ".join(filter(None, (found.seen.trouble and found.seen.trouble.hint, _GOES_ON))),
+                hint="; ".join(filter(None, (found.seen.trouble.hint if found.seen.trouble else "", _GOES_ON))),
             )
         _until_something_changes(api, found, namespace, patience)
 

@@ -122,7 +122,9 @@ def test_the_official_client_reads_everything_as_its_models_have_it(official, cl
         assert time.monotonic() < until_s
         time.sleep(0.05)
     deployment = apps.list_namespaced_deployment("default", label_selector="app.kubernetes.io/name=fraud").items[0]
-    assert {entry.manager for entry in deployment.metadata.managed_fields} == {"theirs"}
+    written = {(entry.manager, entry.subresource) for entry in deployment.metadata.managed_fields}
+    assert written == {("theirs", None), ("kube-controller-manager", "status")}
+    assert all(entry.time.year >= 2024 for entry in deployment.metadata.managed_fields)
     pods = core.list_namespaced_pod("default").items
     assert [pod.status.container_statuses[0].ready for pod in pods] == [True, True]
     assert core.read_namespaced_pod_log(pods[0].metadata.name, "default") == '{"message":"ready"}\n'

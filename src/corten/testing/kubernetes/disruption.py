@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from corten.testing.kubernetes import simulation, statuses
 from corten.testing.kubernetes.objects import Key, Object, Objects
 
@@ -11,7 +13,7 @@ def tick(objects: Objects) -> None:
     for key, budget in [(key, one) for key, one in objects.items.items() if key[0] == "poddisruptionbudgets"]:
         pods = _guarded(objects, key, budget)
         healthy = sum(simulation.is_ready(pod) for pod in pods)
-        least = max(0, len(pods) - int(budget["spec"]["maxUnavailable"]))
+        least = _least(budget["spec"], len(pods))
         status = {
             "currentHealthy": healthy,
             "desiredHealthy": least,
@@ -20,6 +22,18 @@ def tick(objects: Objects) -> None:
             "observedGeneration": budget["metadata"]["generation"],
         }
         objects.set_status(key, status)
+
+
+def _least(spec: Object, pods: int) -> int:
+    """How many of so many pods have to serve."""
+    if "minAvailable" in spec:
+        return min(pods, _count(spec["minAvailable"], pods))
+    return max(0, pods - _count(spec.get("maxUnavailable", 0), pods))
+
+
+def _count(amount: int | str, of: int) -> int:
+    """Percents are rounded up, as the controller does it."""
+    return math.ceil(of * int(amount.rstrip("%")) / 100) if isinstance(amount, str) else amount
 
 
 def evict(objects: Objects, key: Key) -> None:
@@ -35,7 +49,7 @@ def evict(objects: Objects, key: Key) -> None:
 
 
 def _guarded(objects: Objects, key: Key, budget: Object) -> list[Object]:
-    chosen = budget["spec"]["selector"]["matchLabels"]
+    chosen = budget["spec"].get("selector", {}).get("matchLabels", {})
     return [
         pod
         for at, pod in objects.items.items()

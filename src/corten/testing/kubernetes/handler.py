@@ -114,7 +114,10 @@ class Handler(BaseHTTPRequestHandler):
         kind, namespace, name, _, _ = rest.parsed(call.path)
         with site.objects.changed:
             rest.allow(call, kind, namespace, name)
-            at = int(call.query.get("resourceVersion") or 0)
+            asked = call.query.get("resourceVersion") or "0"
+            if not (asked.isascii() and asked.isdecimal()):
+                raise statuses.no_version(kind.plural, kind.group, asked)
+            at = int(asked)
             before = [] if at else site.objects.now(stored(kind), namespace)
             at = at or site.objects.version
         self.send_response(200)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from corten.testing.kubernetes import fields, statuses
 
@@ -17,12 +17,26 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]
 
 
+class Writer(NamedTuple):
+    """Who owns fields, as `managedFields` tells writers apart; `operation` is Apply or Update."""
+
+    manager: str
+    operation: str
+    subresource: str = ""
+
+
+Owners = dict[Writer, set[fields.Path]]
+_CONTROLLERS = Writer("kube-controller-manager", "Update", "status")
+_NODES = Writer("kubelet", "Update", "status")
+
+
 @dataclass
 class Objects:
     """What is stored. All methods are to be called with `changed` held, which wakes watches."""
 
     items: dict[Key, Object] = field(default_factory=dict)
-    owners: dict[Key, dict[tuple[str, str], set[fields.Path]]] = field(default_factory=dict)
+    owners: dict[Key, Owners] = field(default_factory=dict)
+    times: dict[Key, dict[Writer, str]] = field(default_factory=dict)  # when a writer changed something last
     log: list[tuple[int, str, str, str, Object]] = field(default_factory=list)  # version, type, plural, namespace
     version: int = 100
     oldest: int = 0  # watches from before that get a 410
@@ -41,12 +55,12 @@ class Objects:
         live = self.items.get(key)
         mine = fields.owned(wanted)
         owners = copy.deepcopy(self.owners.get(key, {}))
-        before = owners.pop((manager, "Apply"), set())
+        writer = Writer(manager, "Apply")
+        before = owners.pop(writer, set())
         if live is not None:
             conflicts = [
-                (fields.told(path), other)
-                for (other, operation), theirs in sorted(owners.items())
-                if (other, operation) != (manager, "Apply")
+                (fields.told(path), _told(other, live))
+                for other, theirs in sorted(owners.items())
                 for path in sorted(mine & theirs)
                 if fields.value_at(live, path) != fields.value_at(wanted, path)
             ]
@@ -61,35 +75,41 @@ class Objects:
             if not any(path in theirs for theirs in owners.values()):
                 fields.remove(made, path)
         check(live, made)
-        owners[manager, "Apply"] = mine
-        return self._write(key, made, {who: paths for who, paths in owners.items() if paths})
+        owners[writer] = mine
+        return self._write(key, made, {who: paths for who, paths in owners.items() if paths}, writer)
 
-    def update(self, key: Key, made: Object, manager: str) -> Object:
+    def update(self, key: Key, made: Object, manager: str, subresource: str = "") -> Object:
         """Any other write: what it changes is the writer's from then on."""
-        live = self.items.get(key, {})
+        live, writer = self.items.get(key, {}), Writer(manager, "Update", subresource)
         differing = fields.changed(live, made)
         owners = {who: paths - differing for who, paths in self.owners.get(key, {}).items()}
-        owners.setdefault((manager, "Update"), set()).update(differing)
-        return self._write(key, made, {who: paths for who, paths in owners.items() if paths})
+        owners.setdefault(writer, set()).update(differing)
+        return self._write(key, made, {who: paths for who, paths in owners.items() if paths}, writer)
 
-    def set_status(self, key: Key, status: Mapping[str, Any]) -> None:
-        """What a controller says of an object; nothing is written when it is the same."""
+    def set_status(self, key: Key, status: Mapping[str, Any], manager: str = "") -> None:
+        """What a controller (empty: the one whose it is) says of an object; nothing is written when it is the same."""
         live = self.items[key]
         if live.get("status") != status:
-            self._write(key, {**live, "status": copy.deepcopy(dict(status))}, self.owners.get(key, {}))
+            writer = _NODES if key[0] == "pods" else _CONTROLLERS
+            writer = Writer(manager, *writer[1:]) if manager else writer
+            owners = dict(self.owners.get(key, {}))
+            owners[writer] = {("f:status", f"f:{name}") for name in status}
+            self._write(key, {**live, "status": copy.deepcopy(dict(status))}, owners, writer)
 
     def rehearse(self, key: Key) -> Callable[[], None]:
         """Gives what takes back all that is done to an object from now on."""
         live, owners, version, length = self.items.get(key), self.owners.get(key), self.version, len(self.log)
+        times = dict(self.times.get(key, {}))
 
         def undo() -> None:
             self.version = version
             del self.log[length:]
-            self.items.pop(key, None)
-            self.owners.pop(key, None)
+            for table in (self.items, self.owners, self.times):
+                table.pop(key, None)
             if live is not None:
                 self.items[key] = live
                 self.owners[key] = owners or {}
+                self.times[key] = times
 
         return undo
 
@@ -101,6 +121,7 @@ class Objects:
         """Gone; watches are told."""
         gone = self.items.pop(key)
         self.owners.pop(key, None)
+        self.times.pop(key, None)
         self._tell("DELETED", key, gone)
 
     def now(self, plural: str, namespace: str) -> list[Object]:
@@ -117,13 +138,16 @@ class Objects:
             if of == plural and namespace in ("", within)
         ]
 
-    def _write(self, key: Key, made: Object, owners: dict[tuple[str, str], set[fields.Path]]) -> Object:
+    def _write(self, key: Key, made: Object, owners: Owners, writer: Writer | None = None) -> Object:
         live = self.items.get(key)
         _, namespace, name = key
         made = copy.deepcopy(made)
         metadata = made.setdefault("metadata", {})
         old = live["metadata"] if live else {}
         specified = live is None or {**made, "status": 0, "metadata": 0} != {**live, "status": 0, "metadata": 0}
+        times = dict(self.times.get(key, {}))
+        if writer and (live is None or _content(live) != _content(made) or owners != self.owners[key]):
+            times[writer] = _now()
         metadata |= {
             "name": name,
             "uid": old.get("uid") or f"uid-{self.version + 1}",
@@ -131,17 +155,20 @@ class Objects:
             "generation": old.get("generation", 0) + bool(specified),
             "managedFields": [
                 {
-                    "manager": who,
-                    "operation": operation,
+                    "manager": who.manager,
+                    "operation": who.operation,
+                    **({"subresource": who.subresource} if who.subresource else {}),
                     "apiVersion": made["apiVersion"],
+                    "time": times[who],
                     "fieldsType": "FieldsV1",
                     "fieldsV1": fields.to_fields_v1(paths),
                 }
-                for (who, operation), paths in sorted(owners.items())
+                for who, paths in sorted(owners.items())
             ],
         }
         if namespace:
             metadata["namespace"] = namespace
+        self.times[key] = {who: times[who] for who in owners}
         if live is not None and _without_version(live) == _without_version(made):
             self.owners[key] = owners
             return live
@@ -155,6 +182,20 @@ class Objects:
         made["metadata"]["resourceVersion"] = str(self.version)
         self.log.append((self.version, kind, key[0], key[1], copy.deepcopy(made)))
         self.changed.notify_all()
+
+
+def _content(made: Object) -> Object:
+    """All but what the server itself keeps of an object."""
+    kept = ("labels", "annotations", "ownerReferences", "deletionTimestamp")
+    metadata = made.get("metadata", {})
+    return {**made, "metadata": {name: metadata[name] for name in kept if name in metadata}}
+
+
+def _told(writer: Writer, live: Object) -> str:
+    """A writer as conflicts name it (apimachinery, util/managedfields); who applies has no version."""
+    below = f' with subresource "{writer.subresource}"' if writer.subresource else ""
+    using = f" using {live['apiVersion']}" if writer.operation == "Update" else ""
+    return f'"{writer.manager}"{below}{using}'
 
 
 def _without_version(made: Object) -> Object:

@@ -12,7 +12,7 @@ from typing import Any
 
 from corten.cluster.kinds import KNATIVE_SERVICE, Kind
 from corten.testing.kubernetes import access, disruption, fields, knative, owners, schemas, simulation, statuses
-from corten.testing.kubernetes.checks import check
+from corten.testing.kubernetes.checks import NOT_NEGATIVE, check
 from corten.testing.kubernetes.discovery import KINDS, served
 from corten.testing.kubernetes.knative import Knative
 from corten.testing.kubernetes.objects import Key, Object, Objects
@@ -79,11 +79,12 @@ class Rest:
         key = (stored(kind), namespace if kind.namespaced else "", name)
         named = name or str(call.document.get("metadata", {}).get("name", ""))
         undo = self.objects.rehearse((*key[:2], named))
+        is_new = call.method in ("POST", "PATCH") and (*key[:2], named) not in self.objects.items
         made = self._object(kind, key, sub, call)
         if call.query.get("dryRun") == "All":
             made = copy.deepcopy(made)
             undo()
-        return _json(201 if call.method == "POST" else 200, made)
+        return _json(201 if is_new or call.method == "POST" else 200, made)
 
     def parsed(self, path: str) -> tuple[Kind, str, str, str, str]:
         """Kind, namespace, name, subresource and what follows. Raises RefusedError where nothing is served."""
@@ -130,7 +131,7 @@ class Rest:
                 return self._replace(kind, key, call.document, sub, call)
             case "DELETE", "":
                 gone = self._existing(kind, key)
-                if kind.plural == "pods":
+                if kind.plural == "pods" and call.document.get("gracePeriodSeconds") != 0:
                     return simulation.end(self.objects, key)
                 self.objects.delete(key)
                 return statuses.success(kind.plural, key[2], gone["metadata"]["uid"])
@@ -188,7 +189,7 @@ class Rest:
         if made.get("metadata", {}).get("resourceVersion") not in (None, live["metadata"]["resourceVersion"]):
             raise statuses.stale(kind.plural, kind.group, key[2])
         if sub == "status":
-            self.objects.set_status(key, made.get("status", {}))
+            self.objects.set_status(key, made.get("status", {}), call.manager)
             return self.objects.items[key]
         if call.query.get("fieldValidation") == "Strict" and (wrong := schemas.mistakes(made, self.version)):
             raise statuses.unknown_fields(kind, wrong)
@@ -205,9 +206,16 @@ class Rest:
     def _scale(self, kind: Kind, key: Key, call: Call) -> Object:
         live = self._existing(kind, key)
         if call.method != "GET":
+            stated = call.document.get("metadata", {}).get("resourceVersion")
+            if stated not in (None, "", live["metadata"]["resourceVersion"]):
+                raise statuses.stale(kind.plural, kind.group, key[2])
+            wanted = call.document.get("spec", {}).get("replicas", 0)  # as Go has it: none said is zero
+            if wanted < 0:
+                mistake = statuses.Mistake("spec.replicas", f"Invalid value: {wanted}: {NOT_NEGATIVE}")
+                raise statuses.invalid("Scale", "autoscaling", key[2], [mistake])
             made = copy.deepcopy(live)
-            made["spec"]["replicas"] = int(call.document["spec"]["replicas"])
-            live = self.objects.update(key, made, call.manager)
+            made["spec"]["replicas"] = wanted
+            live = self.objects.update(key, made, call.manager, "scale")
         chosen = live["spec"]["selector"].get("matchLabels", {})
         kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         return {
@@ -266,8 +274,8 @@ class Rest:
                 return held[0], {"Content-Type": "text/plain"}, held[1]
             found = held
         elif kind.plural == "services":
-            known = [str(value) for one in found["spec"].get("ports", []) for value in (one.get("name"), one["port"])]
-            ready = simulation.ready(self.objects, found) if port in known else []
+            known = [str(one.get(word)) for one in found["spec"].get("ports", []) for word in ("name", "port")]
+            ready = simulation.ready(self.objects, self.pods, found) if port in known else []
             if not ready:
                 raise statuses.no_endpoints(bare)
             self.pods.turn += 1

@@ -159,7 +159,7 @@ class FakeApiServer:
             key = ("deployments", namespace, name)
             made = copy.deepcopy(self.objects.items[key])
             made["spec"]["replicas"] = replicas
-            self.objects.update(key, made, manager)
+            self.objects.update(key, made, manager, "scale")
 
     def traffic(self, requests: int, name: str, namespace: str = "default") -> None:
         """Clients ask `/predict` so often, through a route's shares where there is one, else through the service."""
@@ -176,7 +176,9 @@ class FakeApiServer:
                 last = place == len(backends) - 1
                 share = requests - sent if last else requests * backend["weight"] // total
                 sent += share
-                found = simulation.ready(self.objects, self.objects.items["services", namespace, backend["name"]])
+                found = simulation.ready(
+                    self.objects, self.pods, self.objects.items["services", namespace, backend["name"]]
+                )
                 for number in range(share if backend["weight"] else 0):
                     simulation.answer(self.pods, found[number % len(found)], "POST", "/predict")
 

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +18,11 @@ from typing import Any
 from corten.testing.kubernetes.objects import Key, Object, Objects
 
 _READY_AFTER = 2
-_LINGER = 3
+# Until then a service still sends requests to a pod that was told to end: endpoints follow within a second.
+_HEARD_AFTER = 1
+# A process that has nothing to answer ends within that when it is told to.
+_ENDS_WITHIN = 1
+_GRACE_S = 30
 _CRASH_EVERY = 2
 NODES = ("node-a", "node-b")
 
@@ -60,7 +65,9 @@ def tick(objects: Objects, pods: Pods) -> None:
     owned: dict[str, list[tuple[Key, Object]]] = {}
     for key, pod in objects.items.items():
         if key[0] == "pods":
-            owned.setdefault(pod["metadata"]["ownerReferences"][0]["uid"], []).append((key, pod))
+            # One that nobody owns is made by hand: no controller replaces it, and none ends it.
+            for owner in pod["metadata"].get("ownerReferences", []):
+                owned.setdefault(owner["uid"], []).append((key, pod))
     living = [(key, one) for key, one in objects.items.items() if key[0] == "deployments"]
     for key, deployment in living:
         _reconcile(objects, pods, key, deployment, sorted(owned.pop(deployment["metadata"]["uid"], []), key=_by_name))
@@ -75,12 +82,12 @@ def _by_name(entry: tuple[Key, Object]) -> Key:
     return entry[0]
 
 
-def ready(objects: Objects, service: Object) -> list[Object]:
-    """The pods behind a service that get requests; none without a port that fits, or a selector."""
-    selector = service["spec"].get("selector")
+def ready(objects: Objects, pods: Pods, service: Object) -> list[Object]:
+    """The pods behind a service that get requests; none without a selector, or a port that fits."""
+    selector = service["spec"].get("selector", {})
+    found: list[Object] = []
     if not selector:
-        return []
-    found = []
+        return found
     for key, pod in sorted(objects.items.items()):
         labels = pod["metadata"].get("labels", {})
         if key[0] != "pods" or key[1] != service["metadata"]["namespace"]:
@@ -89,6 +96,8 @@ def ready(objects: Objects, service: Object) -> list[Object]:
             continue
         names = {port.get("name") for each in pod["spec"]["containers"] for port in each.get("ports", [])}
         fits = any(port.get("targetPort", port.get("port")) in names for port in service["spec"]["ports"])
+        if pods.age.get(key, 0) >= pods.going.get(key, math.inf) + _HEARD_AFTER:
+            continue
         if fits and is_ready(pod):
             found.append(pod)
     return found
@@ -96,16 +105,17 @@ def ready(objects: Objects, service: Object) -> list[Object]:
 
 def is_ready(pod: Object) -> bool:
     """Whether it may get requests."""
-    return any((one["type"], one["status"]) == ("Ready", "True") for one in pod["status"].get("conditions", []))
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
 
 def answer(pods: Pods, pod: Object, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
     """What the process in a pod answers."""
     key = ("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
     container = pod["spec"]["containers"][0]
-    environment = {one["name"]: one.get("value", "") for one in container["env"]}
+    environment = {one["name"]: one.get("value", "") for one in container.get("env", [])}
     fault = pods.fault(container["image"])
-    revision = "r0" if fault is Fault.OTHER_REVISION else environment["CORTEN_REVISION"]
+    revision = "r0" if fault is Fault.OTHER_REVISION else environment.get("CORTEN_REVISION", "")
     headers = {"X-Corten-Revision": revision, "Content-Type": "application/json"}
     if path.startswith("/metrics"):
         return 200, {**headers, "Content-Type": "text/plain"}, metrics(pods.counts.get(key, {}))
@@ -116,7 +126,7 @@ def answer(pods: Pods, pod: Object, method: str, path: str) -> tuple[int, dict[s
         if code == "500":
             return 500, headers, json.dumps({"error": {"code": "model.failed", "message": "it broke"}}).encode()
         return 200, headers, json.dumps({"outputs": [1]}).encode()
-    return 200, headers, json.dumps({"name": environment["CORTEN_DEPLOYMENT"]}).encode()
+    return 200, headers, json.dumps({"name": environment.get("CORTEN_DEPLOYMENT", "")}).encode()
 
 
 def log(objects: Objects, pods: Pods, pod: Object) -> bytes:
@@ -131,12 +141,12 @@ def log(objects: Objects, pods: Pods, pod: Object) -> bytes:
 
 def _is_closed_in(objects: Objects, pod: Object) -> bool:
     """Whether a policy lets it reach nothing."""
-    labels = pod["metadata"]["labels"]
+    labels = pod["metadata"].get("labels", {})
     return any(
         key[:2] == ("networkpolicies", pod["metadata"]["namespace"])
-        and "Egress" in one["spec"]["policyTypes"]
+        and "Egress" in one["spec"].get("policyTypes", [])
         and not one["spec"].get("egress")
-        and all(labels.get(name) == value for name, value in one["spec"]["podSelector"]["matchLabels"].items())
+        and all(labels.get(name) == value for name, value in one["spec"]["podSelector"].get("matchLabels", {}).items())
         for key, one in objects.items.items()
     )
 
@@ -268,8 +278,7 @@ def _placed(objects: Objects) -> dict[str, str]:
 def _age(objects: Objects, pods: Pods, key: Key, pod: Object) -> None:
     age = pods.age[key] = pods.age.get(key, 0) + 1
     if is_going(pod):
-        # Until then it answers still, as real ones do while nodes hear that they are to send nothing more.
-        if age > pods.going.setdefault(key, age) + _LINGER:
+        if age >= pods.going.setdefault(key, age) + _ending_s(pod):
             objects.delete(key)
         return
     image = pod["spec"]["containers"][0]["image"]
@@ -283,6 +292,14 @@ def _age(objects: Objects, pods: Pods, key: Key, pod: Object) -> None:
     objects.set_status(key, {"podIP": "10.0.0.1", **_status(pods.fault(image), age, image)})
     for reason, message in _events(pods.fault(image), age, image):
         _event(objects, key, reason, message)
+
+
+def _ending_s(pod: Object) -> int:
+    """How long a pod is there once it was told to end: its preStop hook, then its process; its grace at most."""
+    hook = pod["spec"]["containers"][0].get("lifecycle", {}).get("preStop", {})
+    lingers: int = hook.get("sleep", {}).get("seconds", 0)
+    grace_s: int = pod["metadata"]["deletionGracePeriodSeconds"]
+    return min(lingers + _ENDS_WITHIN, grace_s)
 
 
 def _status(fault: Fault, age: int, image: str) -> dict[str, Any]:
@@ -362,7 +379,9 @@ def end(objects: Objects, key: Key) -> Object:
     if is_going(pod):
         return pod
     ending = copy.deepcopy(pod)
-    ending["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+    grace_s = pod["spec"].get("terminationGracePeriodSeconds", _GRACE_S)
+    over = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + grace_s))
+    ending["metadata"] |= {"deletionTimestamp": over, "deletionGracePeriodSeconds": grace_s}
     return objects.put(key, ending)
 
 
@@ -372,6 +391,9 @@ def is_going(pod: Object) -> bool:
 
 
 def _steps(spec: Object, wanted: int) -> tuple[int, int]:
+    """How many pods there may be above what is wanted, and how many may be away."""
+    if spec.get("strategy", {}).get("type") == "Recreate":
+        return 0, wanted
     rolling = spec.get("strategy", {}).get("rollingUpdate", {})
     surge, unavailable = rolling.get("maxSurge", "25%"), rolling.get("maxUnavailable", "25%")
     return (

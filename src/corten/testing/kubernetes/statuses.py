@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from corten.cluster.kinds import Kind
@@ -77,27 +78,48 @@ def stale(plural: str, group: str, name: str) -> RefusedError:
 
 
 def owned_by_others(conflicts: Sequence[tuple[str, str]]) -> RefusedError:
-    """Fields (by path) that others own, with their names."""
-    count = len(conflicts)
-    owners = sorted({owner for _, owner in conflicts})
-    listed = "\n".join(f"- {field}" for field, _ in conflicts)
-    who = (
-        f'conflict with "{owners[0]}"' if len(owners) == 1 else "conflicts with " + ", ".join(f'"{o}"' for o in owners)
-    )
+    """Fields (by path) that others own, with who they are, as the server says it (`"kubectl" using apps/v1`)."""
     causes = [
-        {"reason": "FieldManagerConflict", "message": f'conflict with "{owner}"', "field": field}
+        {"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": field}
         for field, owner in conflicts
     ]
-    message = f"Apply failed with {count} conflict{'s' * (count > 1)}: {who}:\n{listed}"
-    return RefusedError(409, "Conflict", message, causes=causes)
+    if len(conflicts) == 1:
+        ((field, owner),) = conflicts
+        return RefusedError(
+            409, "Conflict", f"Apply failed with 1 conflict: conflict with {owner}: {field}", causes=causes
+        )
+    lines = [
+        line
+        for owner in sorted({owner for _, owner in conflicts})
+        for line in (f"conflicts with {owner}:", *(f"- {field}" for field, other in conflicts if other == owner))
+    ]
+    told = "\n".join(lines)
+    return RefusedError(409, "Conflict", f"Apply failed with {len(conflicts)} conflicts: {told}", causes=causes)
 
 
-def invalid(kind: str, group: str, name: str, field: str, why: str) -> RefusedError:
-    """A value that is not taken."""
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with a field: `body` is what the server says of it, `reason` which kind of mistake that is."""
+
+    field: str
+    body: str
+    reason: str = "FieldValueInvalid"
+
+
+def invalid(kind: str, group: str, name: str, mistakes: Sequence[Mistake]) -> RefusedError:
+    """Values that are not taken, all of them in one answer."""
     of = f"{kind}.{group}" if group else kind
-    message = f'{of} "{name}" is invalid: {field}: Invalid value: {why}'
-    causes = [{"reason": "FieldValueInvalid", "message": f"Invalid value: {why}", "field": field}]
+    told = [f"{one.field}: {one.body}" for one in mistakes]
+    listed = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+    causes = [{"reason": one.reason, "message": one.body, "field": one.field} for one in mistakes]
+    message = f'{of} "{name}" is invalid: {listed}'
     return RefusedError(422, "Invalid", message, name=name, group=group, kind=kind, causes=causes)
+
+
+def no_version(plural: str, group: str, text: str) -> RefusedError:
+    """A `resourceVersion` to watch from that is none: ones that are given out are numbers."""
+    why = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+    return invalid(plural, group, "", [Mistake("resourceVersion", why)])
 
 
 def not_started(pod: str, waiting: str) -> RefusedError:
