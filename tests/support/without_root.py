@@ -35,13 +35,13 @@ def pytest_as_nobody(*words: str, timeout_s: float) -> subprocess.CompletedProce
     """Run it from the repository; its process and all that it started have ended afterwards."""
     with _folder() as folder:
         env = {name: value for name, value in os.environ.items() if not name.startswith(_UNTOLD)}
-        env |= {"HOME": str(folder / "home"), "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {"XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONDONTWRITEBYTECODE": "1"}
         env[ASKED] = "1"
         tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *words]
         script = "\n".join(["set -e", *_mounts(folder), f"cd {shlex.quote(str(ROOT))}", 'exec "$@"'])
         return subprocess.run(
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "sh",
-             "runuser", "-u", USER, "--", *tests],
+             "runuser", "-u", USER, "--", "env", f"HOME={folder}/home", *tests],
             env=env, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
@@ -52,8 +52,9 @@ def _folder() -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         (folder / "ids").write_text(f"{USER}:100000:65536\n")
-        for name in ("home", "run"):
-            (folder / name).mkdir(mode=0o700)
+        # runc goes to a container's files as a user that podman's user has handed out.
+        for name, mode in (("home", 0o755), ("run", 0o700)):
+            (folder / name).mkdir(mode=mode)
             shutil.chown(folder / name, USER)
         yield folder
     finally:

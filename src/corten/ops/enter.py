@@ -38,14 +38,14 @@ class Way(Enum):
 
     ROOT = "this machine's root"
     ITSELF = "the user it runs as"
-    OWNER = "who made its users: Docker's without root"
+    OWNER = "who made its users: an engine's without root"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
     """A replica's process as it is entered. `uid` and `gid` are its numbers outside.
 
-    `env` is None where only its user namespace may read it, `owner` whose that is (-1: nobody says).
+    `env` is None where only its user namespace may read it. `owner` made that and may be root in it (-1: nobody).
     """
 
     pid: int
@@ -99,8 +99,8 @@ def way_in(process: Process, euid: int, *, debug: bool) -> Way | None:
     """As whom that user may go in; None: not at all. Beside it one is root, of the machine or of its users. Pure."""
     if euid == 0:
         return Way.ROOT
-    if process.uid == euid:
-        return None if debug else Way.ITSELF
+    if process.uid == euid and not debug:
+        return Way.ITSELF
     return Way.OWNER if process.owner == euid else None
 
 
@@ -134,7 +134,8 @@ def _users(process: Process, way: Way) -> tuple[str, ...]:
 
 def beside(nsenter: str, process: Process, command: Sequence[str], way: Way) -> Entry:
     """A command of this machine, as root, among the replica's processes and on its network. Pure."""
-    seen = ("--uts", "--ipc", "--net", "--pid", *(("--user", "--preserve-credentials") if way is Way.OWNER else ()))
+    users = ("--user", "--setuid", "0", "--setgid", "0") if way is Way.OWNER else ()
+    seen = ("--uts", "--ipc", "--net", "--pid", *users)
     words = ("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _BESIDE, "sh", *command)
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     term = (process.env or {}).get("TERM", "xterm")
@@ -149,7 +150,7 @@ def look(pid: int, proc: Path = Path("/proc")) -> Process | None:
     place = proc / str(pid)
     try:
         found = place.stat()
-        seen = Process(pid, found.st_uid, found.st_gid, None, owner=_owner(place / "ns/user"))
+        seen = Process(pid, found.st_uid, found.st_gid, None, owner=_owner(place))
         with suppress(PermissionError):
             seen = replace(seen, folder=str((place / "cwd").readlink()))
             seen = replace(seen, env=_pairs((place / "environ").read_bytes()))
@@ -158,11 +159,14 @@ def look(pid: int, proc: Path = Path("/proc")) -> Process | None:
     return seen
 
 
-def _owner(users: Path) -> int:
-    """Who made a user namespace; -1 where it may not be asked."""
+def _owner(place: Path) -> int:
+    """Who made the user namespace of a process; -1 where it may not be asked, or has no root (bubblewrap's)."""
     told = bytearray(4)
     try:
-        with users.open("rb") as namespace:
+        first_ids = (place / "uid_map").read_text().split()[::3]
+        if "0" not in first_ids:
+            return -1
+        with (place / "ns/user").open("rb") as namespace:
             fcntl.ioctl(namespace, _NS_GET_OWNER_UID, told)
     except PermissionError:
         return -1

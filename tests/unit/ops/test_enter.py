@@ -36,7 +36,7 @@ def test_a_users_own_replica_is_entered_as_that_user():
 def test_of_docker_without_root_it_is_entered_as_nobody_among_its_own_users():
     entry = inside("nsenter", Process(42, 165531, 165531, {}, owner=1000), ["x"], Way.OWNER)
     assert "--user --setuid 65532 --setgid 65532" in words(entry)
-    assert "--user --preserve-credentials -- unshare" in words(beside("nsenter", PROCESS, ["sh"], Way.OWNER))
+    assert "--user --setuid 0 --setgid 0 -- unshare" in words(beside("nsenter", PROCESS, ["sh"], Way.OWNER))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_of_docker_without_root_it_is_entered_as_nobody_among_its_own_users():
     [
         (0, Way.ROOT, Way.ROOT),
         (1000, Way.OWNER, Way.OWNER),
-        (165531, Way.ITSELF, None),
+        (165531, Way.ITSELF, None),  # his, in users that somebody else made
         (1001, None, None),
     ],
 )
