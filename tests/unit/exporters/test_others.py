@@ -201,6 +201,18 @@ def test_kserve_gets_its_weights_as_the_cluster_can_mount_them():
         rendered("kserve", workload(replicas=0, most_replicas=2))
 
 
+def test_kserve_scales_only_what_the_deployment_lets_it():
+    fixed, scaled, hurried = (
+        alone(rendered("kserve", workload(**settings)), "InferenceService")["spec"]["predictor"]
+        for settings in ({"replicas": 2}, {"replicas": 1, "most_replicas": 4}, {"request_timeout_s": 0.2})
+    )
+    assert (fixed["minReplicas"], fixed["maxReplicas"]) == (2, 2)
+    assert "scaleMetric" not in fixed
+    assert (scaled["minReplicas"], scaled["maxReplicas"], scaled["scaleMetric"]) == (1, 4, "cpu")
+    assert scaled["deploymentStrategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert hurried["timeout"] == 1, "whole seconds, and 0 would be none"
+
+
 def test_argo_takes_the_shares_as_steps_and_the_scaler_scales_the_rollout():
     files = rendered("argo-rollouts", workload(replicas=2, most_replicas=8, canary=Canary((5, 25), judged=True)))
     spec = alone(files, "Rollout")["spec"]

@@ -13,6 +13,7 @@ from corten.exporters.base import Addition, Cluster, SecretVariable, Workload
 from corten.exporters.manifests.whole import objects
 from corten.exporters.quantity import parse_quantity
 from corten.exporters.rules import check
+from corten.exporters.rules_names import is_label_value, is_name, is_port_name, is_service_name
 
 IMAGE = Reference("ghcr.io", "team/fraud", digest=Digest.of(b"image"))
 CLUSTER = Cluster(additions=frozenset({Addition.GATEWAY_API}), gateway="infra/public")
@@ -174,3 +175,12 @@ def test_a_service_of_knatives_has_rules_of_its_own():
     assert in_knatives(f"{MODEL}/resources/requests/memory", "much") == [
         "spec.template.spec.containers[0].resources.requests.memory"
     ]
+
+
+@pytest.mark.parametrize(
+    ("taken", "longest"), [(is_name, 253), (is_service_name, 63), (is_label_value, 63), (is_port_name, 15)]
+)
+def test_names_may_be_as_long_as_the_api_server_takes_them(taken, longest):
+    assert taken("a" * longest)
+    assert not taken("a" * (longest + 1))
+    assert not taken("a-")
