@@ -376,12 +376,15 @@ class Layout:
 
     def _unknown(self, wanted: str) -> NotFoundError:
         names = sorted(name for name, _ in self.images() if name)
+        is_source = Path(wanted.partition(":")[0]).exists()  # a model, given to a verb that takes what was built of one
         return NotFoundError(
             "store.image_unknown",
             f"no image called `{wanted}`",
             where=str(self.root),
             why="known: " + (", ".join(names) or "none"),
-            hint="corten build SOURCE",
+            hint=f"corten build {wanted} makes one; corten up {wanted} runs it, too"
+            if is_source
+            else "corten build SOURCE",
         )
 
 
