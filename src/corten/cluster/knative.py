@@ -195,6 +195,21 @@ def leave(api: Api, name: str, namespace: str, patience: Patience) -> None:
         patience.sleep(_PAUSE_S)
 
 
+def wait_until_spared(api: Api, service: Manifest, namespace: str, patience: Patience) -> None:
+    """Until no request by the name goes to a Service's revision: who is sent to one that is gone gets an error.
+
+    Not for ever: a Route that does not follow is not what is told where a deploy has failed already.
+    """
+    name, revision = str(service["metadata"]["name"]), revision_of(service)
+    until_s = min(patience.until_s, patience.now_s() + _LONGEST_S)
+    while patience.now_s() < until_s:
+        route = api.get(KNATIVE_ROUTE, name, namespace) or {}
+        led = [target.get("revisionName") for target in route.get("status", {}).get("traffic", [])]
+        if revision not in led:
+            return
+        patience.sleep(_PAUSE_S)
+
+
 def forget(api: Api, manifests: Sequence[Manifest], namespace: str) -> None:
     """The revision of a release that never served goes; of those that did, Knative keeps as many as it is told to."""
     if revision := revision_in(manifests):

@@ -137,6 +137,8 @@ def give_back(
     objects.apply(api, before, namespace)
     objects.prune(api, made, before, namespace)
     if came:
+        if went:
+            knative.wait_until_spared(api, came, namespace, patience)
         knative.forget(api, made, namespace)
 
 

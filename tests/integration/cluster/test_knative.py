@@ -8,6 +8,7 @@ from clusters import CANARY, CutError, cut_off, eventually, fails, site, under_l
 from corten.cluster import objects, release
 from corten.cluster.deploying import go_back, promote
 from corten.cluster.facts import discover
+from corten.cluster.kinds import REVISION
 from corten.core.canary import Canary
 from corten.errors import UsageError
 from corten.exporters.base import Cluster
@@ -189,13 +190,23 @@ def test_a_good_canary_takes_over_share_by_share(here):
     assert here.states() == {"r1": "superseded", "r2": "deployed"}
 
 
-def test_a_bad_canary_is_taken_away_before_it_has_more(here):
+def test_a_bad_canary_is_taken_away_before_it_has_more(here, monkeypatch):
+    led = []
+    delete = type(here.api).delete
+
+    def noted(api, kind, name, namespace):
+        if kind == REVISION:
+            led.append((name, shares(here)))
+        return delete(api, kind, name, namespace)
+
+    monkeypatch.setattr(type(here.api), "delete", noted)
     here.deploy("good", **ZERO)
     here.server.fault("team/bad", Fault.BAD_ANSWERS)
     error = under_load(here, lambda: fails("deploy.rolled_back", lambda: here.deploy("bad", canary=CANARY, **ZERO)))
     assert "failed" in error.why
     assert "r2 gets 50 %" not in here.words
     assert served(here) == "fraud-r1"
+    assert led == [("fraud-r2", {"fraud-r1": 100})], "its revision goes once nobody is led to it"
     eventually(lambda: here.server.names("revisions") == ["fraud-r1"])
 
 
