@@ -44,7 +44,7 @@ def described():
     if os.geteuid() or gpus_here():
         pytest.skip("takes root, to describe devices, and a machine without NVIDIA's")
     paths = []
-    CDI_FOLDERS[0].mkdir(exist_ok=True)  # podman 5 looks nowhere else
+    CDI_FOLDERS[1].mkdir(exist_ok=True)
     for vendor in ("nvidia.com", "corten.test"):
         devices = [
             {
@@ -56,8 +56,9 @@ def described():
             }
             for number in range(2)
         ]
-        paths.append(CDI_FOLDERS[0] / f"{vendor}-corten-test-{os.getpid()}.json")
-        paths[-1].write_text(json.dumps({"cdiVersion": "0.3.0", "kind": f"{vendor}/gpu", "devices": devices}))
+        paths.append(CDI_FOLDERS[1] / f"{vendor}-corten-test-{os.getpid()}.json")
+        # Before 0.5.0 no name may begin with a digit, as podman 5 and Docker 26 see to.
+        paths[-1].write_text(json.dumps({"cdiVersion": "0.5.0", "kind": f"{vendor}/gpu", "devices": devices}))
     yield
     for path in paths:
         path.unlink()

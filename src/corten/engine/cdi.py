@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-# Its SPEC.md's; podman 4's and Docker's default. podman 5 looks into the first alone.
+# Its SPEC.md's; podman's and Docker's default.
 CDI_FOLDERS: Final = (Path("/etc/cdi"), Path("/var/run/cdi"))
 SUFFIXES: Final = (".json", ".yaml")
 # YAML as NVIDIA's toolkit writes it, a key a line. Whatever else is called `name` in there counts as a device: who is
