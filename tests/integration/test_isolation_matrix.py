@@ -136,6 +136,7 @@ def test_doctor_sees_the_same_from_outside(tried):
     engine, _, seen = tried
     findings = {finding.rule: finding for finding in of_replica(seen)}
     assert len(findings) >= 9
-    if engine.describe()["limits"].startswith("none"):  # no cgroup can be made here, and it says so
-        assert findings.pop("processes are limited").verdict is Verdict.CANNOT
+    if engine.describe()["limits"].startswith("none"):
+        # No cgroup can be made here, and it says so; the one it was started in may have a limit all the same.
+        assert findings.pop("processes are limited").verdict is not Verdict.FAIL
     assert [one for one in findings.values() if one.verdict is not Verdict.PASS] == []
