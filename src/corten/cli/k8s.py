@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", default="", help="of the kubeconfig (default: its current one)")
     parser.add_argument("--namespace", default="", help="default: the context's")
     parser.add_argument("--only", default="", metavar="WORDS", help="drill: of delete,evict,rollout (all)")
+    parser.add_argument(
+        "--with-namespace", action="store_true", help="rbac: the Namespace too, restricted to pods that may do nothing"
+    )
     add_additions(parser, "rbac: what the cluster has; repeatable")
 
 
@@ -63,11 +66,16 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 def _rbac(options: argparse.Namespace, output: Output) -> int:
     from corten.exporters.base import Addition, Cluster
-    from corten.exporters.manifests.rbac import role
+    from corten.exporters.manifests.rbac import guarded_namespace, role
     from corten.exporters.yaml_text import documents
 
+    if options.with_namespace and not options.namespace:
+        hint = "corten k8s rbac --namespace models --with-namespace"
+        raise UsageError("cli.usage", "`--with-namespace` needs the namespace's name", hint=hint)
     additions = frozenset(Addition(word) for word in options.additions)
     found = role(Cluster(namespace=options.namespace, additions=additions))
+    if options.with_namespace:
+        found.insert(0, guarded_namespace(options.namespace))
     output.document({"objects": found})
     output.result(documents(found).rstrip("\n"))
     return 0

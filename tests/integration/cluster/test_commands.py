@@ -181,6 +181,15 @@ def test_the_role_that_is_printed_is_enough_for_all_that_is_asked(here, run, mon
     assert {kind for _, kind in allowed} - {kind for _, kind in asked} == {"pods/proxy"}  # which canaries ask
 
 
+def test_the_namespace_that_is_printed_lets_in_only_pods_that_may_do_nothing(run):
+    yaml = pytest.importorskip("yaml")
+    space, *others = yaml.safe_load_all(run("k8s", "rbac", "--namespace", "models", "--with-namespace")[0])
+    assert (space["kind"], space["metadata"]["name"]) == ("Namespace", "models")
+    assert space["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+    assert [one["metadata"]["namespace"] for one in others] == ["models"] * 3
+    assert "--namespace models" in run("k8s", "rbac", "--with-namespace", code=2)[1]
+
+
 def test_lists_are_never_merged_by_hand_and_nothing_is_ever_forced(here, run):
     """A merge of JSON puts a whole list of containers in another's place: a port was lost so, and nobody noticed."""
     run("deploy", image("fraud"), "--replicas", 2, "--env", "A=1")

@@ -65,5 +65,11 @@ def role(cluster: Cluster, account: str = "corten") -> list[Manifest]:
     ]
 
 
+def guarded_namespace(name: str) -> Manifest:
+    """A Namespace that lets in only what Pod Security's strictest level does: proof that deployments pass it."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
 def _rule(group: str, resources: Sequence[str], verbs: Sequence[str]) -> Manifest:
     return {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
