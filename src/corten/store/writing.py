@@ -20,6 +20,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BEHIND = 4
 _ASIDE_BYTES = 1 << 19
 _BUFFER_BYTES = 1 << 19
+_AHEAD_BYTES = 1 << 24
 
 
 class BlobWriter:
@@ -31,6 +32,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         self._file = temporary.open("xb", buffering=0)
         self._aside: _Aside | None = None
+        self._begun_bytes = 0  # on their way to the disk
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append and hash, a large piece by another thread. Raises CortenError `store.disk_full` and the like."""
@@ -63,6 +65,19 @@ class BlobWriter:
         with translated(self._temporary, "write a blob"):
             _write_all(self._file.fileno(), data)
         self.size_bytes += len(data)
+        if self.size_bytes - self._begun_bytes >= _AHEAD_BYTES:
+            self._begin_to_sync()
+
+    def _begin_to_sync(self) -> None:
+        """Let the disk work while more comes: left to `finish`, all of a large blob would be waited for there.
+
+        Said of pages that are not on the disk yet, this advice begins to write them and returns (Linux,
+        mm/fadvise.c); an error of that is fsync's to tell.
+        """
+        length = self.size_bytes - self._begun_bytes
+        with suppress(OSError):  # a file system without such
+            os.posix_fadvise(self._file.fileno(), self._begun_bytes, length, os.POSIX_FADV_DONTNEED)
+        self._begun_bytes = self.size_bytes
 
     @property
     def digest(self) -> Digest:

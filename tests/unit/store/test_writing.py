@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+from itertools import accumulate
 
 import pytest
 
 from corten.core.digest import Digest
 from corten.store.layout import Layout
+from corten.store.writing import BlobWriter
 
 
 def _reader(data: bytes, piece_bytes: int):
@@ -82,3 +86,25 @@ def test_a_reader_that_fails_leaves_neither_a_file_nor_a_thread(tmp_path) -> Non
 
     assert threading.active_count() == before
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name in {"sha256", ".incoming"}]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_large_blob_is_on_its_way_to_the_disk_while_it_is_written(tmp_path, monkeypatch, refused):
+    """Each byte once: said again of what is there, the same advice would drop it from memory."""
+    told = []
+
+    def advise(descriptor, at, length, advice):
+        told.append((at, length))
+        assert advice == os.POSIX_FADV_DONTNEED
+        if refused:
+            raise OSError(errno.EINVAL, "no such advice here")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    writer, piece = BlobWriter(tmp_path / "b"), b"x" * (3 << 20)
+    for _ in range(15):
+        writer.write(piece)
+    writer.finish()
+    assert [at for at, _ in told] == [0, *accumulate(length for _, length in told)][:-1]
+    assert 0 <= writer.size_bytes - sum(length for _, length in told) < 16 << 20
+    assert len(told) == 2
+    assert writer.digest == Digest.of(piece * 15)
