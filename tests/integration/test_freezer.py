@@ -1,5 +1,6 @@
 """Freezing whole trees of processes: real ones, by each way this machine has."""
 
+import os
 import subprocess
 import sys
 import time
@@ -20,12 +21,13 @@ while True:
 
 
 def usable():
-    """Each kind of cgroup this machine lets us make, and signals."""
+    """Each kind of cgroup this machine lets us make, and signals. Several processes collect these tests at once."""
     kinds = [[]]
     for each in find_cgroups():
+        probe = each.base / f"corten-probe-{os.getpid()}"
         try:
-            (each.base / "corten-probe").mkdir()
-            (each.base / "corten-probe").rmdir()
+            probe.mkdir()
+            probe.rmdir()
         except OSError:
             continue
         kinds.append([each])
