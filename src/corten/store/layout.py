@@ -376,16 +376,24 @@ class Layout:
 
     def _unknown(self, wanted: str) -> NotFoundError:
         names = sorted(name for name, _ in self.images() if name)
-        is_source = Path(wanted.partition(":")[0]).exists()  # a model, given to a verb that takes what was built of one
         return NotFoundError(
             "store.image_unknown",
             f"no image called `{wanted}`",
             where=str(self.root),
             why="known: " + (", ".join(names) or "none"),
             hint=f"corten build {wanted} makes one; corten up {wanted} runs it, too"
-            if is_source
+            if _is_source(wanted)
             else "corten build SOURCE",
         )
+
+
+def _is_source(wanted: str) -> bool:
+    """Whether it is a model here, given to a verb that takes what was built of one."""
+    place = wanted.partition(":")[0]
+    try:
+        return bool(place) and Path(place).exists()
+    except OSError:  # too long for a file's name
+        return False
 
 
 def _name(entry: Descriptor) -> str:

@@ -199,7 +199,13 @@ def test_untagging_what_is_not_there_says_what_is(layout, put_image) -> None:
 def test_a_model_in_an_images_place_is_told_what_makes_an_image_of_it(layout, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.py").touch()
-    for wanted, hint in [("model.py:Model", "corten build model.py:Model"), ("other.py", "corten build SOURCE")]:
+    other = "corten build SOURCE"
+    for wanted, hint in [
+        ("model.py:Model", "corten build model.py:Model"),
+        ("other.py", other),
+        ("a" * 300, other),
+        (":Model", other),
+    ]:
         with pytest.raises(NotFoundError) as caught:
             layout.resolve(wanted)
         assert caught.value.hint.startswith(hint)
