@@ -5,7 +5,6 @@ import json
 import pytest
 from clusters import image, needed, site
 
-from corten.cli import main as cli
 from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
@@ -16,17 +15,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("CORTEN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CORTEN_ENGINE", "kubernetes")
     yield from site(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*words, code=0):
-        seen = cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert seen == code, out + err
-        return out, err
-
-    return call
 
 
 def test_a_day_with_a_deployment(here, run):

@@ -46,6 +46,21 @@ def knative(tmp_path, monkeypatch):
     yield from site(tmp_path, monkeypatch, groups=("serving.knative.dev",))
 
 
+def is_done(here, chance, step, expected):
+    """Take a step, cut off now and then; whether it ended well. As it is left otherwise, the next one finds it."""
+    cut = chance.random() < 0.4
+    try:
+        with cut_off(here, chance.randrange(1, 20)) if cut else unhurt():
+            step()
+    except CutError:
+        return False
+    except CortenError as error:
+        if error.code not in expected:
+            raise
+        return False
+    return True
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_history_between_deployments_and_knative_stays_sound(knative, seed):
     here, chance = knative, random.Random(seed)
@@ -57,17 +72,8 @@ def test_a_history_between_deployments_and_knative_stays_sound(knative, seed):
         content = chance.choice(["good", f"next{number}", "bad"])
         back, whole = (partial(each, here.api, "fraud", "default", clock=here.clock) for each in (go_back, promote))
         step = chance.choices([partial(here.deploy, content, **wanted), back, whole], [65, 20, 15])[0]
-        cut = chance.random() < 0.4
-        try:
-            with cut_off(here, chance.randrange(1, 20)) if cut else unhurt():
-                step()
-        except CutError:
-            continue  # as it is left, the next step finds it
-        except CortenError as error:
-            if error.code in (*EXPECTED, "control.no_canary", "deploy.rolled_back", "render.unsupported"):
-                continue
-            raise
-        sound_between(here)
+        if is_done(here, chance, step, (*EXPECTED, "control.no_canary", "deploy.rolled_back", "render.unsupported")):
+            sound_between(here)
     here.deploy("last", replicas=2)
     sound(here)
     kubernetes.stop("fraud", kubernetes.Place())
@@ -86,17 +92,8 @@ def test_a_history_of_deployments_failures_and_cuts_stays_sound(here, seed):
             step = partial(here.deploy, content, **wanted)
         else:
             step = partial(go_back, here.api, "fraud", "default", clock=here.clock)
-        cut = chance.random() < 0.4
-        try:
-            with cut_off(here, chance.randrange(1, 20)) if cut else unhurt():
-                step()
-        except CutError:
-            continue  # as it is left, the next step finds it
-        except CortenError as error:
-            if error.code in EXPECTED:
-                continue
-            raise
-        sound(here)
+        if is_done(here, chance, step, EXPECTED):
+            sound(here)
     here.deploy("last", replicas=2)
     sound(here)
     kubernetes.stop("fraud", kubernetes.Place())

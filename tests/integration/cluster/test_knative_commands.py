@@ -5,7 +5,6 @@ import json
 import pytest
 from clusters import eventually, image, needed, site
 
-from corten.cli import main as cli
 from corten.testing import Fault
 
 pytestmark = pytest.mark.kubernetes
@@ -18,17 +17,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("CORTEN_ENGINE", "kubernetes")
     monkeypatch.setattr("corten.cluster.drilling._BEFORE_S", 0.1)
     yield from site(tmp_path, monkeypatch, groups=("serving.knative.dev",))
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*words, code=0):
-        seen = cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert seen == code, out + err
-        return out, err
-
-    return call
 
 
 def asleep(here):
