@@ -11,7 +11,7 @@ from corten.cluster.door import Door
 from corten.cluster.kinds import KNATIVE_ROUTE, KNATIVE_SERVICE, REVISION, SERVICE, kind_of
 from corten.cluster.objects import is_made_by_another, pods_of
 from corten.cluster.port import Api, Manifest
-from corten.cluster.rollout import Progress, Step, Trouble, is_ready, worst
+from corten.cluster.rollout import Progress, Step, Trouble, condition_of, is_ready, worst
 from corten.cluster.watching import Look, Patience, follow
 from corten.core.events import Listener
 from corten.errors import RemoteError, UnhealthyError
@@ -122,12 +122,12 @@ def progress(service: Manifest, revision: Manifest | None, pods: Sequence[Manife
     """Look at a revision (None: not there yet) and its pods. Pure."""
     ready, wanted = sum(is_ready(pod) for pod in pods), max(1, len(pods))
     if revision is None:
-        refused = _condition(service, "ConfigurationsReady")
+        refused = condition_of(service, "ConfigurationsReady")
         # A revision of the same name that is still being deleted is no refusal.
         if _is_seen(service) and refused.get("status") == "False" and "already exists" not in refused["message"]:
             return Progress(Step.FAILED, 0, wanted, Trouble("", "Knative makes no revision of it", refused["message"]))
         return Progress(Step.FAILED if late else Step.PROGRESSING, 0, wanted)
-    condition = _condition(revision, "Ready")
+    condition = condition_of(revision, "Ready")
     if condition.get("status") == "True":
         return Progress(Step.DONE, ready, len(pods))
     trouble = worst(pods)
@@ -168,7 +168,7 @@ def _not_led(route: Manifest | None, service: Manifest) -> str:
     wanted = {target["revisionName"]: target["percent"] for target in service["spec"]["traffic"]}
     status = route.get("status", {})
     there = {target.get("revisionName"): target.get("percent") for target in status.get("traffic", [])}
-    condition = _condition(route, "Ready")
+    condition = condition_of(route, "Ready")
     if _is_seen(route) and condition.get("status") == "True" and there == wanted:
         return ""
     return str(condition.get("message", "")) or f"it leads to {there}; wanted: {wanted}"
@@ -219,8 +219,3 @@ def forget(api: Api, manifests: Sequence[Manifest], namespace: str) -> None:
 def _is_seen(one: Manifest) -> bool:
     """Whether its controller has looked at it as it is now."""
     return bool(one.get("status", {}).get("observedGeneration", 0) >= one["metadata"].get("generation", 0))
-
-
-def _condition(one: Manifest, kind: str) -> Manifest:
-    found: Sequence[Manifest] = one.get("status", {}).get("conditions", [])
-    return next((each for each in found if each["type"] == kind), {})

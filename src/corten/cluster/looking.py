@@ -11,7 +11,7 @@ from corten.cluster.kinds import DEPLOYMENT, KNATIVE_SERVICE, POD
 from corten.cluster.objects import is_made_by_another
 from corten.cluster.port import Api, Manifest
 from corten.cluster.release import Release, ReleaseState
-from corten.cluster.rollout import Progress, Step, diagnose, is_ready, progress
+from corten.cluster.rollout import Progress, Step, condition_of, diagnose, is_ready, progress
 from corten.exporters.manifests.names import DEPLOYMENT_LABEL, MANAGED_BY, REVISION_LABEL, TRACK_LABEL, Track
 
 
@@ -99,8 +99,7 @@ def _view_of_knative(service: Manifest, pods: Sequence[Manifest], releases: Sequ
     label = serving.label if serving else ""
     own = [pod for pod in pods if _label(pod, DEPLOYMENT_LABEL) == name]
     living = [pod for pod in own if _label(pod, REVISION_LABEL) == label and "deletionTimestamp" not in pod["metadata"]]
-    conditions: Sequence[Manifest] = service.get("status", {}).get("conditions", [])
-    ready = next((one for one in conditions if one["type"] == "Ready"), {})
+    ready = condition_of(service, "Ready")
     begun = next((one for one in reversed(releases) if one.state is ReleaseState.PROGRESSING), None)
     states = {"True": "serving", "False": "degraded"}
     return ClusterDeployment(

@@ -69,7 +69,7 @@ def progress(deployment: Manifest, pods: Sequence[Manifest], revision: str, *, l
     ready = sum(is_ready(pod) for pod in new)
     if seen and updated == total == available == wanted:
         return Progress(Step.DONE, wanted, wanted)
-    overdue = seen and _condition(deployment, "Progressing", "False")
+    overdue = seen and condition_of(deployment, "Progressing").get("status") == "False"
     if overdue or (trouble and trouble.hopeless):
         return Progress(Step.FAILED, ready, wanted, trouble or late(deployment, pods, revision))
     return Progress(Step.PROGRESSING, ready, wanted, trouble)
@@ -84,14 +84,14 @@ def worst(pods: Sequence[Manifest]) -> Trouble | None:
 def diagnose(pod: Manifest) -> Trouble | None:
     """Why a pod does not serve; None for one that does, or has only begun to start."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(
-                name,
-                "no node has room for a replica",
-                condition.get("message", ""),
-                "ask for less (--memory, --cpus, --gpus), free nodes or add some",
-            )
+    scheduled = condition_of(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return Trouble(
+            name,
+            "no node has room for a replica",
+            scheduled.get("message", ""),
+            "ask for less (--memory, --cpus, --gpus), free nodes or add some",
+        )
     for container in status.get("containerStatuses", []):
         waiting = container.get("state", {}).get("waiting", {})
         if waiting.get("reason") in _PULLING:
@@ -130,10 +130,8 @@ def _pull_hint(why: str) -> str:
 
 def _refused(deployment: Manifest) -> Trouble | None:
     """What the controller was told when it wanted to make pods: a quota, a policy."""
-    failed = next(
-        (one for one in _conditions(deployment) if (one["type"], one["status"]) == ("ReplicaFailure", "True")), None
-    )
-    if failed is None:
+    failed = condition_of(deployment, "ReplicaFailure")
+    if failed.get("status") != "True":
         return None
     why = str(failed.get("message", ""))
     return Trouble("", "the cluster refuses to make the pods", why, refusal_hint(why))
@@ -143,8 +141,13 @@ def is_ready(pod: Manifest) -> bool:
     """Whether it gets requests: one that ends gets none, whatever it says of itself."""
     if "deletionTimestamp" in pod["metadata"]:
         return False
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
+    return condition_of(pod, "Ready").get("status") == "True"
+
+
+def condition_of(one: Manifest, kind: str) -> Manifest:
+    """What an object's status says of one thing (`Ready`); empty where it says nothing."""
+    found: Sequence[Manifest] = one.get("status", {}).get("conditions", [])
+    return next((each for each in found if each["type"] == kind), {})
 
 
 def late(deployment: Manifest, pods: Sequence[Manifest], revision: str) -> Trouble:
@@ -162,12 +165,3 @@ def late(deployment: Manifest, pods: Sequence[Manifest], revision: str) -> Troub
 
 def _of(pods: Sequence[Manifest], revision: str) -> list[Manifest]:
     return [pod for pod in pods if pod["metadata"].get("labels", {}).get(REVISION_LABEL) == revision]
-
-
-def _condition(deployment: Manifest, kind: str, status: str) -> bool:
-    return any((one["type"], one["status"]) == (kind, status) for one in _conditions(deployment))
-
-
-def _conditions(deployment: Manifest) -> Sequence[Manifest]:
-    found: Sequence[Manifest] = deployment.get("status", {}).get("conditions", [])
-    return found
